@@ -72,8 +72,10 @@ const (
 	DemoRefused       Code = "config.demonstration"
 )
 
+// The prefixes of X-Road's error types: who is at fault, the client, its own
+// state's node or the serving state's.
 const (
-	client   = "Client.BadRequest"
+	client   = "Client."
 	consumer = "Server.ClientProxy."
 	provider = "Server.ServerProxy."
 )
@@ -104,10 +106,170 @@ var catalogue = sync.OnceValue(func() map[Code]Entry {
 	return m
 })
 
+// entries is the catalogue. X-Road's protocol knows only 400 and 500 for its
+// own faults, and its names are used where it has one; 503 tells a client that
+// waiting helps. Codes that never answer a call under /r1 have the status that
+// HTTP means for them.
 func entries() []Entry {
 	return []Entry{
 		{Internal, provider + "InternalError", 500,
 			t("The node met an error of its own.", "واجهت العقدة خطأً داخلياً."),
-			t("Try again; if it stays, give the operator the support number.", "أعد المحاولة، وإن تكرر الخطأ فأبلغ المشغّل برقم الدعم.")},
+			t("Try again; if it happens again, give the operator the support number.", "أعد المحاولة، فإن تكرر الخطأ فأبلغ المشغّل برقم الدعم.")},
+		{Timeout, consumer + "Timeout", 500,
+			t("The call took longer than it may.", "استغرق الطلب وقتاً أطول من المسموح به."),
+			t("Ask for the outcome with the same X-Road-Id before you repeat the call.", "استعلم عن النتيجة بالمعرّف X-Road-Id نفسه قبل أن تعيد الطلب.")},
+
+		// The edge.
+		{BadRequest, client + "BadRequest", 400,
+			t("The request is malformed.", "الطلب غير سليم الصياغة."),
+			t("Correct the request as the detail says and send it again.", "صحّح الطلب وفق التفاصيل المذكورة ثم أعد إرساله.")},
+		{BadIdentifier, client + "InvalidIdentifier", 400,
+			t("An identifier in the request is malformed.", "في الطلب معرّف غير صحيح الصيغة."),
+			t("Write it as state/class/member/subsystem/service, each part percent-encoded.", "اكتبه على الصورة: الدولة/الفئة/الجهة/النظام/الخدمة، مع ترميز كل جزء بعلامة النسبة المئوية.")},
+		{BadPath, client + "InvalidPath", 400,
+			t("The path of the request is not allowed.", "مسار الطلب غير مسموح به."),
+			t("Use a plain path: no dot segments, no encoded slashes, valid percent-encoding.", "استخدم مساراً صريحاً خالياً من المقطعين «.» و«..» ومن الشرطات المائلة المرمّزة، ومرمّزاً ترميزاً صحيحاً.")},
+		{BadHeader, client + "InvalidHeader", 400,
+			t("A header of the request is malformed or not allowed.", "إحدى ترويسات الطلب غير سليمة أو غير مسموح بها."),
+			t("Correct or remove the header that the detail names.", "صحّح الترويسة المذكورة في التفاصيل أو احذفها.")},
+		{RepeatedHeader, client + "DuplicateHeader", 400,
+			t("A header that may stand only once is repeated.", "تكررت ترويسة لا يجوز أن ترد أكثر من مرة."),
+			t("Send the header that the detail names once.", "أرسل الترويسة المذكورة في التفاصيل مرة واحدة فقط.")},
+		{MissingClient, client + "MissingHeader", 400,
+			t("The request does not say which system is calling.", "لم يحدّد الطلب النظام المتصل."),
+			t("Send the X-Road-Client header: state/class/member/subsystem.", "أرسل الترويسة X-Road-Client على الصورة: الدولة/الفئة/الجهة/النظام.")},
+		{UnknownClient, client + "UnknownClient", 400,
+			t("The calling system is not registered at this node.", "النظام المتصل غير مسجّل في هذه العقدة."),
+			t("Check the X-Road-Client header, or have your state's registrar register the system.", "تحقق من الترويسة X-Road-Client، أو اطلب من مسؤول التسجيل في دولتك تسجيل النظام.")},
+		{ClientNotAuthentic, consumer + "SslAuthenticationFailed", 500,
+			t("The calling system did not prove who it is.", "لم يُثبت النظام المتصل هويته."),
+			t("Connect over HTTPS with the client certificate that is registered for the system.", "اتصل عبر HTTPS بشهادة العميل المسجّلة لهذا النظام.")},
+		{TooLarge, client + "TooLarge", 400,
+			t("The request is larger than the node accepts.", "حجم الطلب أكبر مما تقبله العقدة."),
+			t("Send less, or divide it into several requests.", "قلّل الحجم أو قسّمه على عدة طلبات.")},
+		{MethodNotAllowed, client + "MethodNotAllowed", 400,
+			t("The method is not allowed here.", "طريقة الطلب (HTTP method) غير مسموح بها هنا."),
+			t("Use one of the methods that the service describes.", "استخدم إحدى الطرائق الواردة في وصف الخدمة.")},
+		{BodyTruncated, client + "BodyTruncated", 400,
+			t("The body ended before its announced length.", "انتهى محتوى الطلب قبل بلوغ الطول المعلن."),
+			t("Send the whole request again.", "أعد إرسال الطلب كاملاً.")},
+		{MissingPurpose, client + "MissingPurpose", 400,
+			t("The request does not say for which purpose it is made.", "لم يذكر الطلب الغرض الذي قُدّم من أجله."),
+			t("Send the Falaj-Purpose header with a code from the directory's list.", "أرسل الترويسة Falaj-Purpose برمز من قائمة الأغراض في الدليل.")},
+		{UnknownPurpose, client + "UnknownPurpose", 400,
+			t("The union's directory does not know this purpose.", "هذا الغرض غير معروف في دليل الاتحاد."),
+			t("Use a code from the directory's list of purposes.", "استخدم رمزاً من قائمة الأغراض في الدليل.")},
+		{IDConflict, client + "IdConflict", 400,
+			t("This X-Road-Id was used before for another request.", "سبق استخدام المعرّف X-Road-Id هذا لطلب آخر."),
+			t("Use a new X-Road-Id for each new request.", "استخدم معرّف X-Road-Id جديداً لكل طلب جديد.")},
+		{InFlight, client + "InFlight", 400,
+			t("A request with this X-Road-Id is still being processed.", "ما زال طلب بالمعرّف X-Road-Id نفسه قيد المعالجة."),
+			t("Wait, then ask again with the same X-Road-Id.", "انتظر ثم أعد السؤال بالمعرّف X-Road-Id نفسه.")},
+		{NotFound, client + "NotFound", 404,
+			t("There is nothing here under this name.", "لا يوجد شيء بهذا الاسم هنا."),
+			t("Check the address or the identifier.", "تحقق من العنوان أو المعرّف.")},
+
+		// Directory.
+		{UnknownService, consumer + "UnknownService", 500,
+			t("The directory knows no such service.", "لا يعرف الدليل خدمة بهذا الاسم."),
+			t("Check its identifier with listMethods, or ask the serving state to publish it.", "تحقق من معرّفها عبر listMethods، أو اطلب من الدولة المقدِّمة نشرها.")},
+		{UnknownState, consumer + "UnknownMember", 500,
+			t("The state or member is not part of this union.", "الدولة أو الجهة ليست عضواً في هذا الاتحاد."),
+			t("Check the first parts of the identifier with listClients.", "تحقق من الأجزاء الأولى من المعرّف عبر listClients.")},
+		{DirectoryExpired, consumer + "OutdatedGlobalConf", 500,
+			t("The node's copy of the directory has expired; it refuses calls until it has a newer one.", "انتهت صلاحية نسخة الدليل لدى العقدة، وهي ترفض الطلبات إلى أن تحصل على نسخة أحدث."),
+			t("The operator should restore the node's way to its peers or to the secretariat.", "على المشغّل إعادة اتصال العقدة بالعقد الأخرى أو بالأمانة العامة.")},
+		{DirectoryInvalid, consumer + "InvalidGlobalConf", 500,
+			t("The directory does not verify.", "تعذّر التحقق من صحة الدليل."),
+			t("Nothing of it was taken over. The operator should find out who signed it.", "لم يُعتمد شيء منه. على المشغّل معرفة الجهة التي وقّعته.")},
+		{DirectoryConflict, client + "DirectoryConflict", 409,
+			t("The directory changed in the meantime.", "تغيّر الدليل في هذه الأثناء."),
+			t("Fetch the newest version and make the change again.", "اجلب أحدث نسخة ثم أعد إجراء التغيير.")},
+		{CertUnknown, provider + "UnknownCertificate", 500,
+			t("The directory knows no such certificate.", "لا يعرف الدليل هذه الشهادة."),
+			t("The certificate's owner should register it with the state's authority.", "على صاحب الشهادة تسجيلها لدى سلطة التصديق في دولته.")},
+		{CertRevoked, provider + "CertificateRevoked", 500,
+			t("The certificate has been revoked.", "أُلغيت هذه الشهادة."),
+			t("The certificate's owner should obtain a new one.", "على صاحب الشهادة استصدار شهادة جديدة.")},
+		{CertExpired, provider + "CertificateExpired", 500,
+			t("The certificate is outside its period of validity.", "الشهادة خارج مدة صلاحيتها."),
+			t("The certificate's owner should renew it; check the clocks of both nodes.", "على صاحب الشهادة تجديدها، مع التحقق من ساعة كلتا العقدتين.")},
+
+		// Policy.
+		{PolicyDenied, provider + "AccessDenied", 500,
+			t("The rules of one of the two states do not allow this call.", "قواعد إحدى الدولتين لا تسمح بهذا الطلب."),
+			t("See the named rules with falaj policy explain, or ask the serving state for an agreement.", "اطّلع على القواعد المعنية بالأمر falaj policy explain، أو اطلب اتفاقاً من الدولة المقدِّمة للخدمة.")},
+
+		// Seals and messages.
+		{SealInvalid, provider + "InvalidSignatureValue", 500,
+			t("The seal does not fit the message.", "الختم لا يطابق الرسالة."),
+			t("Nothing was done. The operators of both nodes should compare their evidence.", "لم يُنفَّذ شيء. على مشغّلي العقدتين مقارنة ما لديهما من أدلة.")},
+		{SealExpired, provider + "SealExpired", 500,
+			t("The message is past its time.", "انقضت مدة صلاحية الرسالة."),
+			t("Send the request anew; check the clocks of both nodes.", "أرسل الطلب من جديد، وتحقق من ساعة كلتا العقدتين.")},
+		{SealNotYetValid, provider + "SealNotYetValid", 500,
+			t("The message's time lies in the future.", "وقت الرسالة لم يحن بعد."),
+			t("Check the clocks of both nodes.", "تحقق من ساعة كلتا العقدتين.")},
+		{MessageMalformed, provider + "InvalidMessage", 500,
+			t("A message between the nodes is malformed.", "إحدى الرسائل المتبادلة بين العقدتين غير سليمة الصياغة."),
+			t("Nothing was done. The operators should compare the versions of both nodes.", "لم يُنفَّذ شيء. على المشغّلين مقارنة إصدارَي العقدتين.")},
+		{MessageMismatch, provider + "InconsistentMessage", 500,
+			t("The message does not belong to this sender, receiver or request.", "الرسالة لا تخص هذا المرسِل أو المستقبِل أو الطلب."),
+			t("Nothing was done. The operators of both nodes should compare their evidence.", "لم يُنفَّذ شيء. على مشغّلي العقدتين مقارنة ما لديهما من أدلة.")},
+		{MessageReplayed, provider + "MessageReplayed", 500,
+			t("This message has been received before.", "سبق استلام هذه الرسالة."),
+			t("Nothing was done again. Send a new request under a new X-Road-Id.", "لم يُنفَّذ شيء مرة أخرى. أرسل طلباً جديداً بمعرّف X-Road-Id جديد.")},
+
+		// Delivery.
+		{PeerUnreachable, consumer + "NetworkError", 500,
+			t("The other state's node cannot be reached.", "تعذّر الوصول إلى عقدة الدولة الأخرى."),
+			t("Try again later, or use asynchronous delivery; the attempt stays in evidence as unanswered.", "أعد المحاولة لاحقاً أو استخدم التسليم غير المتزامن، وتبقى المحاولة في سجل الأدلة بلا جواب.")},
+		{PeerRefused, consumer + "PeerRefused", 500,
+			t("The other state's node refused the connection or the message.", "رفضت عقدة الدولة الأخرى الاتصال أو الرسالة."),
+			t("The operators of both nodes should compare certificates and versions.", "على مشغّلي العقدتين مقارنة الشهادات والإصدارات.")},
+		{BackendFailed, provider + "ServiceFailed", 500,
+			t("The service behind the other node did not answer properly.", "لم تُجب الخدمة القائمة خلف العقدة الأخرى إجابة سليمة."),
+			t("Try again later; if it happens again, tell the serving member.", "أعد المحاولة لاحقاً، فإن تكرر الأمر فأبلغ الجهة المقدِّمة للخدمة.")},
+		{BackendTimeout, provider + "ServiceTimeout", 500,
+			t("The service behind the other node did not answer in time.", "لم تُجب الخدمة القائمة خلف العقدة الأخرى في الوقت المحدد."),
+			t("It may have taken effect: ask with the same X-Road-Id before you repeat the call.", "ربما نُفِّذ الطلب: استعلم بالمعرّف X-Road-Id نفسه قبل أن تعيده.")},
+		{BackendRefused, provider + "ServiceAddressRefused", 500,
+			t("The service's address is one that the node does not call.", "عنوان الخدمة من العناوين التي لا تتصل بها العقدة."),
+			t("The service's administrator should correct the address or allow it in the configuration.", "على مسؤول الخدمة تصحيح العنوان أو السماح به في الإعدادات.")},
+		{ServiceDisabled, provider + "ServiceDisabled", 500,
+			t("The service is switched off.", "الخدمة متوقفة حالياً."),
+			t("Try again later, or ask the serving member when it returns.", "أعد المحاولة لاحقاً، أو اسأل الجهة المقدِّمة عن موعد عودتها.")},
+		{OutcomeUnknown, provider + "OutcomeUnknown", 500,
+			t("It is not known whether the call took effect; it is not repeated.", "لا يُعرف هل نُفِّذ الطلب أم لا، ولن يُعاد تنفيذه تلقائياً."),
+			t("The serving state decides it with falaj outcome; ask later with the same X-Road-Id.", "تبتّ الدولة المقدِّمة فيه بالأمر falaj outcome، فاستعلم لاحقاً بالمعرّف X-Road-Id نفسه.")},
+		{Overloaded, consumer + "Overloaded", 503,
+			t("The node has more work than it can take.", "الحمل على العقدة يفوق طاقتها."),
+			t("Wait as long as Retry-After says, then try again.", "انتظر المدة المبيّنة في الترويسة Retry-After ثم أعد المحاولة.")},
+		{Draining, consumer + "ShuttingDown", 503,
+			t("The node is being shut down and takes no new calls.", "يجري إيقاف العقدة، وهي لا تقبل طلبات جديدة."),
+			t("Wait as long as Retry-After says, then try again.", "انتظر المدة المبيّنة في الترويسة Retry-After ثم أعد المحاولة.")},
+		{StoreFailed, consumer + "DatabaseError", 500,
+			t("The node could not write or read its journal.", "تعذّر على العقدة الكتابة في سجلّها أو القراءة منه."),
+			t("Nothing leaves without evidence: the operator should see to the database first.", "لا يخرج شيء بلا دليل: على المشغّل إصلاح قاعدة البيانات أولاً.")},
+		{DiskFull, consumer + "DiskFull", 503,
+			t("The node's disk is full.", "امتلأ قرص التخزين في العقدة."),
+			t("Nothing leaves without evidence: the operator should make room first.", "لا يخرج شيء بلا دليل: على المشغّل توفير مساحة أولاً.")},
+
+		// Administration and configuration.
+		{NotAllowed, client + "NotAllowed", 403,
+			t("Your role does not allow this.", "دورك لا يسمح بهذا الإجراء."),
+			t("Ask someone with the role that the detail names.", "اطلبه ممن يحمل الدور المذكور في التفاصيل.")},
+		{NeedsSecondPerson, client + "NeedsSecondPerson", 403,
+			t("This takes two persons.", "يتطلب هذا الإجراء شخصين."),
+			t("Have a second authorised person confirm it.", "اطلب من شخص ثانٍ مخوَّل تأكيده.")},
+		{Conflict, client + "Conflict", 409,
+			t("It conflicts with what is already there.", "يتعارض هذا مع ما هو موجود فعلاً."),
+			t("Look at the present state, then decide again.", "اطّلع على الوضع الحالي ثم قرّر من جديد.")},
+		{ConfigInvalid, client + "InvalidConfiguration", 400,
+			t("The configuration is not valid.", "الإعدادات غير صحيحة."),
+			t("Correct what the detail names; falaj config check tells whether it is right.", "صحّح ما ورد في التفاصيل، ثم تحقق بالأمر falaj config check.")},
+		{DemoRefused, client + "DemonstrationRefused", 400,
+			t("A demonstration's root, key or PIN is refused here.", "يُرفض هنا جذر الثقة أو المفتاح أو الرمز السري الخاص بالعرض التجريبي."),
+			t("Use your union's own, or start the node as a demonstration.", "استخدم ما يخص اتحادك، أو شغّل العقدة في وضع العرض التجريبي.")},
 	}
 }

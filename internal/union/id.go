@@ -203,30 +203,43 @@ func (s ServiceID) String() string {
 // IsZero tells whether the identifier names nothing.
 func (m MemberID) IsZero() bool { return m == MemberID{} }
 
-// MarshalText writes the percent-encoded form.
-func (m MemberID) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+// MarshalText writes the percent-encoded form; the zero identifier is empty,
+// as if it were absent.
+func (m MemberID) MarshalText() ([]byte, error) { return text(m) }
 
-// MarshalText writes the percent-encoded form.
-func (s SubsystemID) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+// MarshalText writes the percent-encoded form, or nothing for zero.
+func (s SubsystemID) MarshalText() ([]byte, error) { return text(s) }
 
-// MarshalText writes the percent-encoded form.
-func (s ServiceID) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+// MarshalText writes the percent-encoded form, or nothing for zero.
+func (s ServiceID) MarshalText() ([]byte, error) { return text(s) }
 
 // UnmarshalText reads what MarshalText writes.
-func (m *MemberID) UnmarshalText(b []byte) (err error) {
-	*m, err = ParseMember(string(b))
-	return err
+func (m *MemberID) UnmarshalText(b []byte) error { return untext(m, b, ParseMember) }
+
+// UnmarshalText reads three or four parts, or nothing.
+func (s *SubsystemID) UnmarshalText(b []byte) error { return untext(s, b, ParseClient) }
+
+// UnmarshalText reads five parts, or nothing.
+func (s *ServiceID) UnmarshalText(b []byte) error { return untext(s, b, ParseService) }
+
+func text[T interface {
+	comparable
+	String() string
+}](id T) ([]byte, error) {
+	var zero T
+	if id == zero {
+		return nil, nil
+	}
+	return []byte(id.String()), nil
 }
 
-// UnmarshalText reads three or four parts.
-func (s *SubsystemID) UnmarshalText(b []byte) (err error) {
-	*s, err = ParseClient(string(b))
-	return err
-}
-
-// UnmarshalText reads five parts.
-func (s *ServiceID) UnmarshalText(b []byte) (err error) {
-	*s, err = ParseService(string(b))
+func untext[T any](id *T, b []byte, parse func(string) (T, error)) (err error) {
+	if len(b) == 0 {
+		var zero T
+		*id = zero
+		return nil
+	}
+	*id, err = parse(string(b))
 	return err
 }
 

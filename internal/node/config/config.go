@@ -1,0 +1,186 @@
+// Package config is the desk at the node's door: it reads what a person wrote
+// about a node, refuses what it does not understand, fills in the rest, and
+// shows what came of it. A value is taken from the defaults, then the file,
+// then the environment (FALAJ_…), then the flags; the last one named wins.
+package config
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/falaj/falaj/internal/union"
+)
+
+// Config is all that a node can be told. The zero value, finished by Load,
+// runs: only the state and the directory's root have no usable default.
+type Config struct {
+	State         union.State `yaml:"state"`
+	Name          string      `yaml:"name"`          // the node's name in the directory; default: the state in small letters and "1"
+	Data          string      `yaml:"data"`          // the folder of keys, database, spool, directory
+	Demonstration bool        `yaml:"demonstration"` // accept a demonstration union's root; never in service
+
+	R1         R1         `yaml:"r1"`
+	Link       Link       `yaml:"link"`
+	Admin      Admin      `yaml:"admin"`
+	Operations Operations `yaml:"operations"`
+	Store      Store      `yaml:"store"`
+	Directory  Directory  `yaml:"directory"`
+	Limits     Limits     `yaml:"limits"`
+	Retention  []Class    `yaml:"retention"`
+	Backends   Backends   `yaml:"backends"`
+	Clients    []Client   `yaml:"clients"`
+	Services   []Service  `yaml:"services"`
+	Log        Log        `yaml:"log"`
+}
+
+// R1 is the door for the state's own systems.
+type R1 struct {
+	HTTP        string `yaml:"http"`        // plain HTTP; "off" closes it
+	RemoteHTTP  bool   `yaml:"remote_http"` // allow plain HTTP on an address that is not loopback
+	HTTPS       string `yaml:"https"`       // TLS; closed unless set
+	Certificate string `yaml:"certificate"` // PEM chain shown to clients; default: the node's own TLS certificate
+	Key         string `yaml:"key"`         // PEM private key of that chain, mode 0600
+}
+
+// Link is the door for the other states' nodes.
+type Link struct {
+	Listen    string `yaml:"listen"`
+	Advertise string `yaml:"advertise"` // host:port that the directory names; default: listen
+}
+
+// Admin is the door for the node's own people.
+type Admin struct {
+	Socket       string        `yaml:"socket"` // Unix socket; default: admin.sock in the data folder
+	Group        string        `yaml:"group"`  // group that may open the socket; default: the owner alone
+	HTTPS        string        `yaml:"https"`  // mutual TLS; closed unless set
+	SecondPerson SecondPerson  `yaml:"second_person"`
+	Expiry       time.Duration `yaml:"approval_expiry"` // how long a request waits for the second person
+	Persons      []Person      `yaml:"persons"`
+}
+
+// SecondPerson says whether keys and directory changes take two people.
+type SecondPerson string
+
+// Required is the rule; Waived is accepted from a demonstration alone.
+const (
+	Required SecondPerson = "required"
+	Waived   SecondPerson = "waived"
+)
+
+// Role is what a person may do at a node.
+type Role string
+
+// The four roles, as X-Road divides the work.
+const (
+	SecurityOfficer      Role = "security-officer"      // keys, certificates, retention
+	Registrar            Role = "registrar"             // clients, the state's part of the directory
+	ServiceAdministrator Role = "service-administrator" // services, agreements, outcomes, deliveries
+	Auditor              Role = "auditor"               // reads evidence and changes nothing
+)
+
+// Roles lists every role.
+func Roles() []Role { return []Role{SecurityOfficer, Registrar, ServiceAdministrator, Auditor} }
+
+// Person is somebody who may speak to the admin door, and how he is known.
+type Person struct {
+	Name         string   `yaml:"name"`
+	Roles        []Role   `yaml:"roles"`
+	OSUser       string   `yaml:"os_user"`      // on the Unix socket
+	Certificates []Digest `yaml:"certificates"` // SHA-256 of client certificates, on mutual TLS
+}
+
+// Operations is the door for probes and meters.
+type Operations struct {
+	Listen string        `yaml:"listen"` // "off" closes it
+	Drain  time.Duration `yaml:"drain"`  // how long calls in flight may take after SIGTERM
+}
+
+// Store is where the records lie.
+type Store struct {
+	DSN     DSN    `yaml:"dsn"`      // path of a SQLite file or postgres://…; default: node.db in the data folder
+	DSNFile string `yaml:"dsn_file"` // file that holds the DSN, so that a password stands in no configuration
+}
+
+// Directory says how the node knows its union.
+type Directory struct {
+	Root    string        `yaml:"root"`    // the union's root, pinned: a file that came by a trusted way
+	Sources []string      `yaml:"sources"` // where newer metadata may be fetched, beside the peers
+	Refresh time.Duration `yaml:"refresh"`
+}
+
+// Limits bound what anyone may ask of the node.
+type Limits struct {
+	Headers     Size          `yaml:"headers"`      // bytes of a request's head
+	Body        Size          `yaml:"body"`         // bytes of one body
+	Inline      Size          `yaml:"inline"`       // bodies above this lie in the spool, not in the journal
+	Connections int           `yaml:"connections"`  // open connections on one listener
+	Requests    int           `yaml:"requests"`     // calls in flight
+	ClientRate  float64       `yaml:"client_rate"`  // calls a second from one client
+	ClientBurst int           `yaml:"client_burst"` // calls that one client may make at once
+	HeaderTime  time.Duration `yaml:"header_time"`  // until a request's head must have arrived
+	IdleTime    time.Duration `yaml:"idle_time"`    // until an idle connection is closed
+	CallTime    time.Duration `yaml:"call_time"`    // the longest that a call may take
+}
+
+// Class is how long records of one kind are kept.
+type Class struct {
+	Name     string `yaml:"name"`
+	KeepDays int    `yaml:"keep_days"`
+}
+
+// Backends says where services may lie. Loopback, private, link-local and
+// cloud metadata addresses are refused unless a network here holds them.
+type Backends struct {
+	Allow []netip.Prefix `yaml:"allow"`
+}
+
+// Mode is how a client system connects to /r1.
+type Mode string
+
+// The three connection modes of X-Road.
+const (
+	HTTP   Mode = "http"
+	HTTPS  Mode = "https"
+	Mutual Mode = "mutual" // HTTPS with the subsystem's registered certificate
+)
+
+// Client is a system of this state that calls through this node.
+type Client struct {
+	ID           union.SubsystemID `yaml:"id"`
+	Mode         Mode              `yaml:"mode"`
+	Certificates []Digest          `yaml:"certificates"` // SHA-256 of its client certificates, for mode mutual
+}
+
+// Service is a system of this state that answers through this node.
+type Service struct {
+	ID      union.ServiceID `yaml:"id"`
+	Address string          `yaml:"address"` // http:// or https:// base of the backend
+	OpenAPI string          `yaml:"openapi"` // file with its description
+	Timeout time.Duration   `yaml:"timeout"`
+}
+
+// Log says what the node writes of itself. Logs are not evidence.
+type Log struct {
+	Level  string `yaml:"level"`  // debug, info, warn, error
+	Format string `yaml:"format"` // text or json
+}
+
+// defaults is what holds where nobody says otherwise. What follows from
+// another value (the data folder, the state) is filled in by finish.
+func defaults() Config {
+	return Config{
+		R1:         R1{HTTP: "127.0.0.1:8080"},
+		Link:       Link{Listen: ":5500"},
+		Admin:      Admin{Expiry: 24 * time.Hour},
+		Operations: Operations{Listen: "127.0.0.1:5588", Drain: 30 * time.Second},
+		Directory:  Directory{Refresh: 30 * time.Second},
+		Limits: Limits{
+			Headers: 64 << 10, Body: 4 << 30, Inline: 64 << 10,
+			Connections: 4096, Requests: 1024,
+			ClientRate: 5000, ClientBurst: 5000,
+			HeaderTime: 10 * time.Second, IdleTime: 2 * time.Minute, CallTime: 5 * time.Minute,
+		},
+		Retention: []Class{{Name: "exchange", KeepDays: 3650}},
+		Log:       Log{Level: "info", Format: "text"},
+	}
+}

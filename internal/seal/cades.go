@@ -1,0 +1,160 @@
+package seal
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/x509"
+	encoding "encoding/asn1"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
+)
+
+// The DER of the attributes around their values. Everything but the time has
+// one length, so the encoding is a template, and the order that DER asks of a
+// SET OF (shortest first here, since the first bytes are 30 and the length) is
+// always: content-type, signing-time, message-digest, signing-certificate-v2.
+const (
+	// Attribute content-type (RFC 5652 11.1), value id-data.
+	attrContentType = "\x30\x18\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x09\x03\x31\x0b\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x01"
+	// Attribute signing-time (RFC 5652 11.3) up to its value: UTCTime, GeneralizedTime.
+	attrTimeUTC         = "\x30\x1c\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x09\x05\x31\x0f\x17\x0d"
+	attrTimeGeneralized = "\x30\x1e\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x09\x05\x31\x11\x18\x0f"
+	// Attribute message-digest (RFC 5652 11.2) up to the 32 bytes of its value.
+	attrDigest = "\x30\x2f\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x09\x04\x31\x22\x04\x20"
+	// Attribute signing-certificate-v2 (RFC 5035 section 3) up to the 32 bytes of
+	// its one ESSCertIDv2. The hash algorithm is the default SHA-256, which DER
+	// leaves out; issuerSerial is left out so that the attributes follow from
+	// the certificate's hash alone, which is all that travels.
+	attrCert = "\x30\x37\x06\x0b\x2a\x86\x48\x86\xf7\x0d\x01\x09\x10\x02\x2f\x31\x28\x30\x26\x30\x24\x30\x22\x04\x20"
+
+	maxAttributes = 3 + len(attrContentType) + len(attrTimeGeneralized) + 15 + len(attrDigest) + 32 + len(attrCert) + 32
+)
+
+// SignedAttributes is what a seal's key signs: the DER SET OF of the signed
+// attributes of a CAdES-B signature (ETSI EN 319 122-1 clause 6.3; RFC 5652
+// section 5.4) over the manifest. The time counts in whole seconds and must lie
+// between 1950 and 9999.
+func SignedAttributes(manifest []byte, at time.Time, cert Digest) []byte {
+	return appendAttributes(make([]byte, 0, maxAttributes), sha256.Sum256(manifest), at, cert)
+}
+
+func appendAttributes(b []byte, manifest Digest, at time.Time, cert Digest) []byte {
+	at = at.UTC()
+	year, month, day := at.Date()
+	hour, minute, second := at.Clock()
+
+	// RFC 5652 11.3: UTCTime through 2049, GeneralizedTime from 2050.
+	general := year >= 2050
+	n := maxAttributes - 3
+	if !general {
+		n -= 2
+	}
+	b = append(b, 0x31, 0x81, byte(n))
+	b = append(b, attrContentType...)
+	if general {
+		b = append(b, attrTimeGeneralized...)
+		b = twoDigits(b, year/100)
+	} else {
+		b = append(b, attrTimeUTC...)
+	}
+	for _, v := range [...]int{year, int(month), day, hour, minute, second} {
+		b = twoDigits(b, v%100)
+	}
+	b = append(b, 'Z')
+	b = append(append(b, attrDigest...), manifest[:]...)
+	return append(append(b, attrCert...), cert[:]...)
+}
+
+func twoDigits(b []byte, v int) []byte { return append(b, '0'+byte(v/10), '0'+byte(v%10)) }
+
+// Object identifiers of CMS (RFC 5652) and its algorithms (RFC 5754, RFC 5758).
+func oidSignedData() encoding.ObjectIdentifier {
+	return encoding.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 2}
+}
+func oidData() encoding.ObjectIdentifier {
+	return encoding.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 1}
+}
+func oidSHA256() encoding.ObjectIdentifier {
+	return encoding.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 2, 1}
+}
+func oidECDSAWithSHA256() encoding.ObjectIdentifier {
+	return encoding.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}
+}
+func oidSHA256WithRSA() encoding.ObjectIdentifier {
+	return encoding.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 11}
+}
+
+// CMS wraps a seal as a detached CAdES-B signature of the manifest: a DER
+// ContentInfo (RFC 5652), the file META-INF/signature001.p7s of a container. It
+// needs no key. The seal is verified first, so that nothing broken is exported.
+// The chain is put beside the signing certificate.
+func CMS(manifest []byte, cert *x509.Certificate, s Seal, chain ...*x509.Certificate) ([]byte, error) {
+	if err := Verify(cert, manifest, s); err != nil {
+		return nil, err
+	}
+	certs := make([][]byte, 0, 1+len(chain))
+	for _, c := range append([]*x509.Certificate{cert}, chain...) {
+		certs = append(certs, c.Raw)
+	}
+	slices.SortFunc(certs, bytes.Compare) // DER: a SET OF is sorted
+	certs = slices.CompactFunc(certs, bytes.Equal)
+
+	// The attributes stand in the container under the tag [0] in place of SET OF.
+	attributes := SignedAttributes(manifest, s.At, s.Cert)
+	attributes[0] = 0xa0
+
+	context0 := asn1.Tag(0).ContextSpecific().Constructed()
+	var b cryptobyte.Builder
+	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) { // ContentInfo
+		b.AddASN1ObjectIdentifier(oidSignedData())
+		b.AddASN1(context0, func(b *cryptobyte.Builder) {
+			b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) { // SignedData
+				b.AddASN1Int64(1)
+				b.AddASN1(asn1.SET, addSHA256)
+				b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) { // EncapsulatedContentInfo, detached
+					b.AddASN1ObjectIdentifier(oidData())
+				})
+				b.AddASN1(context0, func(b *cryptobyte.Builder) {
+					for _, c := range certs {
+						b.AddBytes(c)
+					}
+				})
+				b.AddASN1(asn1.SET, func(b *cryptobyte.Builder) {
+					b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) { // SignerInfo
+						b.AddASN1Int64(1)
+						b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) { // IssuerAndSerialNumber
+							b.AddBytes(cert.RawIssuer)
+							b.AddASN1BigInt(cert.SerialNumber)
+						})
+						addSHA256(b)
+						b.AddBytes(attributes)
+						b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+							if s.Alg == RSAPKCS1 {
+								b.AddASN1ObjectIdentifier(oidSHA256WithRSA())
+								b.AddASN1NULL() // RFC 4055 section 5 asks for it
+							} else {
+								b.AddASN1ObjectIdentifier(oidECDSAWithSHA256())
+							}
+						})
+						b.AddASN1OctetString(s.Sig)
+					})
+				})
+			})
+		})
+	})
+	out, err := b.Bytes()
+	if err != nil {
+		return nil, fmt.Errorf("wrapping a seal as CMS: %w", err)
+	}
+	return out, nil
+}
+
+// addSHA256 adds the AlgorithmIdentifier, whose parameters RFC 5754 section 2
+// wants absent.
+func addSHA256(b *cryptobyte.Builder) {
+	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) { b.AddASN1ObjectIdentifier(oidSHA256()) })
+}

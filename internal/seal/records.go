@@ -1,0 +1,379 @@
+package seal
+
+import (
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Errors of opening what was encrypted under record keys.
+var (
+	// ErrDestroyed says that the period's key was destroyed: the record is gone
+	// for good, as was wanted.
+	ErrDestroyed = errors.New("the key of this retention class and period was destroyed")
+	// ErrDamaged says that the bytes are not what was encrypted, or not for
+	// this place.
+	ErrDamaged = errors.New("encrypted data are damaged or belong elsewhere")
+)
+
+// Period is a calendar month, UTC: year*100 + month.
+type Period uint32
+
+// PeriodOf gives the month of a time.
+func PeriodOf(t time.Time) Period {
+	t = t.UTC()
+	return Period(t.Year()*100 + int(t.Month()))
+}
+
+// ParsePeriod reads yyyy-mm.
+func ParsePeriod(s string) (Period, error) {
+	t, err := time.Parse("2006-01", s)
+	if err != nil {
+		return 0, fmt.Errorf("period %.16q is not a month yyyy-mm", s)
+	}
+	return PeriodOf(t), nil
+}
+
+// String is the form yyyy-mm.
+func (p Period) String() string { return fmt.Sprintf("%04d-%02d", p/100, p%100) }
+
+// End is the first moment after the period.
+func (p Period) End() time.Time {
+	return time.Date(int(p/100), time.Month(p%100)+1, 1, 0, 0, 0, 0, time.UTC)
+}
+
+func (p Period) valid() bool {
+	return p/100 >= 1970 && p/100 <= 9999 && p%100 >= 1 && p%100 <= 12
+}
+
+// RecordKeys encrypts records: each under a key of its own, derived (HKDF-
+// SHA-256, RFC 5869) from a random id and the key of its retention class and
+// month, with AES-256-GCM. The key of class and month is a file; destroying it
+// makes everything under it unreadable, in whatever copy. Safe for concurrent
+// use; several processes may share the folder.
+type RecordKeys struct {
+	redacted
+	p *periods
+}
+
+// Records gives the record keys of the folder.
+func (k *Keys) Records() RecordKeys { return RecordKeys{p: k.periods} }
+
+const (
+	recordFolder    = "records"
+	periodSuffix    = ".key"
+	tombstoneSuffix = ".destroyed"
+
+	recordVersion = 1
+	idBytes       = 16
+	aeadOverhead  = 12 + 16 // nonce and tag
+	maxClass      = 32
+)
+
+// Seal encrypts a record of a retention class, made at a time; aad is bound to
+// it and not stored. The result names class and month, so that Open needs
+// neither:
+//
+//	version (1) | length of class (1) | class | period (4, big-endian) | id (16) | nonce (12) | ciphertext | tag (16)
+func (r RecordKeys) Seal(class string, at time.Time, plaintext, aad []byte) ([]byte, error) {
+	name := periodName{class, PeriodOf(at)}
+	key, err := r.p.forSealing(name)
+	if err != nil {
+		return nil, err
+	}
+	head := name.appendHead(make([]byte, 0, 2+len(class)+4+idBytes+aeadOverhead+len(plaintext)))
+	id := head[len(head) : len(head)+idBytes]
+	_, _ = rand.Read(id) // never fails
+	head = head[:len(head)+idBytes]
+	aead, err := key.derive("falaj record v1\n", head)
+	if err != nil {
+		return nil, fmt.Errorf("encrypting a record: %w", err)
+	}
+	return aead.Seal(head, nil, plaintext, aad), nil
+}
+
+// Open decrypts what Seal gave, for the same aad. Errors wrap ErrDestroyed,
+// ErrDamaged, or fs.ErrNotExist where a key is missing that nobody destroyed.
+func (r RecordKeys) Open(sealed, aad []byte) ([]byte, error) {
+	name, n, err := parseHead(sealed)
+	if err != nil {
+		return nil, err
+	}
+	if len(sealed) < n+idBytes+aeadOverhead {
+		return nil, fmt.Errorf("opening a record: %w: too short", ErrDamaged)
+	}
+	key, err := r.p.forOpening(name)
+	if err != nil {
+		return nil, err
+	}
+	aead, err := key.derive("falaj record v1\n", sealed[:n+idBytes])
+	if err != nil {
+		return nil, fmt.Errorf("opening a record: %w", err)
+	}
+	plain, err := aead.Open(nil, nil, sealed[n+idBytes:], aad)
+	if err != nil {
+		return nil, fmt.Errorf("opening a record of %s: %w", name, ErrDamaged)
+	}
+	return plain, nil
+}
+
+// Destroy removes the key of a class and month for ever: what was encrypted
+// under it, in every copy, can no longer be read, and nothing more can be
+// encrypted under it. It leaves a mark; destroying twice is no error. The bytes
+// are overwritten first, which a copying or wearing file system may defeat:
+// keep the folder on an encrypted disk and out of backups that live longer.
+func (r RecordKeys) Destroy(class string, period Period) error {
+	return r.p.destroy(periodName{class, period})
+}
+
+// Periods lists the months of a class that have a key, oldest first: what a
+// retention run walks through.
+func (r RecordKeys) Periods(class string) ([]Period, error) {
+	if err := checkClass(class); err != nil {
+		return nil, err
+	}
+	names, err := namesIn(filepath.Join(r.p.dir, class), periodSuffix)
+	if err != nil {
+		return nil, fmt.Errorf("listing the periods of %s: %w", class, err)
+	}
+	var out []Period
+	for _, n := range names {
+		if p, err := ParsePeriod(n); err == nil {
+			out = append(out, p)
+		}
+	}
+	return out, nil
+}
+
+type periodName struct {
+	class  string
+	period Period
+}
+
+func (n periodName) String() string { return n.class + "/" + n.period.String() }
+
+func (n periodName) check() error {
+	if !n.period.valid() {
+		return fmt.Errorf("%d is not a month", n.period)
+	}
+	return checkClass(n.class)
+}
+
+func (n periodName) appendHead(b []byte) []byte {
+	b = append(b, recordVersion, byte(len(n.class)))
+	b = append(b, n.class...)
+	return binary.BigEndian.AppendUint32(b, uint32(n.period))
+}
+
+// parseHead reads what appendHead wrote and gives its length.
+func parseHead(b []byte) (periodName, int, error) {
+	if len(b) < 2 || b[0] != recordVersion || int(b[1]) > maxClass || len(b) < 2+int(b[1])+4 {
+		return periodName{}, 0, fmt.Errorf("opening encrypted data: %w: not their form", ErrDamaged)
+	}
+	end := 2 + int(b[1])
+	n := periodName{string(b[2:end]), Period(binary.BigEndian.Uint32(b[end:]))}
+	if err := n.check(); err != nil {
+		return periodName{}, 0, fmt.Errorf("opening encrypted data: %w: %w", ErrDamaged, err)
+	}
+	return n, end + 4, nil
+}
+
+// checkClass accepts lower-case words joined by hyphens, at most 32 bytes.
+func checkClass(class string) error {
+	ok := class != "" && len(class) <= maxClass && class[0] != '-'
+	for i := range len(class) {
+		c := class[i]
+		ok = ok && (c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-')
+	}
+	if !ok {
+		return fmt.Errorf("retention class %.64q is not a word of a-z, 0-9 and - of at most %d bytes", class, maxClass)
+	}
+	return nil
+}
+
+// periodKey is the key of a class and month.
+type periodKey struct{ secret [32]byte }
+
+// derive gives the cipher of one record or file: its head, which holds class,
+// month and random id, goes into the key, so nothing of it can be changed.
+func (k *periodKey) derive(label string, head []byte) (cipher.AEAD, error) {
+	// The period key is uniformly random: Expand alone will do (RFC 5869 3.3).
+	key, err := hkdf.Expand(sha256.New, k.secret[:], label+string(head), 32)
+	if err != nil {
+		return nil, err
+	}
+	return newAEAD(key)
+}
+
+// periods keeps the files of period keys and those in use in memory.
+type periods struct {
+	dir    string
+	coding *coding
+	mu     sync.RWMutex
+	keys   map[periodName]*periodKey
+}
+
+func (p *periods) path(n periodName, suffix string) string {
+	return filepath.Join(p.dir, n.class, n.period.String()+suffix)
+}
+
+// cached gives a key from memory as long as its file is there: another process
+// may have destroyed it, and what is then still encrypted under it is lost.
+func (p *periods) cached(n periodName) *periodKey {
+	p.mu.RLock()
+	k := p.keys[n]
+	p.mu.RUnlock()
+	if k == nil {
+		return nil
+	}
+	if _, err := os.Lstat(p.path(n, periodSuffix)); err == nil {
+		return k
+	}
+	p.mu.Lock()
+	delete(p.keys, n)
+	p.mu.Unlock()
+	return nil
+}
+
+func (p *periods) forOpening(n periodName) (*periodKey, error) {
+	if k := p.cached(n); k != nil {
+		return k, nil
+	}
+	return p.load(n)
+}
+
+func (p *periods) forSealing(n periodName) (*periodKey, error) {
+	if k := p.cached(n); k != nil {
+		return k, nil
+	}
+	if err := n.check(); err != nil {
+		return nil, err
+	}
+	k, err := p.load(n)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return k, err
+	}
+	if err := p.create(n); err != nil {
+		return nil, fmt.Errorf("creating the record key of %s: %w", n, err)
+	}
+	return p.load(n)
+}
+
+// load reads a key's file into memory, and makes sure of its entry in the
+// folder: the process that made it may not have come so far.
+func (p *periods) load(n periodName) (*periodKey, error) {
+	if _, err := os.Lstat(p.path(n, tombstoneSuffix)); err == nil {
+		return nil, fmt.Errorf("record key of %s: %w", n, ErrDestroyed)
+	}
+	file, err := readFile(p.path(n, periodSuffix))
+	if err != nil {
+		return nil, fmt.Errorf("reading the record key of %s: %w", n, err)
+	}
+	b, err := p.coding.decode(recordLabel, n.String(), file)
+	if err != nil {
+		return nil, err
+	}
+	if len(b) != 32 {
+		return nil, fmt.Errorf("the record key of %s has %d bytes, not 32", n, len(b))
+	}
+	if err := syncFolder(filepath.Join(p.dir, n.class)); err != nil {
+		return nil, fmt.Errorf("reading the record key of %s: %w", n, err)
+	}
+	k := &periodKey{secret: [32]byte(b)}
+	p.mu.Lock()
+	p.keys[n] = k
+	p.mu.Unlock()
+	return k, nil
+}
+
+func (p *periods) create(n periodName) error {
+	if err := makeFolder(p.dir); err != nil {
+		return err
+	}
+	if err := makeFolder(filepath.Join(p.dir, n.class)); err != nil {
+		return err
+	}
+	key := make([]byte, 32)
+	_, _ = rand.Read(key) // never fails
+	file, err := p.coding.encode(recordLabel, n.String(), key)
+	if err != nil {
+		return err
+	}
+	err = createFile(p.path(n, periodSuffix), file)
+	// A Destroy in another process may have come between: its mark wins.
+	if _, lstat := os.Lstat(p.path(n, tombstoneSuffix)); lstat == nil {
+		_ = os.Remove(p.path(n, periodSuffix))
+		return ErrDestroyed
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return nil // another process was first
+	}
+	return err
+}
+
+func (p *periods) destroy(n periodName) error {
+	if err := n.check(); err != nil {
+		return err
+	}
+	folder := filepath.Join(p.dir, n.class)
+	err := makeFolder(p.dir)
+	if err == nil {
+		err = makeFolder(folder)
+	}
+	if err == nil {
+		// The mark comes first: from here on nobody makes the key anew.
+		if err = createFile(p.path(n, tombstoneSuffix), nil); errors.Is(err, fs.ErrExist) {
+			err = syncFolder(folder)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("destroying the record key of %s: %w", n, err)
+	}
+	p.mu.Lock()
+	delete(p.keys, n)
+	p.mu.Unlock()
+
+	// Overwriting reaches every name of the file, also one that a crash left.
+	err = overwrite(p.path(n, periodSuffix))
+	entries, listErr := os.ReadDir(folder)
+	err = errors.Join(err, listErr)
+	for _, e := range entries {
+		if e.Name() == n.period.String()+periodSuffix || strings.HasPrefix(e.Name(), tempPrefix+n.period.String()+periodSuffix) {
+			if rm := os.Remove(filepath.Join(folder, e.Name())); !errors.Is(rm, fs.ErrNotExist) {
+				err = errors.Join(err, rm)
+			}
+		}
+	}
+	if err = errors.Join(err, syncFolder(folder)); err != nil {
+		return fmt.Errorf("destroying the record key of %s: %w", n, err)
+	}
+	return nil
+}
+
+// overwrite puts zeros over a file's bytes. No file is no error.
+func overwrite(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err == nil {
+		_, err = f.Write(make([]byte, info.Size()))
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}

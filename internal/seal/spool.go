@@ -1,0 +1,430 @@
+package seal
+
+import (
+	"crypto/cipher"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/falaj/falaj/internal/fault"
+)
+
+// Spool is a folder of large bodies, encrypted while they arrive. A body is a
+// file under a key of its own, derived from the record key of its retention
+// class and month, so that destroying that key ends it too.
+//
+// The file: the head of an encrypted record (version, class, period, id), then
+// the body in chunks of 64 KiB, the last one shorter or not, each as nonce
+// (12 bytes), ciphertext, tag (16), bound to its number and to whether it is
+// the last (the STREAM construction of Hoang, Reyhanitabar, Rogaway and Vizár,
+// 2015, with random nonces). So nothing can be cut, swapped or added unseen.
+//
+// A folder belongs to one process. Safe for concurrent use.
+type Spool struct {
+	dir  string
+	keys RecordKeys
+}
+
+const (
+	chunkBytes    = 64 << 10
+	sealedChunk   = chunkBytes + aeadOverhead
+	partSuffix    = ".part"
+	spoolLabel    = "falaj spool v1\n"
+	maxSpoolChunk = 1 << 31 // 128 TiB: far below what one key may encrypt
+)
+
+// OpenSpool opens the folder and makes it where it is not there.
+func OpenSpool(dir string, keys RecordKeys) (*Spool, error) {
+	if err := makeFolder(dir); err != nil {
+		return nil, fmt.Errorf("opening the spool: %w", err)
+	}
+	return &Spool{dir: dir, keys: keys}, nil
+}
+
+// SpoolConfig says how a body is kept.
+type SpoolConfig struct {
+	Class  string    // retention class
+	At     time.Time // when it arrived: gives the month of its key
+	Limit  int64     // most bytes; more give fault TooLarge. 0: nothing may be written
+	SHA512 bool      // also compute SHA-512 (X-Road-Request-Hash)
+}
+
+// Create begins a body. Its writer must be ended with Finish or Abort.
+func (s *Spool) Create(cfg SpoolConfig) (*SpoolWriter, error) {
+	name := periodName{cfg.Class, PeriodOf(cfg.At)}
+	key, err := s.keys.p.forSealing(name)
+	if err != nil {
+		return nil, err
+	}
+	head := name.appendHead(nil)
+	var id [idBytes]byte
+	_, _ = rand.Read(id[:]) // never fails
+	head = append(head, id[:]...)
+	aead, err := key.derive(spoolLabel, head)
+	if err != nil {
+		return nil, fmt.Errorf("spooling a body: %w", err)
+	}
+	w := &SpoolWriter{
+		spool: s, id: hex.EncodeToString(id[:]), aead: aead, limit: cfg.Limit, sha256: sha256.New(),
+		plain: make([]byte, 0, chunkBytes), sealed: make([]byte, 0, sealedChunk),
+	}
+	if cfg.SHA512 {
+		w.sha512 = sha512.New()
+	}
+	w.file, err = os.OpenFile(s.path(w.id)+partSuffix, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err == nil {
+		_, err = w.file.Write(head)
+	}
+	if err != nil {
+		w.fail(err)
+		return nil, w.err
+	}
+	return w, nil
+}
+
+// Open opens a body for reading from its start. Its last chunk is checked at
+// once, so the size is true; the rest is checked as it is read. A body may be
+// opened many times, also at once.
+func (s *Spool) Open(id string) (*SpoolReader, error) {
+	if err := checkSpoolID(id); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(s.path(id))
+	if err != nil {
+		return nil, fmt.Errorf("opening a spooled body: %w", err)
+	}
+	r, err := newSpoolReader(f, id, s.keys)
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// Remove removes a body. One that is not there is no error. Readers that have
+// it open read on.
+func (s *Spool) Remove(id string) error {
+	if err := checkSpoolID(id); err != nil {
+		return err
+	}
+	if err := os.Remove(s.path(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("removing a spooled body: %w", err)
+	}
+	return nil
+}
+
+// Sweep removes what a crash left: unfinished bodies, and finished ones that
+// keep does not want. It is for the start, before the first Create, and tells
+// how many it removed. Files that are not the spool's stay.
+func (s *Spool) Sweep(keep func(id string) bool) (int, error) {
+	dir, err := os.Open(s.dir)
+	if err != nil {
+		return 0, fmt.Errorf("sweeping the spool: %w", err)
+	}
+	defer func() { _ = dir.Close() }()
+	removed := 0
+	for {
+		names, err := dir.Readdirnames(1000)
+		for _, name := range names {
+			id, part := strings.CutSuffix(name, partSuffix)
+			if checkSpoolID(id) != nil || !part && keep(id) {
+				continue
+			}
+			if err := os.Remove(filepath.Join(s.dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return removed, fmt.Errorf("sweeping the spool: %w", err)
+			}
+			removed++
+		}
+		if err == io.EOF {
+			return removed, nil
+		} else if err != nil {
+			return removed, fmt.Errorf("sweeping the spool: %w", err)
+		}
+	}
+}
+
+func (s *Spool) path(id string) string { return filepath.Join(s.dir, id) }
+
+func checkSpoolID(id string) error {
+	b, err := hex.DecodeString(id)
+	if err != nil || len(b) != idBytes || strings.ToLower(id) != id {
+		return fmt.Errorf("spool id %.64q is not %d bytes in lower-case hexadecimal", id, idBytes)
+	}
+	return nil
+}
+
+// SpoolWriter takes a body. It is for one goroutine.
+type SpoolWriter struct {
+	redacted
+	spool  *Spool
+	id     string
+	file   *os.File
+	aead   cipher.AEAD
+	limit  int64
+	size   int64
+	chunks uint64
+	plain  []byte // what is not yet encrypted: at most one chunk
+	sealed []byte
+	sha256 hash.Hash
+	sha512 hash.Hash
+	err    error // once set, nothing but Abort works
+}
+
+// Write implements io.Writer. Faults: TooLarge, DiskFull, StoreFailed; after
+// one the body is gone.
+func (w *SpoolWriter) Write(b []byte) (int, error) {
+	if w.err != nil {
+		return 0, w.err
+	}
+	if int64(len(b)) > w.limit-w.size {
+		w.fail(fault.New(fault.TooLarge, "the body is larger than %d bytes", w.limit))
+		return 0, w.err
+	}
+	w.sha256.Write(b)
+	if w.sha512 != nil {
+		w.sha512.Write(b)
+	}
+	w.size += int64(len(b))
+	for rest := b; len(rest) > 0; {
+		// A full chunk waits for more, since the last one is marked.
+		if len(w.plain) == chunkBytes {
+			if w.flush(false); w.err != nil {
+				return 0, w.err
+			}
+		}
+		n := min(len(rest), chunkBytes-len(w.plain))
+		w.plain = append(w.plain, rest[:n]...)
+		rest = rest[n:]
+	}
+	return len(b), nil
+}
+
+// Finish ends the body and makes it durable under the id that it gives back.
+func (w *SpoolWriter) Finish() (id string, err error) {
+	if w.err != nil {
+		return "", w.err
+	}
+	if w.flush(true); w.err != nil {
+		return "", w.err
+	}
+	err = w.file.Sync()
+	if err == nil {
+		err = os.Rename(w.spool.path(w.id)+partSuffix, w.spool.path(w.id))
+	}
+	if err == nil {
+		err = syncFolder(w.spool.dir)
+	}
+	if err != nil {
+		w.fail(err)
+		return "", w.err
+	}
+	w.err = errors.New("the spooled body is finished")
+	clear(w.plain)
+	if err := w.file.Close(); err != nil {
+		return "", spoolFault(err)
+	}
+	w.file = nil
+	return w.id, nil
+}
+
+// Abort removes an unfinished body. After Finish it does nothing, so that it
+// may be deferred.
+func (w *SpoolWriter) Abort() {
+	if w.err == nil {
+		w.fail(errors.New("the spooled body was aborted"))
+	}
+}
+
+// Size is the number of bytes written.
+func (w *SpoolWriter) Size() int64 { return w.size }
+
+// SHA256 is the digest of what was written so far.
+func (w *SpoolWriter) SHA256() Digest { return Digest(w.sha256.Sum(nil)) }
+
+// SHA512 is the digest of what was written so far, and whether it was asked for.
+func (w *SpoolWriter) SHA512() (sum [sha512.Size]byte, ok bool) {
+	if w.sha512 == nil {
+		return sum, false
+	}
+	return [sha512.Size]byte(w.sha512.Sum(nil)), true
+}
+
+func (w *SpoolWriter) flush(last bool) {
+	if w.chunks == maxSpoolChunk {
+		w.fail(fault.New(fault.TooLarge, "the body has too many chunks"))
+		return
+	}
+	aad := chunkAAD(w.chunks, last)
+	w.sealed = w.aead.Seal(w.sealed[:0], nil, w.plain, aad[:])
+	if _, err := w.file.Write(w.sealed); err != nil {
+		w.fail(err)
+		return
+	}
+	w.chunks++
+	w.plain = w.plain[:0]
+}
+
+// fail ends the body and removes what there is of it.
+func (w *SpoolWriter) fail(err error) {
+	w.err = spoolFault(err)
+	clear(w.plain)
+	if w.file != nil {
+		_ = w.file.Close()
+		_ = os.Remove(w.spool.path(w.id) + partSuffix)
+		_ = os.Remove(w.spool.path(w.id))
+		w.file = nil
+	}
+}
+
+// spoolFault gives the operating system's errors their codes.
+func spoolFault(err error) error {
+	var f *fault.Error
+	switch {
+	case errors.As(err, &f):
+		return err
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return fault.Wrap(fault.DiskFull, err, "spooling a body")
+	}
+	return fault.Wrap(fault.StoreFailed, err, "spooling a body")
+}
+
+// chunkAAD binds a chunk to its place.
+func chunkAAD(n uint64, last bool) [9]byte {
+	var aad [9]byte
+	binary.BigEndian.PutUint64(aad[:], n)
+	if last {
+		aad[8] = 1
+	}
+	return aad
+}
+
+// SpoolReader reads a body. It is for one goroutine.
+type SpoolReader struct {
+	redacted
+	file   *os.File
+	aead   cipher.AEAD
+	size   int64
+	head   int64  // where the chunks begin
+	next   uint64 // number of the chunk to read
+	chunks uint64
+	plain  []byte // buffer of one chunk
+	rest   []byte // of plain, what is not yet read
+	sealed []byte
+	err    error
+}
+
+func newSpoolReader(f *os.File, id string, keys RecordKeys) (*SpoolReader, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("opening a spooled body: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("opening a spooled body: %w: not a file", ErrDamaged)
+	}
+	head := make([]byte, 2+maxClass+4+idBytes)
+	n, err := f.ReadAt(head, 0)
+	if err != nil && err != io.EOF {
+		return nil, fmt.Errorf("opening a spooled body: %w", err)
+	}
+	name, start, err := parseHead(head[:n])
+	if err != nil {
+		return nil, err
+	}
+	if n < start+idBytes || hex.EncodeToString(head[start:start+idBytes]) != id {
+		return nil, fmt.Errorf("opening a spooled body: %w: another's head", ErrDamaged)
+	}
+	key, err := keys.p.forOpening(name)
+	if err != nil {
+		return nil, err
+	}
+	r := &SpoolReader{file: f, head: int64(start + idBytes)}
+	if r.aead, err = key.derive(spoolLabel, head[:r.head]); err != nil {
+		return nil, fmt.Errorf("opening a spooled body: %w", err)
+	}
+	// The number of chunks follows from the length; that the last of them is
+	// marked as last proves the length.
+	length := info.Size() - r.head
+	r.chunks = uint64((length + sealedChunk - 1) / sealedChunk)
+	r.size = length - int64(r.chunks)*aeadOverhead
+	if length < aeadOverhead || r.size < int64(r.chunks-1)*chunkBytes || r.chunks > maxSpoolChunk {
+		return nil, fmt.Errorf("opening a spooled body: %w: a length that no body has", ErrDamaged)
+	}
+	r.next = r.chunks - 1
+	if err := r.chunk(); err != nil {
+		return nil, err
+	}
+	if r.chunks > 1 {
+		r.next, r.rest = 0, nil
+	}
+	return r, nil
+}
+
+// Size is the size of the body in bytes.
+func (r *SpoolReader) Size() int64 { return r.size }
+
+// Read implements io.Reader. Nothing that fails its check is given out.
+func (r *SpoolReader) Read(b []byte) (int, error) {
+	if len(b) == 0 {
+		return 0, nil
+	}
+	for len(r.rest) == 0 {
+		if r.err == nil && r.next == r.chunks {
+			r.err = io.EOF
+		}
+		if r.err == nil {
+			r.err = r.chunk()
+		}
+		if r.err != nil {
+			return 0, r.err
+		}
+	}
+	n := copy(b, r.rest)
+	r.rest = r.rest[n:]
+	return n, nil
+}
+
+// chunk reads and checks the next chunk.
+func (r *SpoolReader) chunk() error {
+	at := r.head + int64(r.next)*sealedChunk
+	last := r.next == r.chunks-1
+	n := sealedChunk
+	if last {
+		n = int(r.size-int64(r.next)*chunkBytes) + aeadOverhead
+	}
+	if r.sealed == nil {
+		r.sealed, r.plain = make([]byte, sealedChunk), make([]byte, 0, chunkBytes)
+	}
+	if _, err := r.file.ReadAt(r.sealed[:n], at); err == io.EOF {
+		// Never io.EOF itself: a reader would take it for the body's end.
+		return fmt.Errorf("reading a spooled body: chunk %d: %w: the file became shorter", r.next, ErrDamaged)
+	} else if err != nil {
+		return fmt.Errorf("reading a spooled body: %w", err)
+	}
+	aad := chunkAAD(r.next, last)
+	plain, err := r.aead.Open(r.plain[:0], nil, r.sealed[:n], aad[:])
+	if err != nil {
+		return fmt.Errorf("reading a spooled body: chunk %d: %w", r.next, ErrDamaged)
+	}
+	r.rest = plain
+	r.next++
+	return nil
+}
+
+// Close implements io.Closer.
+func (r *SpoolReader) Close() error {
+	r.err = os.ErrClosed
+	clear(r.plain[:cap(r.plain)])
+	r.rest = nil
+	return r.file.Close()
+}

@@ -60,7 +60,7 @@ type SpoolConfig struct {
 	SHA512 bool      // also compute SHA-512 (X-Road-Request-Hash)
 }
 
-// Create begins a body. Its writer must be ended with Finish or Abort.
+// Create begins a body. Its writer must be closed.
 func (s *Spool) Create(cfg SpoolConfig) (*SpoolWriter, error) {
 	name := periodName{cfg.Class, PeriodOf(cfg.At)}
 	key, err := s.keys.p.forSealing(name)
@@ -178,7 +178,7 @@ type SpoolWriter struct {
 	sealed []byte
 	sha256 hash.Hash
 	sha512 hash.Hash
-	err    error // once set, nothing but Abort works
+	err    error // once set, nothing more is written
 }
 
 // Write implements io.Writer. Faults: TooLarge, DiskFull, StoreFailed; after
@@ -210,15 +210,23 @@ func (w *SpoolWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// Finish ends the body and makes it durable under the id that it gives back.
-func (w *SpoolWriter) Finish() (id string, err error) {
+// Spooled is a body that lies in the spool.
+type Spooled struct {
+	ID     string // 32 hexadecimal digits
+	Size   int64  // bytes
+	SHA256 Digest
+	SHA512 [sha512.Size]byte // zero where it was not asked for
+}
+
+// Finish ends the body and makes it durable.
+func (w *SpoolWriter) Finish() (Spooled, error) {
 	if w.err != nil {
-		return "", w.err
+		return Spooled{}, w.err
 	}
 	if w.flush(true); w.err != nil {
-		return "", w.err
+		return Spooled{}, w.err
 	}
-	err = w.file.Sync()
+	err := w.file.Sync()
 	if err == nil {
 		err = os.Rename(w.spool.path(w.id)+partSuffix, w.spool.path(w.id))
 	}
@@ -227,37 +235,23 @@ func (w *SpoolWriter) Finish() (id string, err error) {
 	}
 	if err != nil {
 		w.fail(err)
-		return "", w.err
+		return Spooled{}, w.err
 	}
-	w.err = errors.New("the spooled body is finished")
-	clear(w.plain)
-	if err := w.file.Close(); err != nil {
-		return "", spoolFault(err)
+	_ = w.file.Close() // synced: nothing is left that could fail
+	w.file, w.err = nil, errors.New("the spooled body is finished")
+	done := Spooled{ID: w.id, Size: w.size, SHA256: Digest(w.sha256.Sum(nil))}
+	if w.sha512 != nil {
+		w.sha512.Sum(done.SHA512[:0])
 	}
-	w.file = nil
-	return w.id, nil
+	return done, nil
 }
 
-// Abort removes an unfinished body. After Finish it does nothing, so that it
-// may be deferred.
-func (w *SpoolWriter) Abort() {
+// Close removes the body unless Finish kept it: it is to be deferred.
+func (w *SpoolWriter) Close() error {
 	if w.err == nil {
-		w.fail(errors.New("the spooled body was aborted"))
+		w.fail(errors.New("the spooled body was given up"))
 	}
-}
-
-// Size is the number of bytes written.
-func (w *SpoolWriter) Size() int64 { return w.size }
-
-// SHA256 is the digest of what was written so far.
-func (w *SpoolWriter) SHA256() Digest { return Digest(w.sha256.Sum(nil)) }
-
-// SHA512 is the digest of what was written so far, and whether it was asked for.
-func (w *SpoolWriter) SHA512() (sum [sha512.Size]byte, ok bool) {
-	if w.sha512 == nil {
-		return sum, false
-	}
-	return [sha512.Size]byte(w.sha512.Sum(nil)), true
+	return nil
 }
 
 func (w *SpoolWriter) flush(last bool) {

@@ -1,0 +1,351 @@
+package link
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"github.com/falaj/falaj/internal/fault"
+)
+
+// Serve accepts connections until ctx ends, Drain or Close is called (nil), or
+// the listener fails. Accepted connections live on: Drain and Close end them.
+func (l *Link) Serve(ctx context.Context, ln net.Listener) error {
+	l.mu.Lock()
+	if l.draining {
+		l.mu.Unlock()
+		ln.Close()
+		return nil
+	}
+	l.listeners[ln] = struct{}{}
+	l.wg.Add(1)
+	l.mu.Unlock()
+	defer l.wg.Done()
+	stop := context.AfterFunc(ctx, func() { ln.Close() })
+	defer stop()
+	defer func() {
+		ln.Close()
+		l.mu.Lock()
+		delete(l.listeners, ln)
+		l.mu.Unlock()
+	}()
+	for pause := time.Duration(0); ; {
+		raw, err := ln.Accept()
+		switch {
+		case err == nil:
+			pause = 0
+		case ctx.Err() != nil || l.stopping():
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("accept link connections: %w", err)
+		default:
+			// Out of file descriptors, say: it passes.
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			l.deps.Log.Warn("link: accept failed", "err", err)
+			select {
+			case <-ctx.Done():
+			case <-l.ctx.Done():
+			case <-time.After(pause):
+			}
+			continue
+		}
+		ip, ok := l.admit(raw)
+		if !ok {
+			raw.Close()
+			continue
+		}
+		l.wg.Go(func() { l.accept(raw, ip) })
+	}
+}
+
+func (l *Link) stopping() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.draining
+}
+
+// admit is the cheapest check: a handshake costs a signature and 10 seconds at
+// most, so few may be under way, and fewer from one address.
+func (l *Link) admit(raw net.Conn) (ip string, ok bool) {
+	ip, _, err := net.SplitHostPort(raw.RemoteAddr().String())
+	if err != nil {
+		ip = raw.RemoteAddr().String()
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.draining || l.handshake >= l.cfg.MaxHandshakes || l.shaking[ip] >= max(1, l.cfg.MaxHandshakes/4) {
+		return ip, false
+	}
+	l.handshake++
+	l.shaking[ip]++
+	return ip, true
+}
+
+func (l *Link) admitted(ip string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.handshake--
+	if l.shaking[ip]--; l.shaking[ip] == 0 {
+		delete(l.shaking, ip)
+	}
+}
+
+// accept carries one accepted connection from its handshake to its end.
+func (l *Link) accept(raw net.Conn, ip string) {
+	c, err := l.welcome(raw)
+	l.admitted(ip)
+	if err != nil {
+		raw.Close()
+		l.deps.Log.Warn("link: connection refused", "addr", raw.RemoteAddr().String(), "err", err)
+		return
+	}
+	c.run()
+}
+
+func (l *Link) welcome(raw net.Conn) (*conn, error) {
+	ctx, cancel := context.WithTimeout(l.ctx, l.cfg.HandshakeTimeout)
+	defer cancel()
+	var id identity
+	nc := tls.Server(raw, l.config("", &id))
+	c, err := l.establish(ctx, raw, nc, &id, false)
+	if err != nil {
+		return nil, err
+	}
+	c.peer.Addr = raw.RemoteAddr().String()
+	return c, l.register(c)
+}
+
+// establish makes a connection of a socket: TLS, HELLO, all within ctx.
+func (l *Link) establish(ctx context.Context, raw net.Conn, nc *tls.Conn, id *identity, dialled bool) (*conn, error) {
+	if err := nc.HandshakeContext(ctx); err != nil {
+		return nil, fmt.Errorf("TLS handshake: %w", err)
+	}
+	c := newConn(l, raw, nc, id.peer, dialled)
+	c.tls, c.cert = nc.ConnectionState(), id.cert
+	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
+	err := c.greet()
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		c.cancel(err)
+		return nil, err
+	}
+	return c, nil
+}
+
+// register enters a connection among the live ones, and only then asks again
+// who it is: a revocation between handshake and registering would find it in
+// neither place.
+func (l *Link) register(c *conn) error {
+	l.mu.Lock()
+	if l.draining {
+		l.mu.Unlock()
+		c.cancel(nil)
+		return fault.Wrap(fault.Draining, ErrNotSent, "")
+	}
+	if !c.dialled {
+		c.load = l.loads[c.peer.State]
+		if c.load == nil {
+			c.load = &load{}
+			l.loads[c.peer.State] = c.load
+		}
+		if c.load.conns >= l.cfg.MaxConns {
+			l.mu.Unlock()
+			c.cancel(nil)
+			return fault.New(fault.Overloaded, "%d connections from %s", l.cfg.MaxConns, c.peer.State)
+		}
+		c.load.conns++
+	}
+	l.conns[c] = struct{}{}
+	l.mu.Unlock()
+	p, err := l.deps.Authenticate(c.tls)
+	if err == nil && p.State != c.peer.State {
+		err = fault.New(fault.PeerRefused, "a node of %s, before of %s", p.State, c.peer.State)
+	}
+	if err != nil {
+		c.fail(err)
+		l.forget(c)
+		return err
+	}
+	return nil
+}
+
+// forget takes an ended connection out.
+func (l *Link) forget(c *conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := l.conns[c]; !ok {
+		return
+	}
+	delete(l.conns, c)
+	if c.load != nil {
+		c.load.conns--
+	}
+	if l.draining && len(l.conns) == 0 {
+		close(l.empty)
+	}
+}
+
+// opened hears REQUEST or QUERY and starts its handler.
+func (c *conn) opened(h header) error {
+	if c.dialled {
+		return violate("a call from the side that accepted")
+	}
+	p, err := c.payload(h)
+	if err != nil {
+		return err
+	}
+	o, err := parseOpening(h.typ, p)
+	if err != nil {
+		return err
+	}
+	c.noise = max(0, c.noise-1)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if h.stream <= c.last {
+		return violate("stream %d opened after stream %d", h.stream, c.last)
+	}
+	c.last = h.stream
+	if e := c.refusal(h.typ, o); e != nil {
+		// This answer waits for room: who calls without reading, waits too.
+		if err := c.wait(c.ctx); err != nil {
+			return err
+		}
+		c.put(func(b []byte) []byte { return appendReset(b, h.stream, e, flagNotBegun) })
+		return nil
+	}
+	if c.err != nil {
+		return c.err
+	}
+	c.begun = h.stream
+	d := c.l.cfg.MaxDeadline
+	if o.deadline > 0 {
+		d = min(d, time.Duration(o.deadline)*time.Millisecond)
+	}
+	s := &stream{c: c, id: h.stream, query: h.typ == typeQuery, sends: firstCredit}
+	s.cond.L = &c.mu
+	m := NewMessage(o.head, o.inline)
+	if o.size > maxInline {
+		s.in = newInflow(c, s, int64(o.size))
+		m.Body, m.Size = s.in, int64(o.size)
+	}
+	ctx, cancel := context.WithTimeout(c.ctx, d)
+	s.cancel = func(error) { cancel() }
+	c.streams[s.id] = s
+	c.l.wg.Go(func() {
+		defer c.load.streams.Add(-1)
+		defer cancel()
+		c.handle(ctx, s, m)
+	})
+	return nil
+}
+
+// refusal says why a call is not begun, and counts it if it is. Under mu.
+func (c *conn) refusal(typ byte, o opening) *fault.Error {
+	most := uint64(c.l.cfg.MaxBody)
+	if typ == typeQuery {
+		most = uint64(c.l.cfg.MaxQuery)
+	}
+	switch {
+	case c.away:
+		return fault.New(fault.Draining, "")
+	case o.size > most:
+		return fault.New(fault.TooLarge, "a body of %d bytes; at most %d", o.size, most)
+	case len(o.head) > c.l.cfg.MaxEnvelope:
+		return fault.New(fault.TooLarge, "an envelope of %d bytes; at most %d", len(o.head), c.l.cfg.MaxEnvelope)
+	case c.load.streams.Add(1) > int64(c.l.cfg.MaxStreams):
+		c.load.streams.Add(-1)
+		return fault.New(fault.Overloaded, "%d calls of %s at work", c.l.cfg.MaxStreams, c.peer.State)
+	}
+	return nil
+}
+
+// handle runs the handler and sends what it answers.
+func (c *conn) handle(ctx context.Context, s *stream, m *Message) {
+	out, err := c.invoke(ctx, s, m)
+	if s.in != nil {
+		s.in.Close()
+	}
+	if err == nil {
+		err = c.reply(ctx, s, out)
+	}
+	if err != nil {
+		var flags byte
+		if errors.Is(err, ErrNotSent) {
+			flags = flagNotBegun
+		}
+		c.reset(s, fault.From(err), flags)
+	}
+}
+
+// invoke calls the handler; a panic in it costs one call, not the node.
+func (c *conn) invoke(ctx context.Context, s *stream, m *Message) (out *Message, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			out, err = nil, fault.New(fault.Internal, "")
+			what := fmt.Sprintf("%T", r) // a value could hold personal data
+			if re, ok := r.(runtime.Error); ok {
+				what = re.Error()
+			}
+			c.l.deps.Log.Error("link: handler panicked", "peer", c.peer.State, "panic", what,
+				"support", err.(*fault.Error).ID, "stack", string(debug.Stack()))
+		}
+	}()
+	if !s.query {
+		return c.l.h.Exchange(ctx, c.peer, m)
+	}
+	body, err := m.all(c.l.cfg.MaxQuery)
+	if err != nil {
+		return nil, err
+	}
+	body, err = c.l.h.Query(ctx, c.peer, string(m.Envelope), body)
+	if err != nil {
+		return nil, err
+	}
+	return NewMessage(nil, body), nil
+}
+
+// reply sends an answer, its large body included, and ends the stream. An
+// error means that nothing was sent.
+func (c *conn) reply(ctx context.Context, s *stream, m *Message) error {
+	if m == nil {
+		return fault.New(fault.Internal, "")
+	}
+	defer m.close()
+	if m.Size < 0 || m.Size > c.l.cfg.MaxBody || len(m.Envelope) > c.l.cfg.MaxEnvelope {
+		return fault.New(fault.TooLarge, "an answer of %d bytes with a body of %d", len(m.Envelope), m.Size)
+	}
+	o := opening{size: uint64(m.Size), head: m.Envelope}
+	if m.Size <= maxInline {
+		var err error
+		if o.inline, err = m.inline(); err != nil {
+			return fault.Wrap(fault.Internal, err, "")
+		}
+	}
+	typ := byte(typeAnswer)
+	if s.query {
+		typ = typeReply
+	}
+	c.mu.Lock()
+	if err := c.wait(ctx); err != nil {
+		c.mu.Unlock()
+		return err
+	}
+	if s.ended {
+		c.mu.Unlock()
+		return nil
+	}
+	c.put(func(b []byte) []byte { return appendOpening(b, typ, s.id, o) })
+	c.mu.Unlock()
+	if m.Size > maxInline {
+		c.pump(s, m.Body, m.Size)
+	}
+	c.remove(s, nil)
+	return nil
+}

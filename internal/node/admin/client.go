@@ -1,0 +1,136 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/union"
+)
+
+// Client speaks to a node's counter.
+type Client struct {
+	http *http.Client
+	base string
+}
+
+// Dial makes a client of the counter at a Unix socket's path or, with a
+// client certificate, at an https address. It connects when it is used.
+func Dial(address string, conf *tls.Config) *Client {
+	if strings.HasPrefix(address, "https://") {
+		return &Client{&http.Client{Transport: &http.Transport{TLSClientConfig: conf}}, strings.TrimSuffix(address, "/")}
+	}
+	path := strings.TrimPrefix(address, "unix:")
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", path)
+	}
+	return &Client{&http.Client{Transport: &http.Transport{DialContext: dial}}, "http://falaj"}
+}
+
+// Query asks and reads the answer into out.
+func (c *Client) Query(ctx context.Context, name string, params url.Values, out any) error {
+	u := c.base + "/v1"
+	if name != "" {
+		u += "/" + name
+	}
+	if len(params) > 0 {
+		u += "?" + params.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
+	if err != nil {
+		return err
+	}
+	return c.do(req, out)
+}
+
+// Describe asks who one is and what can be asked.
+func (c *Client) Describe(ctx context.Context) (Described, error) {
+	var d Described
+	return d, c.Query(ctx, "", nil, &d)
+}
+
+// Change asks for a change and reads its result into out, if there is one
+// already. The Answer says whether it waits for a second person.
+func (c *Client) Change(ctx context.Context, name string, params, out any) (Answer, error) {
+	body, err := json.Marshal(params)
+	if err != nil {
+		return Answer{}, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+"/v1/"+name, bytes.NewReader(body))
+	if err != nil {
+		return Answer{}, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Idempotency-Key", uuid.NewString())
+	a := Answer{Result: out}
+	return a, c.do(req, &a)
+}
+
+func (c *Client) do(req *http.Request, out any) error {
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return fmt.Errorf("asking the node: %w", err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
+	if err != nil {
+		return fmt.Errorf("reading the node's answer: %w", err)
+	}
+	if resp.StatusCode >= 400 {
+		return refusal(resp, body)
+	}
+	if out == nil {
+		return nil
+	}
+	if err := json.Unmarshal(body, out); err != nil {
+		return fmt.Errorf("reading the node's answer: %w", err)
+	}
+	return nil
+}
+
+// Refusal is the node's own word on why not. It reads like the fault that it
+// was, also where this program's catalogue does not know the code.
+type Refusal struct {
+	Code       fault.Code
+	Title, Do  union.Text
+	Detail, ID string
+	Status     int
+}
+
+func (r *Refusal) Error() string {
+	s := string(r.Code) + ": " + r.Title.En
+	if r.Detail != "" {
+		s += " (" + r.Detail + ")"
+	}
+	return s
+}
+
+func refusal(resp *http.Response, body []byte) error {
+	var p struct {
+		Title    string     `json:"title"`
+		TitleAr  string     `json:"title_ar"`
+		Detail   string     `json:"detail"`
+		Instance string     `json:"instance"`
+		Code     fault.Code `json:"code"`
+		Action   string     `json:"action"`
+		ActionAr string     `json:"action_ar"`
+	}
+	if json.Unmarshal(body, &p) != nil || p.Code == "" {
+		return fmt.Errorf("the node answered %s", resp.Status)
+	}
+	return &Refusal{
+		Code: p.Code, Title: union.Text{En: p.Title, Ar: p.TitleAr}, Do: union.Text{En: p.Action, Ar: p.ActionAr},
+		Detail: p.Detail, ID: strings.TrimPrefix(p.Instance, "urn:uuid:"), Status: resp.StatusCode,
+	}
+}

@@ -1,0 +1,51 @@
+package admin
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/falaj/falaj/internal/union"
+)
+
+// Event is an entry of the audit catalogue: something that a person answers
+// for, or that somebody should look at.
+type Event struct {
+	Name   string     `json:"name"` // dotted, past tense
+	Text   union.Text `json:"text"`
+	Action string     `json:"action,omitempty"` // the action that it is the event of
+	Where  string     `json:"where"`            // journal: a record; log: a line, and a count in the metrics
+}
+
+// The events that no action makes. They go to the log and are counted; they
+// are about callers whom nobody knows, and so never take space in the journal.
+const (
+	EventStarted        = "node.started"
+	EventDrained        = "node.drained"
+	EventUnknownPerson  = "person.unknown"
+	EventShed           = "call.shed"
+	EventUnknownCaller  = "call.unauthenticated"
+	EventConfigApplied  = "config.applied"
+	EventRenewed        = "certificate.renewed"
+	EventDirectoryStale = "directory.stale"
+)
+
+func t(en, ar string) union.Text { return union.Text{En: en, Ar: ar} }
+
+// Catalogue lists every audit event.
+func (s *Server) Catalogue() []Event {
+	out := []Event{
+		{Name: EventStarted, Text: t("The node started.", "بدأت العقدة العمل."), Where: "log"},
+		{Name: EventDrained, Text: t("The node stopped after its last calls.", "توقفت العقدة بعد إنهاء آخر طلباتها."), Where: "log"},
+		{Name: EventUnknownPerson, Text: t("Somebody unknown came to the admin door.", "حضر إلى باب الإدارة شخص غير معروف."), Where: "log"},
+		{Name: EventShed, Text: t("A call was turned away: too many at once.", "رُدّ طلب بسبب كثرة الطلبات في آن واحد."), Where: "log"},
+		{Name: EventUnknownCaller, Text: t("A caller did not prove who it is.", "لم يُثبت متصل هويته."), Where: "log"},
+		{Name: EventConfigApplied, Text: t("The configuration file's systems were registered.", "سُجّلت الأنظمة الواردة في ملف الإعدادات."), Where: "journal"},
+		{Name: EventRenewed, Text: t("The node renewed a certificate of its own.", "جدّدت العقدة إحدى شهاداتها."), Where: "journal"},
+		{Name: EventDirectoryStale, Text: t("The directory could not be refreshed.", "تعذّر تحديث الدليل."), Where: "log"},
+	}
+	for _, a := range s.actions {
+		out = append(out, Event{a.Event, a.Text, a.Name, "journal"})
+	}
+	slices.SortFunc(out, func(a, b Event) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}

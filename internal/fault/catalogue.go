@@ -65,6 +65,7 @@ const (
 	Draining          Code = "node.draining"
 	StoreFailed       Code = "node.store"
 	DiskFull          Code = "node.disk-full"
+	Corrupt           Code = "node.corrupt"
 	NotAllowed        Code = "admin.not-allowed"
 	NeedsSecondPerson Code = "admin.second-person"
 	Conflict          Code = "admin.conflict"
@@ -251,6 +252,9 @@ func entries() []Entry {
 		{StoreFailed, consumer + "DatabaseError", 500,
 			t("The node could not write or read its journal.", "تعذّر على العقدة الكتابة في سجلّها أو القراءة منه."),
 			t("Nothing leaves without evidence: the operator should see to the database first.", "لا يخرج شيء بلا دليل: على المشغّل إصلاح قاعدة البيانات أولاً.")},
+		{Corrupt, consumer + "DatabaseError", 500,
+			t("What the node stored is no longer what it wrote.", "ما خزّنته العقدة لم يعد مطابقاً لما كتبته."),
+			t("The node's operator compares the journal with a backup before anything else.", "يقارن مشغّل العقدة السجل بنسخة احتياطية قبل أي شيء آخر.")},
 		{DiskFull, consumer + "DiskFull", 503,
 			t("The node's disk is full.", "امتلأ قرص التخزين في العقدة."),
 			t("Nothing leaves without evidence: the operator should make room first.", "لا يخرج شيء بلا دليل: على المشغّل توفير مساحة أولاً.")},

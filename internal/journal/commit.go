@@ -1,0 +1,298 @@
+package journal
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/merkle"
+	"github.com/falaj/falaj/internal/store"
+)
+
+const (
+	// maxGroup and maxGroupBytes bound one transaction.
+	maxGroup      = 2048
+	maxGroupBytes = 8 << 20
+	// yields is how often the committer lets the callers run who are about to
+	// append: on a fast disk the queue is nearly empty when it looks, and
+	// groups of one would each pay for a commit.
+	yields = 8
+)
+
+// run is the committer: one goroutine, one group at a time.
+func (j *Journal) run(ctx context.Context) {
+	defer close(j.done)
+	for range j.wake {
+		for {
+			group, closing := j.take()
+			if len(group) == 0 {
+				if closing {
+					return
+				}
+				break
+			}
+			if err := j.commit(ctx, group); err != nil {
+				j.fail(group, err)
+				j.recover(ctx)
+				continue
+			}
+			for _, w := range group {
+				close(w.done)
+			}
+		}
+	}
+}
+
+// take waits until the queue stops growing and takes a group off it.
+func (j *Journal) take() (group []*job, closing bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for range yields {
+		n := len(j.queue)
+		if n == 0 || n >= maxGroup {
+			break
+		}
+		j.mu.Unlock()
+		runtime.Gosched()
+		j.mu.Lock()
+		if len(j.queue) == n {
+			break
+		}
+	}
+	n, size := 0, 0
+	for n < len(j.queue) && len(group) < maxGroup {
+		w := j.queue[n]
+		if len(group) > 0 && size+len(w.sealed) > maxGroupBytes {
+			break
+		}
+		n++
+		j.bytes -= len(w.sealed)
+		if w.state.CompareAndSwap(waiting, taken) {
+			group = append(group, w)
+			size += len(w.sealed)
+		}
+	}
+	rest := copy(j.queue, j.queue[n:])
+	clear(j.queue[rest:])
+	j.queue = j.queue[:rest]
+	return group, j.closing && rest == 0
+}
+
+// fail refuses the group, all that waits, and all that comes.
+func (j *Journal) fail(group []*job, err error) {
+	f := fault.From(err)
+	if f.Code != fault.DiskFull && f.Code != fault.Corrupt {
+		f = fault.Wrap(fault.StoreFailed, err, "journalling")
+	}
+	j.mu.Lock()
+	if !j.closing {
+		j.down = f
+	}
+	for _, w := range j.queue {
+		if w.state.CompareAndSwap(waiting, taken) {
+			group = append(group, w)
+		}
+	}
+	clear(j.queue)
+	j.queue, j.bytes = j.queue[:0], 0
+	j.mu.Unlock()
+	for _, w := range group {
+		if !w.excluded || w.err == nil {
+			w.err = f
+		}
+		close(w.done)
+	}
+}
+
+// recover tries to write until that succeeds: what failed once is taken to
+// fail until a commit proves otherwise.
+func (j *Journal) recover(ctx context.Context) {
+	for pause := j.cfg.ProbeEvery / 16; ; pause = min(2*pause, j.cfg.ProbeEvery) {
+		if j.probe(ctx) == nil || ctx.Err() != nil {
+			break
+		}
+		j.mu.Lock()
+		closing := j.closing
+		j.mu.Unlock()
+		if closing {
+			break
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+	j.mu.Lock()
+	j.down = nil
+	j.mu.Unlock()
+	j.signal()
+}
+
+// probe commits a write that changes nothing, after the log has been found
+// whole.
+func (j *Journal) probe(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, j.cfg.Timeout)
+	defer cancel()
+	if err := j.checkHead(ctx); err != nil {
+		return err
+	}
+	return j.db.WriteLocked(ctx, func(tx *store.Tx) error {
+		_, err := tx.Exec(ctx, "UPDATE journal_head SET size = size WHERE id = 1")
+		return err
+	})
+}
+
+// errAgain asks for the group without the records excluded meanwhile.
+var errAgain = errors.New("journal: once more without the excluded")
+
+// commit makes a group durable. A record that its own hook excludes has its
+// error and index no place; the error returned is the whole group's.
+func (j *Journal) commit(ctx context.Context, group []*job) error {
+	ctx, cancel := context.WithTimeout(ctx, j.cfg.Timeout)
+	defer cancel()
+	for {
+		err := j.db.WriteLocked(ctx, func(tx *store.Tx) error { return write(ctx, tx, group) })
+		if !errors.Is(err, errAgain) {
+			return err
+		}
+	}
+}
+
+// write is one transaction: the lock, the hooks, the records, the tree.
+func write(ctx context.Context, tx *store.Tx, group []*job) error {
+	edge, err := lockHead(ctx, tx)
+	if err != nil {
+		return err
+	}
+	first := edge.Size()
+	in := make([]*job, 0, len(group))
+	for _, w := range group {
+		if w.excluded {
+			continue
+		}
+		w.entry.Index = first + int64(len(in))
+		if w.err = w.hook(ctx, tx); w.excluded {
+			return errAgain
+		}
+		if w.err == nil {
+			in = append(in, w)
+		}
+	}
+	if len(in) == 0 {
+		return nil
+	}
+	if err := writeRecords(ctx, tx, first, in); err != nil {
+		return fmt.Errorf("writing %d records: %w", len(in), err)
+	}
+	if err := writeKeys(ctx, tx, in); err != nil {
+		return fmt.Errorf("writing keys: %w", err)
+	}
+	if err := writeTree(ctx, tx, &edge, in); err != nil {
+		return fmt.Errorf("writing the tree: %w", err)
+	}
+	return nil
+}
+
+// hook runs a record's In. Where it failed and left something behind, the
+// record is excluded for good and the group starts again without it.
+func (w *job) hook(ctx context.Context, tx *store.Tx) error {
+	if w.in == nil {
+		return nil
+	}
+	tx.ResetChanged()
+	err := w.in(ctx, tx, w.entry.Index)
+	if err == nil && tx.Failed() {
+		err = fault.New(fault.Internal, "journal: a hook hid the failure of its statement")
+	}
+	w.excluded = err != nil && (tx.Failed() || tx.Changed())
+	return err
+}
+
+// lockHead reads the head and, on PostgreSQL, holds it against other
+// processes until the transaction ends.
+func lockHead(ctx context.Context, tx *store.Tx) (merkle.Edge, error) {
+	var size int64
+	var b []byte
+	err := tx.QueryRow(ctx, "SELECT size, edge FROM journal_head WHERE id = 1 FOR UPDATE").Scan(&size, &b)
+	if err != nil {
+		return merkle.Edge{}, fmt.Errorf("reading the head: %w", err)
+	}
+	edge, err := merkle.ParseEdge(size, b)
+	if err != nil {
+		return merkle.Edge{}, fault.Wrap(fault.Corrupt, err, "the head of the log")
+	}
+	return edge, nil
+}
+
+func writeRecords(ctx context.Context, tx *store.Tx, first int64, in []*job) error {
+	size := 0
+	for _, w := range in {
+		size += len(w.sealed)
+	}
+	leaves := make([]byte, 0, len(in)*leafSize)
+	ends := make([]byte, 0, len(in)*endSize)
+	records := make([]byte, 0, size)
+	for _, w := range in {
+		leaves = append(leaves, w.entry.Leaf[:]...)
+		records = append(records, w.sealed...)
+		ends = binary.BigEndian.AppendUint32(ends, uint32(len(records)))
+	}
+	_, err := tx.Exec(ctx, "INSERT INTO journal_commit (first, leaves, ends, records) VALUES (?, ?, ?, ?)",
+		first, leaves, ends, records)
+	return err
+}
+
+// writeKeys inserts in steps of a few fixed sizes, so that the statements
+// stay prepared.
+func writeKeys(ctx context.Context, tx *store.Tx, in []*job) error {
+	args := make([]any, 0, 2*len(in))
+	for _, w := range in {
+		if w.keyed {
+			args = append(args, w.key[:], w.entry.Index)
+		}
+	}
+	for _, rows := range []int{64, 8, 1} {
+		query := "INSERT INTO journal_key (key, idx) VALUES (?, ?)" + strings.Repeat(", (?, ?)", rows-1)
+		for ; len(args) >= 2*rows; args = args[2*rows:] {
+			if _, err := tx.Exec(ctx, query, args[:2*rows]...); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// writeTree adds the leaves, completes tiles and moves the head.
+func writeTree(ctx context.Context, tx *store.Tx, edge *merkle.Edge, in []*job) error {
+	var err error
+	grown := map[[2]int64][]byte{}
+	full := func(level int, n int64, root merkle.Hash) {
+		at := [2]int64{int64(level), n / merkle.TileWidth}
+		if _, ok := grown[at]; !ok && err == nil {
+			grown[at], err = readTile(ctx, tx, level, at[1], int(n%merkle.TileWidth))
+		}
+		grown[at] = append(grown[at], root[:]...)
+	}
+	for _, w := range in {
+		edge.Append(merkle.Leaf(w.entry.Leaf[:]), full)
+	}
+	if err != nil {
+		return err
+	}
+	for at, hashes := range grown {
+		_, err := tx.Exec(ctx, `INSERT INTO journal_tile (level, n, hashes) VALUES (?, ?, ?)
+			ON CONFLICT (level, n) DO UPDATE SET hashes = excluded.hashes`, at[0], at[1], hashes)
+		if err != nil {
+			return err
+		}
+	}
+	root := edge.Root()
+	_, err = tx.Exec(ctx, "UPDATE journal_head SET size = ?, root = ?, edge = ? WHERE id = 1",
+		edge.Size(), root[:], edge.Bytes())
+	return err
+}

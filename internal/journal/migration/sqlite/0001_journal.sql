@@ -1,0 +1,32 @@
+-- +goose Up
+CREATE TABLE journal_head (
+    id   INTEGER NOT NULL PRIMARY KEY CHECK (id = 1),
+    size INTEGER NOT NULL,
+    root BLOB    NOT NULL,
+    edge BLOB    NOT NULL
+) STRICT;
+INSERT INTO journal_head (id, size, root, edge)
+VALUES (1, 0, x'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855', x'');
+
+-- One row a commit. The leaves stand before the records: reading them does
+-- not read through the records.
+CREATE TABLE journal_commit (
+    first   INTEGER NOT NULL PRIMARY KEY,
+    leaves  BLOB    NOT NULL,
+    ends    BLOB    NOT NULL,
+    records BLOB    NOT NULL
+) STRICT;
+
+-- The hashes of level 1 and above; level 0 follows from the leaves.
+CREATE TABLE journal_tile (
+    level  INTEGER NOT NULL,
+    n      INTEGER NOT NULL,
+    hashes BLOB    NOT NULL,
+    PRIMARY KEY (level, n)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE journal_key (
+    key BLOB    NOT NULL,
+    idx INTEGER NOT NULL,
+    PRIMARY KEY (key, idx)
+) STRICT, WITHOUT ROWID;

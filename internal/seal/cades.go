@@ -16,10 +16,14 @@ import (
 // The DER of the attributes around their values. Everything but the time has
 // one length, so the encoding is a template, and the order that DER asks of a
 // SET OF (shortest first here, since the first bytes are 30 and the length) is
-// always: content-type, signing-time, message-digest, signing-certificate-v2.
+// always: content-type, mime-type, signing-time, message-digest,
+// signing-certificate-v2.
 const (
 	// Attribute content-type (RFC 5652 11.1), value id-data.
 	attrContentType = "\x30\x18\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x09\x03\x31\x0b\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x01"
+	// Attribute mime-type (EN 319 122-1 5.2.4.2), value application/xml: what a
+	// manifest is. A baseline signature should say so (6.3 requirement t).
+	attrMIME = "\x30\x1b\x06\x06\x04\x00\x8d\x45\x02\x01\x31\x11\x0c\x0fapplication/xml"
 	// Attribute signing-time (RFC 5652 11.3) up to its value: UTCTime, GeneralizedTime.
 	attrTimeUTC         = "\x30\x1c\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x09\x05\x31\x0f\x17\x0d"
 	attrTimeGeneralized = "\x30\x1e\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x09\x05\x31\x11\x18\x0f"
@@ -27,11 +31,12 @@ const (
 	attrDigest = "\x30\x2f\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x09\x04\x31\x22\x04\x20"
 	// Attribute signing-certificate-v2 (RFC 5035 section 3) up to the 32 bytes of
 	// its one ESSCertIDv2. The hash algorithm is the default SHA-256, which DER
-	// leaves out; issuerSerial is left out so that the attributes follow from
-	// the certificate's hash alone, which is all that travels.
+	// leaves out. issuerSerial should not stand there (EN 319 122-1 6.3
+	// requirement g); without it the attributes follow from the certificate's
+	// hash alone, which is all that travels.
 	attrCert = "\x30\x37\x06\x0b\x2a\x86\x48\x86\xf7\x0d\x01\x09\x10\x02\x2f\x31\x28\x30\x26\x30\x24\x30\x22\x04\x20"
 
-	maxAttributes = 3 + len(attrContentType) + len(attrTimeGeneralized) + 15 + len(attrDigest) + 32 + len(attrCert) + 32
+	maxAttributes = 3 + len(attrContentType) + len(attrMIME) + len(attrTimeGeneralized) + 15 + len(attrDigest) + 32 + len(attrCert) + 32
 )
 
 // SignedAttributes is what a seal's key signs: the DER SET OF of the signed
@@ -55,6 +60,7 @@ func appendAttributes(b []byte, manifest Digest, at time.Time, cert Digest) []by
 	}
 	b = append(b, 0x31, 0x81, byte(n))
 	b = append(b, attrContentType...)
+	b = append(b, attrMIME...)
 	if general {
 		b = append(b, attrTimeGeneralized...)
 		b = twoDigits(b, year/100)

@@ -10,14 +10,22 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"encoding/pem"
+	"encoding/xml"
+	"flag"
+	"io"
 	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/seal"
 )
 
@@ -92,7 +100,7 @@ func manifest() []byte {
 
 // openssl asks the machine's OpenSSL whether a container's signature is a valid
 // CAdES signature of the manifest.
-func openssl(t *testing.T, manifest, p7s []byte, ca *x509.Certificate) error {
+func openssl(t *testing.T, at time.Time, manifest, p7s []byte, ca *x509.Certificate) error {
 	t.Helper()
 	dir := t.TempDir()
 	files := map[string][]byte{
@@ -105,7 +113,8 @@ func openssl(t *testing.T, manifest, p7s []byte, ca *x509.Certificate) error {
 		}
 	}
 	cmd := exec.Command("openssl", "cms", "-verify", "-cades", "-binary", "-inform", "DER", "-in", "signature.p7s",
-		"-content", "manifest.xml", "-CAfile", "ca.pem", "-purpose", "any", "-out", os.DevNull)
+		"-content", "manifest.xml", "-CAfile", "ca.pem", "-purpose", "any", "-out", os.DevNull,
+		"-attime", strconv.FormatInt(at.Unix(), 10))
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -118,8 +127,17 @@ func TestOpenSSLAcceptsWhatWeWrap(t *testing.T) {
 	if _, err := exec.LookPath("openssl"); err != nil {
 		t.Fatal("this test needs openssl: see scripts/deps")
 	}
-	// OpenSSL holds the certificates against the clock of the machine.
-	now := time.Now()
+	// The signing time is a UTCTime before 2050 and a GeneralizedTime from then.
+	for _, now := range []time.Time{noon, time.Date(2050, 1, 1, 0, 0, 0, 0, time.UTC)} {
+		t.Run(now.Format("2006"), func(t *testing.T) { wrapAndAsk(t, now) })
+	}
+}
+
+func wrapAndAsk(t *testing.T, now time.Time) {
+	layout := "060102150405Z"
+	if now.Year() >= 2050 {
+		layout = "20" + layout
+	}
 	for _, alg := range []string{"P-256", "P-384", "RSA-2048", "RSA-3072"} {
 		t.Run(alg, func(t *testing.T) {
 			t.Parallel()
@@ -134,26 +152,160 @@ func TestOpenSSLAcceptsWhatWeWrap(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if err := openssl(t, m, p7s, p.ca); err != nil {
+				if err := openssl(t, now, m, p7s, p.ca); err != nil {
 					t.Errorf("refused %s: %v", name, err)
 				}
 				// The negative control: neither another manifest nor another
 				// certificate hash may pass, or the test proves nothing.
 				other := bytes.Replace(m, []byte("body.bin"), []byte("b0dy.bin"), 1)
-				if openssl(t, other, p7s, p.ca) == nil {
+				if openssl(t, now, other, p7s, p.ca) == nil {
 					t.Error("accepted another manifest")
 				}
-				for what, part := range map[string][]byte{"certificate hash": s.Cert[:], "signature": s.Sig, "time": []byte(now.UTC().Format("060102150405Z"))} {
+				for what, part := range map[string][]byte{"certificate hash": s.Cert[:], "signature": s.Sig, "time": []byte(now.Format(layout))} {
 					i := bytes.LastIndex(p7s, part)
 					if i < 0 {
 						t.Fatalf("the container does not hold the %s", what)
 					}
 					bad := bytes.Clone(p7s)
 					bad[i+len(part)-2] ^= 1
-					if openssl(t, m, bad, p.ca) == nil {
+					if openssl(t, now, m, bad, p.ca) == nil {
 						t.Errorf("accepted with a mutated %s", what)
 					}
 				}
+			}
+		})
+	}
+}
+
+func TestNothingBrokenIsWrapped(t *testing.T) {
+	p := newParty(t, generate(t, "P-256"), noon, noon.Add(time.Hour))
+	s, err := seal.Sign(p.key, p.cert, manifest(), noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = seal.CMS([]byte("another manifest"), p.cert, s)
+	code(t, err, fault.SealInvalid)
+}
+
+var update = flag.Bool("update", false, "make the golden vectors anew, with a new key")
+
+// The golden vectors bind the bytes that two states must agree on: when this
+// test fails, nodes of the version before refuse our seals and we theirs.
+func TestGoldenVectors(t *testing.T) {
+	file := func(name string) string { return filepath.Join("testdata", "golden", name) }
+	head, body := sha256.Sum256([]byte("{}")), sha256.Sum256([]byte("body"))
+	m := seal.Manifest(head, &body)
+	if *update {
+		p := newParty(t, generate(t, "P-256"), noon, noon.AddDate(10, 0, 0))
+		s, err := seal.Sign(p.key, p.cert, m, noon)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wire, _ := s.AppendBinary(nil)
+		p7s, err := seal.CMS(m, p.cert, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, data := range map[string][]byte{
+			"manifest.xml": m, "manifest-head-only.xml": seal.Manifest(head, nil), "seal": wire, "signature.p7s": p7s,
+			"attributes.der": seal.SignedAttributes(m, s.At, s.Cert), "cert.der": p.cert.Raw, "ca.der": p.ca.Raw,
+		} {
+			if err := os.WriteFile(file(name), data, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	read := func(name string) []byte {
+		b, err := os.ReadFile(file(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	same := func(name string, got []byte) {
+		t.Helper()
+		if want := read(name); !bytes.Equal(got, want) {
+			t.Errorf("%s:\ngot  %q\nwant %q", name, got, want)
+		}
+	}
+	cert, err := x509.ParseCertificate(read("cert.der"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, err := x509.ParseCertificate(read("ca.der"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := seal.ParseSeal(read("seal"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := seal.Verify(cert, m, s); err != nil {
+		t.Error(err)
+	}
+	same("manifest.xml", m)
+	same("manifest-head-only.xml", seal.Manifest(head, nil))
+	same("attributes.der", seal.SignedAttributes(m, s.At, s.Cert))
+	p7s, err := seal.CMS(m, cert, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	same("signature.p7s", p7s)
+	if err := openssl(t, noon, m, p7s, ca); err != nil {
+		t.Error(err)
+	}
+}
+
+// The manifest against the schema of ETSI EN 319 162-1 clause A.4: names,
+// namespaces, order and attributes.
+func TestManifestIsAnASiCManifest(t *testing.T) {
+	head, body := sha256.Sum256([]byte("head")), sha256.Sum256([]byte("body"))
+	for _, tc := range []struct {
+		name string
+		body *seal.Digest
+		want []string
+	}{
+		{"head alone", nil, nil},
+		{"head and body", &body, []string{"DataObjectReference URI=body.bin MimeType=application/octet-stream", "ds:DigestMethod Algorithm=http://www.w3.org/2001/04/xmlenc#sha256", "ds:DigestValue", base64.StdEncoding.EncodeToString(body[:])}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			want := append([]string{
+				"ASiCManifest", "SigReference URI=META-INF/signature001.p7s MimeType=application/pkcs7-signature",
+				"DataObjectReference URI=head.json MimeType=application/json", "ds:DigestMethod Algorithm=http://www.w3.org/2001/04/xmlenc#sha256",
+				"ds:DigestValue", base64.StdEncoding.EncodeToString(head[:]),
+			}, tc.want...)
+			var got []string
+			for d := xml.NewDecoder(bytes.NewReader(seal.Manifest(head, tc.body))); ; {
+				token, err := d.Token()
+				if err == io.EOF {
+					break
+				} else if err != nil {
+					t.Fatal(err)
+				}
+				switch token := token.(type) {
+				case xml.StartElement:
+					line := token.Name.Local
+					switch token.Name.Space {
+					case "http://uri.etsi.org/02918/v1.2.1#":
+					case "http://www.w3.org/2000/09/xmldsig#":
+						line = "ds:" + line
+					default:
+						t.Errorf("an element of %q", token.Name.Space)
+					}
+					for _, a := range token.Attr {
+						if a.Name.Space != "xmlns" {
+							line += " " + a.Name.Local + "=" + a.Value
+						}
+					}
+					got = append(got, line)
+				case xml.CharData:
+					if s := strings.TrimSpace(string(token)); s != "" {
+						got = append(got, s)
+					}
+				}
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("got  %q\nwant %q", got, want)
 			}
 		})
 	}

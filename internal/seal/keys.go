@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,6 +21,7 @@ import (
 // KeyConfig says how a key folder is used. Its zero value is a node in earnest
 // whose key files lie unwrapped under the file system's protection.
 type KeyConfig struct {
+	redacted
 	// Demonstration marks every key made here as a demonstration key. Without
 	// it the folder refuses keys so marked.
 	Demonstration bool
@@ -259,6 +259,3 @@ func checkName(name string) error {
 	}
 	return nil
 }
-
-// IsMissing tells whether an error says that there is no key of that name.
-func IsMissing(err error) bool { return errors.Is(err, fs.ErrNotExist) }

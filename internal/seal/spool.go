@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -32,8 +33,28 @@ import (
 //
 // A folder belongs to one process. Safe for concurrent use.
 type Spool struct {
-	dir  string
-	keys RecordKeys
+	dir    string
+	keys   RecordKeys
+	chunks sync.Pool // of *chunk
+}
+
+// chunk is the working memory of one body that is written or read.
+type chunk struct {
+	plain  [chunkBytes]byte
+	sealed [sealedChunk]byte
+}
+
+func (s *Spool) takeChunk() *chunk {
+	if c, ok := s.chunks.Get().(*chunk); ok {
+		return c
+	}
+	return new(chunk)
+}
+
+// giveChunk gives the memory back, without the plaintext.
+func (s *Spool) giveChunk(c *chunk) {
+	clear(c.plain[:])
+	s.chunks.Put(c)
 }
 
 const (
@@ -75,10 +96,7 @@ func (s *Spool) Create(cfg SpoolConfig) (*SpoolWriter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("spooling a body: %w", err)
 	}
-	w := &SpoolWriter{
-		spool: s, id: hex.EncodeToString(id[:]), aead: aead, limit: cfg.Limit, sha256: sha256.New(),
-		plain: make([]byte, 0, chunkBytes), sealed: make([]byte, 0, sealedChunk),
-	}
+	w := &SpoolWriter{spool: s, id: hex.EncodeToString(id[:]), aead: aead, limit: cfg.Limit, sha256: sha256.New(), buf: s.takeChunk()}
 	if cfg.SHA512 {
 		w.sha512 = sha512.New()
 	}
@@ -104,9 +122,9 @@ func (s *Spool) Open(id string) (*SpoolReader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening a spooled body: %w", err)
 	}
-	r, err := newSpoolReader(f, id, s.keys)
-	if err != nil {
-		_ = f.Close()
+	r := &SpoolReader{spool: s, file: f, buf: s.takeChunk()}
+	if err := r.begin(id); err != nil {
+		_ = r.Close()
 		return nil, err
 	}
 	return r, nil
@@ -174,8 +192,8 @@ type SpoolWriter struct {
 	limit  int64
 	size   int64
 	chunks uint64
-	plain  []byte // what is not yet encrypted: at most one chunk
-	sealed []byte
+	buf    *chunk
+	n      int // bytes in buf.plain that are not yet encrypted
 	sha256 hash.Hash
 	sha512 hash.Hash
 	err    error // once set, nothing more is written
@@ -198,13 +216,13 @@ func (w *SpoolWriter) Write(b []byte) (int, error) {
 	w.size += int64(len(b))
 	for rest := b; len(rest) > 0; {
 		// A full chunk waits for more, since the last one is marked.
-		if len(w.plain) == chunkBytes {
+		if w.n == chunkBytes {
 			if w.flush(false); w.err != nil {
 				return 0, w.err
 			}
 		}
-		n := min(len(rest), chunkBytes-len(w.plain))
-		w.plain = append(w.plain, rest[:n]...)
+		n := copy(w.buf.plain[w.n:], rest)
+		w.n += n
 		rest = rest[n:]
 	}
 	return len(b), nil
@@ -237,8 +255,7 @@ func (w *SpoolWriter) Finish() (Spooled, error) {
 		w.fail(err)
 		return Spooled{}, w.err
 	}
-	_ = w.file.Close() // synced: nothing is left that could fail
-	w.file, w.err = nil, errors.New("the spooled body is finished")
+	w.end(errors.New("the spooled body is finished"))
 	done := Spooled{ID: w.id, Size: w.size, SHA256: Digest(w.sha256.Sum(nil))}
 	if w.sha512 != nil {
 		w.sha512.Sum(done.SHA512[:0])
@@ -260,25 +277,28 @@ func (w *SpoolWriter) flush(last bool) {
 		return
 	}
 	aad := chunkAAD(w.chunks, last)
-	w.sealed = w.aead.Seal(w.sealed[:0], nil, w.plain, aad[:])
-	if _, err := w.file.Write(w.sealed); err != nil {
+	sealed := w.aead.Seal(w.buf.sealed[:0], nil, w.buf.plain[:w.n], aad[:])
+	if _, err := w.file.Write(sealed); err != nil {
 		w.fail(err)
 		return
 	}
 	w.chunks++
-	w.plain = w.plain[:0]
+	w.n = 0
 }
 
 // fail ends the body and removes what there is of it.
 func (w *SpoolWriter) fail(err error) {
-	w.err = spoolFault(err)
-	clear(w.plain)
-	if w.file != nil {
-		_ = w.file.Close()
-		_ = os.Remove(w.spool.path(w.id) + partSuffix)
-		_ = os.Remove(w.spool.path(w.id))
-		w.file = nil
-	}
+	_ = os.Remove(w.spool.path(w.id) + partSuffix)
+	_ = os.Remove(w.spool.path(w.id))
+	w.end(spoolFault(err))
+}
+
+// end gives back what the writer holds; err answers whatever is called later.
+func (w *SpoolWriter) end(err error) {
+	w.err = err
+	_ = w.file.Close() // either synced before or removed
+	w.spool.giveChunk(w.buf)
+	w.buf = nil
 }
 
 // spoolFault gives the operating system's errors their codes.
@@ -306,62 +326,63 @@ func chunkAAD(n uint64, last bool) [9]byte {
 // SpoolReader reads a body. It is for one goroutine.
 type SpoolReader struct {
 	redacted
+	spool  *Spool
 	file   *os.File
 	aead   cipher.AEAD
 	size   int64
 	head   int64  // where the chunks begin
 	next   uint64 // number of the chunk to read
 	chunks uint64
-	plain  []byte // buffer of one chunk
-	rest   []byte // of plain, what is not yet read
-	sealed []byte
+	buf    *chunk
+	rest   []byte // of buf.plain, what is not yet read
 	err    error
 }
 
-func newSpoolReader(f *os.File, id string, keys RecordKeys) (*SpoolReader, error) {
-	info, err := f.Stat()
+// begin reads the head and the last chunk.
+func (r *SpoolReader) begin(id string) error {
+	info, err := r.file.Stat()
 	if err != nil {
-		return nil, fmt.Errorf("opening a spooled body: %w", err)
+		return fmt.Errorf("opening a spooled body: %w", err)
 	}
 	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("opening a spooled body: %w: not a file", ErrDamaged)
+		return fmt.Errorf("opening a spooled body: %w: not a file", ErrDamaged)
 	}
 	head := make([]byte, 2+maxClass+4+idBytes)
-	n, err := f.ReadAt(head, 0)
+	n, err := r.file.ReadAt(head, 0)
 	if err != nil && err != io.EOF {
-		return nil, fmt.Errorf("opening a spooled body: %w", err)
+		return fmt.Errorf("opening a spooled body: %w", err)
 	}
 	name, start, err := parseHead(head[:n])
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if n < start+idBytes || hex.EncodeToString(head[start:start+idBytes]) != id {
-		return nil, fmt.Errorf("opening a spooled body: %w: another's head", ErrDamaged)
+		return fmt.Errorf("opening a spooled body: %w: another's head", ErrDamaged)
 	}
-	key, err := keys.p.forOpening(name)
+	key, err := r.spool.keys.p.forOpening(name)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	r := &SpoolReader{file: f, head: int64(start + idBytes)}
+	r.head = int64(start + idBytes)
 	if r.aead, err = key.derive(spoolLabel, head[:r.head]); err != nil {
-		return nil, fmt.Errorf("opening a spooled body: %w", err)
+		return fmt.Errorf("opening a spooled body: %w", err)
 	}
 	// The number of chunks follows from the length; that the last of them is
-	// marked as last proves the length.
+	// marked as the last proves the length.
 	length := info.Size() - r.head
 	r.chunks = uint64((length + sealedChunk - 1) / sealedChunk)
 	r.size = length - int64(r.chunks)*aeadOverhead
 	if length < aeadOverhead || r.size < int64(r.chunks-1)*chunkBytes || r.chunks > maxSpoolChunk {
-		return nil, fmt.Errorf("opening a spooled body: %w: a length that no body has", ErrDamaged)
+		return fmt.Errorf("opening a spooled body: %w: a length that no body has", ErrDamaged)
 	}
 	r.next = r.chunks - 1
 	if err := r.chunk(); err != nil {
-		return nil, err
+		return err
 	}
 	if r.chunks > 1 {
 		r.next, r.rest = 0, nil
 	}
-	return r, nil
+	return nil
 }
 
 // Size is the size of the body in bytes.
@@ -369,10 +390,7 @@ func (r *SpoolReader) Size() int64 { return r.size }
 
 // Read implements io.Reader. Nothing that fails its check is given out.
 func (r *SpoolReader) Read(b []byte) (int, error) {
-	if len(b) == 0 {
-		return 0, nil
-	}
-	for len(r.rest) == 0 {
+	if len(r.rest) == 0 && len(b) > 0 {
 		if r.err == nil && r.next == r.chunks {
 			r.err = io.EOF
 		}
@@ -390,23 +408,19 @@ func (r *SpoolReader) Read(b []byte) (int, error) {
 
 // chunk reads and checks the next chunk.
 func (r *SpoolReader) chunk() error {
-	at := r.head + int64(r.next)*sealedChunk
 	last := r.next == r.chunks-1
-	n := sealedChunk
+	sealed := r.buf.sealed[:]
 	if last {
-		n = int(r.size-int64(r.next)*chunkBytes) + aeadOverhead
+		sealed = sealed[:r.size-int64(r.next)*chunkBytes+aeadOverhead]
 	}
-	if r.sealed == nil {
-		r.sealed, r.plain = make([]byte, sealedChunk), make([]byte, 0, chunkBytes)
-	}
-	if _, err := r.file.ReadAt(r.sealed[:n], at); err == io.EOF {
+	if _, err := r.file.ReadAt(sealed, r.head+int64(r.next)*sealedChunk); err == io.EOF {
 		// Never io.EOF itself: a reader would take it for the body's end.
 		return fmt.Errorf("reading a spooled body: chunk %d: %w: the file became shorter", r.next, ErrDamaged)
 	} else if err != nil {
 		return fmt.Errorf("reading a spooled body: %w", err)
 	}
 	aad := chunkAAD(r.next, last)
-	plain, err := r.aead.Open(r.plain[:0], nil, r.sealed[:n], aad[:])
+	plain, err := r.aead.Open(r.buf.plain[:0], nil, sealed, aad[:])
 	if err != nil {
 		return fmt.Errorf("reading a spooled body: chunk %d: %w", r.next, ErrDamaged)
 	}
@@ -417,8 +431,10 @@ func (r *SpoolReader) chunk() error {
 
 // Close implements io.Closer.
 func (r *SpoolReader) Close() error {
-	r.err = os.ErrClosed
-	clear(r.plain[:cap(r.plain)])
-	r.rest = nil
+	if r.buf == nil {
+		return os.ErrClosed
+	}
+	r.spool.giveChunk(r.buf)
+	r.buf, r.rest, r.err = nil, nil, os.ErrClosed
 	return r.file.Close()
 }

@@ -71,6 +71,10 @@ const (
 	Conflict          Code = "admin.conflict"
 	ConfigInvalid     Code = "config.invalid"
 	DemoRefused       Code = "config.demonstration"
+
+	// The command line.
+	Usage  Code = "cli.usage"
+	NoNode Code = "cli.node"
 )
 
 // The prefixes of X-Road's error types: who is at fault, the client, its own
@@ -275,5 +279,13 @@ func entries() []Entry {
 		{DemoRefused, client + "DemonstrationRefused", 400,
 			t("A demonstration's root, key or PIN is refused here.", "يُرفض هنا جذر الثقة أو المفتاح أو الرمز السري الخاص بالعرض التجريبي."),
 			t("Use your union's own, or start the node as a demonstration.", "استخدم ما يخص اتحادك، أو شغّل العقدة في وضع العرض التجريبي.")},
+
+		// The command line.
+		{Usage, client + "Usage", 400,
+			t("The command line is wrong.", "سطر الأوامر غير صحيح."),
+			t("See falaj --help.", "اطّلع على طريقة الاستخدام بالأمر falaj --help.")},
+		{NoNode, client + "NodeNotFound", 404,
+			t("No running node was found.", "لم يُعثر على عقدة عاملة."),
+			t("Start one with falaj up or falaj node, or name its admin door with --admin.", "شغّل واحدة بالأمر falaj up أو falaj node، أو حدّد باب إدارتها بالخيار --admin.")},
 	}
 }

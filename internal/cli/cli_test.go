@@ -1,0 +1,60 @@
+package cli
+
+import (
+	"context"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/alecthomas/kong"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestMain lets the scripts run this test's own binary as falaj.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"falaj": func() {
+			os.Exit(Run(context.Background(), os.Args[1:], World{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Env: os.LookupEnv, Home: os.UserHomeDir}))
+		},
+	})
+}
+
+// TestScripts: the scripts are the command line's specification.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Setup: func(e *testscript.Env) error {
+			e.Vars = append(e.Vars, "LC_ALL=C")
+			return nil
+		},
+	})
+}
+
+// TestEverythingIsSaidTwice: each command, flag and argument has its text in
+// both languages, and no text is about nothing.
+func TestEverythingIsSaidTwice(t *testing.T) {
+	k, err := kong.New(&root{}, kong.Name("falaj"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	texts := helpTexts()
+	used := map[string]bool{"falaj": true}
+	walk(k.Model.Node, "", func(path, name string, _ *string) {
+		for _, key := range []string{strings.TrimSpace(path + " " + name), name} {
+			if text, ok := texts[key]; ok {
+				used[key] = true
+				if !text.Complete() {
+					t.Errorf("%q lacks a language", key)
+				}
+				return
+			}
+		}
+		t.Errorf("%q has no help text", strings.TrimSpace(path+" "+name))
+	})
+	for key := range texts {
+		if !used[key] {
+			t.Errorf("a help text for %q, which is nothing", key)
+		}
+	}
+}

@@ -115,6 +115,9 @@ func within(path, prefix string) bool {
 	return prefix == "" || path == prefix || strings.HasPrefix(path, prefix+"/")
 }
 
+// isTest tells whether a package is there for tests alone, such as storetest.
+func isTest(p pkg) bool { return strings.HasSuffix(p.Name, "test") }
+
 // brokenLayers names each import in the house that the plan forbids.
 func brokenLayers(p pkg) []string {
 	from, ok := roomOf(p.path())
@@ -133,6 +136,13 @@ func brokenLayers(p pkg) []string {
 				continue
 			}
 			bad = append(bad, fmt.Sprintf("%s (level %d) %s %s (level %d)", p.path(), from.level, what, path, to.level))
+		}
+	}
+	if !isTest(p) {
+		for _, imp := range p.Imports {
+			if within(imp, module) && strings.HasSuffix(imp, "test") {
+				bad = append(bad, fmt.Sprintf("%s imports %s, which is for tests", p.path(), strings.TrimPrefix(imp, module+"/")))
+			}
 		}
 	}
 	check(p.Imports, from.sees, "imports")
@@ -160,7 +170,7 @@ func brokenFences(p pkg) []string {
 			}
 		}
 	}
-	check(p.Imports, false)
+	check(p.Imports, isTest(p))
 	check(slices.Concat(p.TestImports, p.XTestImports), true)
 	return bad
 }
@@ -218,6 +228,9 @@ func TestRulesSeeRooms(t *testing.T) {
 		{"HTTP in a low room's test", pkg{ImportPath: at("internal/seal"), TestImports: []string{"net/http/httptest"}}, brokenFences, ""},
 		{"reflection", pkg{ImportPath: at("internal/exchange/link"), Imports: []string{"reflect"}}, brokenFences, "no reflection"},
 		{"another program", pkg{ImportPath: at("internal/node"), Imports: []string{"os/exec"}}, brokenFences, "starts no programs"},
+		{"another program in a tests' package", pkg{ImportPath: at("internal/store/storetest"), Name: "storetest", Imports: []string{"os/exec"}}, brokenFences, ""},
+		{"a tests' package in the house", pkg{ImportPath: at("internal/journal"), Name: "journal", Imports: []string{at("internal/store/storetest")}}, brokenLayers, "is for tests"},
+		{"a tests' package in a test", pkg{ImportPath: at("internal/journal"), Name: "journal", TestImports: []string{at("internal/store/storetest")}}, brokenLayers, ""},
 		{"the name", pkg{ImportPath: at("internal/node/utils"), Name: "utils", Doc: "Package utils."}, badNames, "says nothing"},
 		{"the comment", pkg{ImportPath: at("internal/node"), Name: "node", GoFiles: []string{"node.go"}}, badNames, "no package comment"},
 	}

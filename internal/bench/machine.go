@@ -1,0 +1,74 @@
+package bench
+
+import (
+	"crypto/fips140"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/metrics"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Machine is what the numbers were measured on.
+type Machine struct {
+	Go         string  `json:"go"`
+	System     string  `json:"system"`
+	CPUs       int     `json:"cpus"`
+	GOMAXPROCS int     `json:"gomaxprocs"`
+	FIPS       bool    `json:"fips"`
+	SyncMicros float64 `json:"fdatasync_p50_us"` // median of appending 4 KiB and syncing it, nothing else running
+}
+
+func machine(syncs []time.Duration) Machine {
+	slices.Sort(syncs)
+	return Machine{
+		Go: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH,
+		CPUs: runtime.NumCPU(), GOMAXPROCS: runtime.GOMAXPROCS(0), FIPS: fips140.Enabled(),
+		SyncMicros: micros(quantile(syncs, 0.5)),
+	}
+}
+
+// spent is what the process has used up so far.
+type spent struct {
+	cpu            time.Duration // user and system
+	objects, bytes uint64        // allocated
+}
+
+func usage() spent {
+	var r unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &r); err != nil {
+		panic(fmt.Sprintf("getrusage of this process: %v", err)) // the kernel knows no such failure
+	}
+	m := []metrics.Sample{{Name: "/gc/heap/allocs:objects"}, {Name: "/gc/heap/allocs:bytes"}}
+	metrics.Read(m)
+	return spent{
+		cpu:     time.Duration(r.Utime.Nano() + r.Stime.Nano()),
+		objects: m[0].Value.Uint64(), bytes: m[1].Value.Uint64(),
+	}
+}
+
+// measureSync appends 4 KiB to a file of the folder and waits until the disk
+// has it, again and again: 50 times or for half a second.
+func measureSync(dir string) (took []time.Duration, err error) {
+	f, err := os.Create(filepath.Join(dir, "sync"))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	page := make([]byte, 4096)
+	for begin := time.Now(); len(took) < 50 && time.Since(begin) < time.Second/2; {
+		start := time.Now()
+		if _, err := f.Write(page); err != nil {
+			return nil, err
+		}
+		if err := syncData(f); err != nil {
+			return nil, err
+		}
+		took = append(took, time.Since(start))
+	}
+	return took, nil
+}

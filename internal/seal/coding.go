@@ -24,6 +24,24 @@ const (
 // the file.
 const demoMark = "Demonstration: true\n"
 
+// WrapKey encrypts the files of a key folder (AES-256-GCM). It comes from
+// outside: a file, the environment, the helper of a hardware module. The zero
+// WrapKey is none.
+type WrapKey struct {
+	redacted
+	key func() []byte
+}
+
+// NewWrapKey takes the 32 bytes of a key. It is a key, not a password: nothing
+// is done against guessing.
+func NewWrapKey(key []byte) (WrapKey, error) {
+	if len(key) != 32 {
+		return WrapKey{}, fmt.Errorf("a key that wraps others has 32 bytes, not %d", len(key))
+	}
+	key = bytes.Clone(key)
+	return WrapKey{key: func() []byte { return key }}, nil
+}
+
 // coding turns keys into files and back.
 type coding struct {
 	demo bool
@@ -32,14 +50,11 @@ type coding struct {
 
 func newCoding(cfg KeyConfig) (*coding, error) {
 	c := &coding{demo: cfg.Demonstration}
-	if cfg.Wrap == nil {
+	if cfg.Wrap.key == nil {
 		return c, nil
 	}
-	if len(cfg.Wrap) != 32 {
-		return nil, fmt.Errorf("a key that wraps others has 32 bytes, not %d", len(cfg.Wrap))
-	}
 	var err error
-	c.wrap, err = newAEAD(cfg.Wrap)
+	c.wrap, err = newAEAD(cfg.Wrap.key())
 	return c, err
 }
 

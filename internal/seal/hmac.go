@@ -15,7 +15,7 @@ const hmacSuffix = ".hmac"
 // HMAC panics on use.
 type HMAC struct {
 	redacted
-	key *[32]byte
+	sum func(data []byte) [32]byte
 }
 
 // HMAC gives the keyed hash of a name and makes its key on first use. Versions
@@ -52,14 +52,13 @@ func (k *Keys) HMAC(name string) (HMAC, error) {
 	if err := syncFolder(k.dir); err != nil {
 		return HMAC{}, fmt.Errorf("reading key %s: %w", name, err)
 	}
-	return HMAC{key: (*[32]byte)(der)}, nil
+	return HMAC{sum: func(data []byte) (out [32]byte) {
+		m := hmac.New(sha256.New, der)
+		m.Write(data)
+		m.Sum(out[:0])
+		return out
+	}}, nil
 }
 
 // Sum hashes the data under the key.
-func (h HMAC) Sum(data []byte) [32]byte {
-	m := hmac.New(sha256.New, h.key[:])
-	m.Write(data)
-	var out [32]byte
-	m.Sum(out[:0])
-	return out
-}
+func (h HMAC) Sum(data []byte) [32]byte { return h.sum(data) }

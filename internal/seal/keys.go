@@ -25,10 +25,9 @@ type KeyConfig struct {
 	// Demonstration marks every key made here as a demonstration key. Without
 	// it the folder refuses keys so marked.
 	Demonstration bool
-	// Wrap, 32 bytes or nil, encrypts every file of the folder with
-	// AES-256-GCM. It comes from outside: a file, the environment, an HSM's
-	// helper. A folder is wrapped as a whole or not at all.
-	Wrap []byte
+	// Wrap, unless zero, encrypts every file of the folder. A folder is wrapped
+	// as a whole or not at all.
+	Wrap WrapKey
 }
 
 // Keys is a folder of keys: signing keys (name.pem, PKCS #8), keys of keyed
@@ -203,21 +202,24 @@ func (k *Keys) generate(name string, alg Algorithm) (crypto.Signer, []byte, erro
 	if err != nil {
 		return nil, nil, fmt.Errorf("creating key %s: %w", name, err)
 	}
-	return &signer{key: key}, file, nil
+	return newSigner(key), file, nil
 }
 
 // signer hides a private key behind the one thing that it may be used for.
 type signer struct {
 	redacted
-	key crypto.Signer
+	public crypto.PublicKey
+	sign   func(io.Reader, []byte, crypto.SignerOpts) ([]byte, error)
 }
 
+func newSigner(key crypto.Signer) *signer { return &signer{public: key.Public(), sign: key.Sign} }
+
 // Public implements crypto.Signer.
-func (s *signer) Public() crypto.PublicKey { return s.key.Public() }
+func (s *signer) Public() crypto.PublicKey { return s.public }
 
 // Sign implements crypto.Signer.
 func (s *signer) Sign(r io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
-	return s.key.Sign(r, digest, opts)
+	return s.sign(r, digest, opts)
 }
 
 func parseSigner(name string, der []byte) (crypto.Signer, error) {
@@ -229,14 +231,14 @@ func parseSigner(name string, der []byte) (crypto.Signer, error) {
 	switch key := key.(type) {
 	case *ecdsa.PrivateKey:
 		if key.Curve == elliptic.P256() || key.Curve == elliptic.P384() {
-			return &signer{key: key}, nil
+			return newSigner(key), nil
 		}
 	case *rsa.PrivateKey:
 		if _, err := algorithmOf(&key.PublicKey); err == nil {
-			return &signer{key: key}, nil
+			return newSigner(key), nil
 		}
 	case ed25519.PrivateKey:
-		return &signer{key: key}, nil
+		return newSigner(key), nil
 	}
 	return nil, fmt.Errorf("key %s is of a kind that is not used here: want ECDSA P-256 or P-384, Ed25519, RSA of 2048 to 4096 bits", name)
 }

@@ -8,8 +8,9 @@ import (
 
 // redacted, embedded in every type that holds a secret, prints as nothing
 // whatever the verb, the logger or the encoder. fmt does not ask the methods of
-// values in unexported fields of others, so secrets themselves additionally
-// stand behind pointers, which fmt prints as addresses.
+// values in unexported fields of other types, and for a wrong verb it follows
+// even a pointer; so the secret itself stands behind a function or two
+// pointers, of which fmt prints the address.
 type redacted struct{}
 
 const redaction = "[secret]"

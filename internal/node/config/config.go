@@ -16,9 +16,10 @@ import (
 type Config struct {
 	State         union.State `yaml:"state"`
 	Name          string      `yaml:"name"`          // the node's name in the directory; default: the state in small letters and "1"
-	Data          string      `yaml:"data"`          // the folder of keys, database, spool, directory
+	Data          string      `yaml:"data"`          // the folder of this process: database, spool, directory
 	Demonstration bool        `yaml:"demonstration"` // accept a demonstration union's root; never in service
 
+	Keys       KeyFolder  `yaml:"keys"`
 	R1         R1         `yaml:"r1"`
 	Link       Link       `yaml:"link"`
 	Admin      Admin      `yaml:"admin"`
@@ -33,13 +34,19 @@ type Config struct {
 	Log        Log        `yaml:"log"`
 }
 
+// KeyFolder says where the node's private keys lie.
+type KeyFolder struct {
+	Folder   string `yaml:"folder"`    // default: keys in the data folder; processes of one node share it
+	WrapFile string `yaml:"wrap_file"` // file with 32 bytes, in hexadecimal, that encrypt the key files
+}
+
 // R1 is the door for the state's own systems.
 type R1 struct {
 	HTTP        string `yaml:"http"`        // plain HTTP; "off" closes it
 	RemoteHTTP  bool   `yaml:"remote_http"` // allow plain HTTP on an address that is not loopback
 	HTTPS       string `yaml:"https"`       // TLS; closed unless set
 	Certificate string `yaml:"certificate"` // PEM chain shown to clients; default: the node's own TLS certificate
-	Key         string `yaml:"key"`         // PEM private key of that chain, mode 0600
+	Key         string `yaml:"key"`         // name, in the key folder, of that chain's key
 }
 
 // Link is the door for the other states' nodes.
@@ -106,6 +113,7 @@ type Directory struct {
 	Root    string        `yaml:"root"`    // the union's root, pinned: a file that came by a trusted way
 	Sources []string      `yaml:"sources"` // where newer metadata may be fetched, beside the peers
 	Refresh time.Duration `yaml:"refresh"`
+	Rules   string        `yaml:"rules"` // folder of this node's own rules (*.cedar), beside its state's
 }
 
 // Limits bound what anyone may ask of the node.

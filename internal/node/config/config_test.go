@@ -193,6 +193,25 @@ func TestSecretFile(t *testing.T) {
 	}
 }
 
+func TestWrapFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "wrap")
+	for _, x := range []struct {
+		text string
+		ok   bool
+	}{{strings.Repeat("0a", 32) + "\n", true}, {strings.Repeat("0a", 31), false}, {"no", false}} {
+		if err := os.WriteFile(file, []byte(x.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		b, err := KeyFolder{WrapFile: file}.Wrap()
+		if (err == nil) != x.ok || x.ok && len(b) != 32 {
+			t.Errorf("%d characters: %d bytes, %v", len(x.text), len(b), err)
+		}
+	}
+	if b, err := (KeyFolder{}).Wrap(); b != nil || err != nil {
+		t.Errorf("without a file: %v, %v", b, err)
+	}
+}
+
 func TestSizeRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := Size(rapid.Int64Range(0, 1<<50).Draw(t, "size"))

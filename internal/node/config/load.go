@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -97,7 +98,7 @@ func (c *Config) anchor(base string) {
 			*p = filepath.Join(base, *p)
 		}
 	}
-	for _, p := range []*string{&c.Data, &c.R1.Certificate, &c.R1.Key, &c.Admin.Socket, &c.Store.DSNFile, &c.Directory.Root} {
+	for _, p := range []*string{&c.Data, &c.Keys.Folder, &c.Keys.WrapFile, &c.R1.Certificate, &c.Admin.Socket, &c.Store.DSNFile, &c.Directory.Root, &c.Directory.Rules} {
 		at(p)
 	}
 	if !c.Store.DSN.Postgres() {
@@ -122,6 +123,8 @@ func (c *Config) settings() []setting {
 		{"name", text(&c.Name)},
 		{"data", text(&c.Data)},
 		{"demonstration", toggle(&c.Demonstration)},
+		{"keys.folder", text(&c.Keys.Folder)},
+		{"keys.wrap_file", text(&c.Keys.WrapFile)},
 		{"r1.http", text(&c.R1.HTTP)},
 		{"r1.remote_http", toggle(&c.R1.RemoteHTTP)},
 		{"r1.https", text(&c.R1.HTTPS)},
@@ -139,6 +142,7 @@ func (c *Config) settings() []setting {
 		{"store.dsn", func(s string) error { c.Store.DSN, c.Store.DSNFile = DSN(s), ""; return nil }},
 		{"store.dsn_file", func(s string) error { c.Store.DSN, c.Store.DSNFile = "", s; return nil }},
 		{"directory.root", text(&c.Directory.Root)},
+		{"directory.rules", text(&c.Directory.Rules)},
 		{"directory.refresh", duration(&c.Directory.Refresh)},
 		{"limits.headers", size(&c.Limits.Headers)},
 		{"limits.body", size(&c.Limits.Body)},
@@ -242,6 +246,8 @@ func (c *Config) finish(base string) error {
 	}
 	fill((*string)(&c.Store.DSN), filepath.Join(c.Data, "node.db"))
 	fill(&c.Admin.Socket, filepath.Join(c.Data, "admin.sock"))
+	fill(&c.Keys.Folder, filepath.Join(c.Data, "keys"))
+	fill(&c.Directory.Rules, filepath.Join(c.Data, "rules"))
 	fill(&c.Directory.Root, filepath.Join(c.Data, "root.json"))
 	fill(&c.Link.Advertise, c.Link.Listen)
 	if c.Admin.SecondPerson == "" {
@@ -259,6 +265,22 @@ func (c *Config) finish(base string) error {
 		}
 	}
 	return nil
+}
+
+// Wrap is the key that encrypts the key files, nil where none is configured.
+func (k KeyFolder) Wrap() ([]byte, error) {
+	if k.WrapFile == "" {
+		return nil, nil
+	}
+	text, err := secret(k.WrapFile)
+	if err != nil {
+		return nil, fault.Wrap(fault.ConfigInvalid, err, "keys.wrap_file")
+	}
+	b, err := hex.DecodeString(text)
+	if err != nil || len(b) != 32 {
+		return nil, fault.New(fault.ConfigInvalid, "keys.wrap_file: it does not hold 32 bytes in hexadecimal")
+	}
+	return b, nil
 }
 
 // secret reads a file that only its owner (and his group) may read.

@@ -18,14 +18,14 @@ import (
 )
 
 const (
-	// maxNoise is how many frames in a row may be of no use to any call:
-	// pings, frames for ended calls, unknown types. Cancelling every call at
-	// once makes some honestly.
+	// maxNoise is how many more frames than useful ones may, between two pings
+	// of ours, serve no call: pings, frames for ended calls, unknown types.
+	// Cancelling every call at once makes some honestly.
 	maxNoise = 8192
 	// maxPending is how many bytes may wait for the socket before callers do.
 	maxPending = 1 << 20
-	// linger is how long the other side has to close what is finished.
-	linger = time.Second
+	// farewellTime is how long a last frame may take to leave.
+	farewellTime = time.Second
 )
 
 // conn is one connection. Calls run from the side that dialled to the side
@@ -40,19 +40,16 @@ type conn struct {
 	tls     tls.ConnectionState
 	cert    []byte // our own leaf at the handshake, DER
 	peer    Peer
-	load    *load // accepted connections
+	load    *loadOf // accepted connections
 	dialled bool
 	since   time.Time
-	hello   hello // theirs
-	version uint16
 
 	ctx    context.Context // ends with the connection; parent of the handlers'
 	cancel context.CancelCauseFunc
 
-	// Reader's own.
-	timed bool // a read deadline is set
-	noise int
+	timed bool // the reader's own: a read deadline is set
 
+	noise   atomic.Int64  // frames since the last beat that served no call
 	rtt     atomic.Int64  // nanoseconds
 	ponged  atomic.Uint64 // nonce of the last PONG
 	pinged  atomic.Int64  // when the last PING was sent, Unix nanoseconds
@@ -71,6 +68,8 @@ type conn struct {
 	pong    *uint64       // nonce to answer
 	away    bool          // takes no new streams
 	closing bool
+	hello   hello // theirs
+	version uint16
 	err     error // why the connection ended
 	used    time.Time
 }
@@ -109,6 +108,8 @@ func (c *conn) greet() error {
 		return fault.Wrap(fault.PeerRefused, ErrNotSent, "no common version of the link protocol: this node speaks %d to %d, the other (%s) %d to %d",
 			ours.min, ours.max, theirs.software, theirs.min, theirs.max)
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.hello, c.version = theirs, v
 	return nil
 }
@@ -119,7 +120,7 @@ func (c *conn) hear() (hello, error) {
 		return hello{}, err
 	}
 	h := parseHeader(b[:])
-	if h.typ != typeHello {
+	if h.typ != typeHello && h.typ != typeGoaway {
 		return hello{}, violate("type %d before HELLO", h.typ)
 	}
 	if err := h.check(); err != nil {
@@ -129,7 +130,14 @@ func (c *conn) hear() (hello, error) {
 	if _, err := io.ReadFull(c.br, p); err != nil {
 		return hello{}, err
 	}
-	return parseHello(p)
+	if h.typ == typeHello {
+		return parseHello(p)
+	}
+	e, err := parseNotice(p[8:])
+	if err != nil {
+		return hello{}, err
+	}
+	return hello{}, fmt.Errorf("turned away by the other side: %w", e)
 }
 
 // run carries the connection until it ends.
@@ -145,6 +153,7 @@ func (c *conn) run() {
 	c.fail(err)
 	wg.Wait()
 	c.l.forget(c)
+	c.l.deps.Log.Debug("link: connection ended", "peer", c.peer.State, "addr", c.peer.Addr, "dialled", c.dialled, "why", c.err)
 }
 
 // farewell sends GOAWAY as the last frame and waits a little for it to leave.
@@ -154,7 +163,7 @@ func (c *conn) farewell(e *fault.Error) {
 	c.put(func(b []byte) []byte { return appendGoaway(b, c.begun, e) })
 	c.closing = true
 	c.mu.Unlock()
-	t := time.NewTimer(linger)
+	t := time.NewTimer(farewellTime)
 	defer t.Stop()
 	select {
 	case <-c.flushed:
@@ -226,7 +235,7 @@ func (c *conn) finished() {
 		c.fail(errors.New("retired"))
 		return
 	}
-	time.AfterFunc(linger, func() { c.fail(errors.New("retired, and not closed by the other side")) })
+	time.AfterFunc(c.l.cfg.FrameTimeout, func() { c.fail(errors.New("retired, and not closed by the other side")) })
 }
 
 // read takes frames until the connection ends.
@@ -236,8 +245,8 @@ func (c *conn) read() error {
 		if err != nil {
 			return err
 		}
-		if c.noise > maxNoise {
-			return violate("%d frames in a row that serve no call", c.noise)
+		if c.noise.Load() > maxNoise {
+			return violate("more than %d frames that serve no call", maxNoise)
 		}
 		if err := c.take(h); err != nil {
 			return err
@@ -281,6 +290,13 @@ func (c *conn) hurry(n int) {
 	}
 }
 
+// useful makes up for one frame of noise.
+func (c *conn) useful() {
+	if c.noise.Load() > 0 {
+		c.noise.Add(-1)
+	}
+}
+
 func (c *conn) payload(h header) ([]byte, error) {
 	p := make([]byte, h.length)
 	_, err := io.ReadFull(c.br, p)
@@ -289,7 +305,7 @@ func (c *conn) payload(h header) ([]byte, error) {
 
 // skip passes over a frame that serves no call.
 func (c *conn) skip(h header) error {
-	c.noise++
+	c.noise.Add(1)
 	_, err := c.br.Discard(int(h.length))
 	return err
 }
@@ -316,7 +332,7 @@ func (c *conn) take(h header) error {
 		if err != nil {
 			return err
 		}
-		c.noise++
+		c.noise.Add(1)
 		if n := binary.BigEndian.Uint64(p); h.typ == typePing {
 			c.mu.Lock()
 			c.pong = &n // one waiting answer is enough
@@ -384,11 +400,13 @@ func (c *conn) beat() {
 			return
 		case <-t.C:
 		}
+		c.noise.Store(0)
 		if c.ponged.Load() != n {
 			c.fail(fmt.Errorf("no answer to a ping in %v", c.l.cfg.Ping))
 			return
 		}
 		if err := c.review(); err != nil {
+			c.l.deps.Log.Warn("link: peer is no longer accepted", "peer", c.peer.State, "addr", c.peer.Addr, "err", err)
 			c.fail(err)
 			return
 		}
@@ -398,9 +416,6 @@ func (c *conn) beat() {
 // review holds a live connection against the directory and our certificate of
 // today, and closes it where nobody calls any more.
 func (c *conn) review() error {
-	if c.tls.Version == 0 {
-		return nil // a test without TLS
-	}
 	p, err := c.l.deps.Authenticate(c.tls)
 	if err != nil {
 		return fmt.Errorf("the peer's certificate is no longer accepted: %w", err)

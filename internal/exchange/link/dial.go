@@ -285,16 +285,11 @@ func (l *Link) reach(a address) (*conn, error) {
 		return nil, err
 	}
 	var id identity
-	c, err := l.establish(ctx, raw, tls.Client(raw, l.config(a.state, &id)), &id, true)
-	if err == nil {
-		c.peer.Addr = a.addr
-		err = l.register(c)
-	}
+	c, err := l.establish(ctx, raw, tls.Client(raw, l.config(a.state, &id)), &id, a.addr, true)
 	if err != nil {
 		raw.Close()
-		return nil, err
 	}
-	return c, nil
+	return c, err
 }
 
 // unpool keeps new calls off a connection.

@@ -12,7 +12,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -101,11 +103,13 @@ type Link struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // every goroutine the link starts
 	memory atomic.Int64   // what windows hold of Config.Memory
+	chunks sync.Pool      // *[maxChunk]byte: what is to be sent
+	rings  sync.Pool      // *[]byte: what has arrived
 
 	mu        sync.Mutex
 	conns     map[*conn]struct{}
 	nodes     map[address]*node
-	loads     map[union.State]*load
+	loads     map[union.State]*loadOf
 	listeners map[net.Listener]struct{}
 	shaking   map[string]int // accepted connections in handshake, by IP address
 	handshake int            // their sum
@@ -113,8 +117,8 @@ type Link struct {
 	empty     chan struct{} // closed when draining and the last connection is gone
 }
 
-// load is what one peer state takes of this node.
-type load struct {
+// loadOf is what one peer state takes of this node.
+type loadOf struct {
 	streams atomic.Int64
 	conns   int // under Link.mu
 }
@@ -154,11 +158,13 @@ func New(cfg Config, deps Deps, h Handler) *Link {
 		cfg: cfg, deps: deps, h: h,
 		conns:     map[*conn]struct{}{},
 		nodes:     map[address]*node{},
-		loads:     map[union.State]*load{},
+		loads:     map[union.State]*loadOf{},
 		listeners: map[net.Listener]struct{}{},
 		shaking:   map[string]int{},
 		empty:     make(chan struct{}),
 	}
+	l.chunks.New = func() any { return new([maxChunk]byte) }
+	l.rings.New = func() any { return new([]byte) }
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	return l
 }
@@ -237,21 +243,7 @@ func (l *Link) Drop(which func(Peer) bool) {
 // Drain takes nothing new, lets what runs finish, and closes the link. When
 // ctx ends first, what still runs is cut.
 func (l *Link) Drain(ctx context.Context) {
-	l.mu.Lock()
-	if !l.draining {
-		l.draining = true
-		if len(l.conns) == 0 {
-			close(l.empty)
-		}
-	}
-	for ln := range l.listeners {
-		ln.Close()
-	}
-	conns := make([]*conn, 0, len(l.conns))
-	for c := range l.conns {
-		conns = append(conns, c)
-	}
-	l.mu.Unlock()
+	conns := l.shut()
 	for _, c := range conns {
 		c.retire("the node is draining")
 	}
@@ -265,7 +257,18 @@ func (l *Link) Drain(ctx context.Context) {
 // Close cuts every connection and waits for what the link started: handlers
 // too, whose contexts end.
 func (l *Link) Close() {
+	conns := l.shut()
+	l.cancel()
+	for _, c := range conns {
+		c.fail(errors.New("this node is closing"))
+	}
+	l.wg.Wait()
+}
+
+// shut takes nothing new from now on and gives the live connections.
+func (l *Link) shut() []*conn {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	if !l.draining {
 		l.draining = true
 		if len(l.conns) == 0 {
@@ -275,14 +278,5 @@ func (l *Link) Close() {
 	for ln := range l.listeners {
 		ln.Close()
 	}
-	conns := make([]*conn, 0, len(l.conns))
-	for c := range l.conns {
-		conns = append(conns, c)
-	}
-	l.mu.Unlock()
-	l.cancel()
-	for _, c := range conns {
-		c.fail(errors.New("this node is closing"))
-	}
-	l.wg.Wait()
+	return slices.Collect(maps.Keys(l.conns))
 }

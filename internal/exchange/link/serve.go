@@ -111,68 +111,82 @@ func (l *Link) welcome(raw net.Conn) (*conn, error) {
 	ctx, cancel := context.WithTimeout(l.ctx, l.cfg.HandshakeTimeout)
 	defer cancel()
 	var id identity
-	nc := tls.Server(raw, l.config("", &id))
-	c, err := l.establish(ctx, raw, nc, &id, false)
-	if err != nil {
-		return nil, err
-	}
-	c.peer.Addr = raw.RemoteAddr().String()
-	return c, l.register(c)
+	return l.establish(ctx, raw, tls.Server(raw, l.config("", &id)), &id, raw.RemoteAddr().String(), false)
 }
 
-// establish makes a connection of a socket: TLS, HELLO, all within ctx.
-func (l *Link) establish(ctx context.Context, raw net.Conn, nc *tls.Conn, id *identity, dialled bool) (*conn, error) {
+// establish makes a connection of a socket, all within ctx: TLS, registering,
+// HELLO. In this order, because after HELLO the other side may call.
+func (l *Link) establish(ctx context.Context, raw net.Conn, nc *tls.Conn, id *identity, addr string, dialled bool) (*conn, error) {
 	if err := nc.HandshakeContext(ctx); err != nil {
 		return nil, fmt.Errorf("TLS handshake: %w", err)
 	}
+	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
+	id.peer.Addr = addr
 	c := newConn(l, raw, nc, id.peer, dialled)
 	c.tls, c.cert = nc.ConnectionState(), id.cert
-	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
-	err := c.greet()
+	err := l.register(c)
+	if err == nil {
+		err = c.greet()
+	} else if !dialled {
+		c.turnAway(err)
+	}
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}
 	if err != nil {
-		c.cancel(err)
+		c.fail(err)
+		l.forget(c)
 		return nil, err
 	}
 	return c, nil
+}
+
+// turnAway says GOAWAY in the place of HELLO.
+func (c *conn) turnAway(err error) {
+	if c.nc.SetDeadline(time.Now().Add(farewellTime)) != nil {
+		return
+	}
+	if _, err := c.nc.Write(appendGoaway(nil, 0, fault.From(err))); err == nil {
+		_, _ = c.hear() // what is unread when a socket closes can destroy what was written
+	}
 }
 
 // register enters a connection among the live ones, and only then asks again
 // who it is: a revocation between handshake and registering would find it in
 // neither place.
 func (l *Link) register(c *conn) error {
-	l.mu.Lock()
-	if l.draining {
-		l.mu.Unlock()
-		c.cancel(nil)
-		return fault.Wrap(fault.Draining, ErrNotSent, "")
-	}
-	if !c.dialled {
-		c.load = l.loads[c.peer.State]
-		if c.load == nil {
-			c.load = &load{}
-			l.loads[c.peer.State] = c.load
-		}
-		if c.load.conns >= l.cfg.MaxConns {
-			l.mu.Unlock()
-			c.cancel(nil)
-			return fault.New(fault.Overloaded, "%d connections from %s", l.cfg.MaxConns, c.peer.State)
-		}
-		c.load.conns++
-	}
-	l.conns[c] = struct{}{}
-	l.mu.Unlock()
-	p, err := l.deps.Authenticate(c.tls)
-	if err == nil && p.State != c.peer.State {
-		err = fault.New(fault.PeerRefused, "a node of %s, before of %s", p.State, c.peer.State)
-	}
-	if err != nil {
-		c.fail(err)
-		l.forget(c)
+	if err := l.enter(c); err != nil {
 		return err
 	}
+	p, err := l.deps.Authenticate(c.tls)
+	if err != nil {
+		return err
+	}
+	if p.State != c.peer.State {
+		return fault.New(fault.PeerRefused, "a node of %s, before of %s", p.State, c.peer.State)
+	}
+	return nil
+}
+
+func (l *Link) enter(c *conn) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.draining {
+		return fault.New(fault.Draining, "")
+	}
+	if !c.dialled {
+		load := l.loads[c.peer.State]
+		if load == nil {
+			load = &loadOf{}
+			l.loads[c.peer.State] = load
+		}
+		if load.conns >= l.cfg.MaxConns {
+			return fault.New(fault.Overloaded, "%d connections from %s", load.conns, c.peer.State)
+		}
+		load.conns++
+		c.load = load
+	}
+	l.conns[c] = struct{}{}
 	return nil
 }
 
@@ -205,13 +219,16 @@ func (c *conn) opened(h header) error {
 	if err != nil {
 		return err
 	}
-	c.noise = max(0, c.noise-1)
+	c.useful()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if h.stream <= c.last {
 		return violate("stream %d opened after stream %d", h.stream, c.last)
 	}
 	c.last = h.stream
+	if c.err != nil {
+		return c.err
+	}
 	if e := c.refusal(h.typ, o); e != nil {
 		// This answer waits for room: who calls without reading, waits too.
 		if err := c.wait(c.ctx); err != nil {
@@ -219,9 +236,6 @@ func (c *conn) opened(h header) error {
 		}
 		c.put(func(b []byte) []byte { return appendReset(b, h.stream, e, flagNotBegun) })
 		return nil
-	}
-	if c.err != nil {
-		return c.err
 	}
 	c.begun = h.stream
 	d := c.l.cfg.MaxDeadline
@@ -236,7 +250,7 @@ func (c *conn) opened(h header) error {
 		m.Body, m.Size = s.in, int64(o.size)
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, d)
-	s.cancel = func(error) { cancel() }
+	s.cancel = cancel
 	c.streams[s.id] = s
 	c.l.wg.Go(func() {
 		defer c.load.streams.Add(-1)
@@ -268,6 +282,9 @@ func (c *conn) refusal(typ byte, o opening) *fault.Error {
 
 // handle runs the handler and sends what it answers.
 func (c *conn) handle(ctx context.Context, s *stream, m *Message) {
+	if s.in != nil {
+		s.in.watch(ctx)
+	}
 	out, err := c.invoke(ctx, s, m)
 	if s.in != nil {
 		s.in.Close()
@@ -344,7 +361,9 @@ func (c *conn) reply(ctx context.Context, s *stream, m *Message) error {
 	c.put(func(b []byte) []byte { return appendOpening(b, typ, s.id, o) })
 	c.mu.Unlock()
 	if m.Size > maxInline {
+		stop := context.AfterFunc(ctx, func() { c.reset(s, fault.New(fault.Timeout, "the answer's body was not taken in time"), 0) })
 		c.pump(s, m.Body, m.Size)
+		stop()
 	}
 	c.remove(s, nil)
 	return nil

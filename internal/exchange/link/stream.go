@@ -1,7 +1,6 @@
 package link
 
 import (
-	"context"
 	"errors"
 	"io"
 	"sync"
@@ -25,7 +24,7 @@ type stream struct {
 
 	query  bool        // wants REPLY, not ANSWER
 	answer chan answer // the caller's side; room for one
-	cancel func(error) // the handler's side
+	cancel func()      // the handler's side
 }
 
 type answer struct {
@@ -45,7 +44,7 @@ func (c *conn) end(s *stream, why error) {
 		s.in.abort(why)
 	}
 	if s.cancel != nil {
-		s.cancel(why)
+		s.cancel()
 	}
 	if s.answer != nil {
 		select {
@@ -102,13 +101,13 @@ func (c *conn) credit(id uint64, n uint32) error {
 // still be on their way. One that was never opened is a violation. Under mu.
 func (c *conn) find(id uint64) (*stream, error) {
 	if s := c.streams[id]; s != nil {
-		c.noise = max(0, c.noise-1)
+		c.useful()
 		return s, nil
 	}
 	if id > c.last {
 		return nil, violate("stream %d was never opened", id)
 	}
-	c.noise++
+	c.noise.Add(1)
 	return nil, nil
 }
 
@@ -195,8 +194,8 @@ func (c *conn) wasReset(h header, p []byte) error {
 // writer comes to it. It returns when all is handed over, the stream has
 // ended, or the body failed, and then resets the stream.
 func (c *conn) pump(s *stream, body io.Reader, size int64) {
-	buf := chunks.Get().(*[maxChunk]byte)
-	defer chunks.Put(buf)
+	buf := c.l.chunks.Get().(*[maxChunk]byte)
+	defer c.l.chunks.Put(buf)
 	for size > 0 {
 		c.mu.Lock()
 		for s.sends == 0 && !s.muted {
@@ -235,176 +234,4 @@ func (c *conn) pump(s *stream, body io.Reader, size int64) {
 			return
 		}
 	}
-}
-
-var chunks = sync.Pool{New: func() any { return new([maxChunk]byte) }}
-
-// inflow is a large body as it arrives: at most its window is held; credit
-// goes back as its reader takes.
-type inflow struct {
-	c    *conn
-	s    *stream
-	stop func() bool // of the context's watch, or nil
-
-	mu     sync.Mutex
-	cond   sync.Cond
-	buf    []byte
-	r      int   // read up to here
-	left   int64 // not yet arrived
-	credit int64 // what the peer may still send
-	window int64 // most that is held or under way
-	taken  int64 // of Link.memory
-	err    error
-	closed bool
-}
-
-func newInflow(c *conn, s *stream, size int64) *inflow {
-	in := &inflow{c: c, s: s, left: size, credit: firstCredit, window: firstCredit}
-	in.cond.L = &in.mu
-	return in
-}
-
-// expect accounts for an arriving chunk.
-func (in *inflow) expect(n int) *fault.Error {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	switch {
-	case int64(n) > in.left:
-		return fault.New(fault.MessageMalformed, "a body beyond its declared size")
-	case int64(n) > in.credit:
-		return fault.New(fault.MessageMalformed, "a body beyond its credit")
-	}
-	in.left -= int64(n)
-	in.credit -= int64(n)
-	return nil
-}
-
-// add takes a piece of an expected chunk.
-func (in *inflow) add(b []byte) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if in.closed || in.err != nil {
-		return
-	}
-	if in.r > 0 && len(in.buf)+len(b) > cap(in.buf) {
-		in.buf = in.buf[:copy(in.buf, in.buf[in.r:])]
-		in.r = 0
-	}
-	in.buf = append(in.buf, b...)
-	in.cond.Broadcast()
-}
-
-func (in *inflow) whole() bool {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.left == 0
-}
-
-// abort makes the rest unreadable, unless all is here.
-func (in *inflow) abort(err error) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if in.left > 0 && in.err == nil {
-		if err == nil {
-			err = io.ErrUnexpectedEOF
-		}
-		in.err = err
-	}
-	in.release()
-	in.cond.Broadcast()
-}
-
-// release gives the window's memory back. Under mu.
-func (in *inflow) release() {
-	in.c.l.memory.Add(-in.taken)
-	in.taken = 0
-}
-
-// Read waits for bytes of the body.
-func (in *inflow) Read(p []byte) (int, error) {
-	if len(p) == 0 {
-		return 0, nil
-	}
-	in.mu.Lock()
-	for in.r == len(in.buf) && in.left > 0 && in.err == nil && !in.closed {
-		in.cond.Wait()
-	}
-	switch {
-	case in.closed:
-		in.mu.Unlock()
-		return 0, errors.New("read of a closed body")
-	case in.err != nil:
-		in.mu.Unlock()
-		return 0, in.err
-	case in.r == len(in.buf):
-		in.mu.Unlock()
-		return 0, io.EOF
-	}
-	n := copy(p, in.buf[in.r:])
-	in.r += n
-	if in.r == len(in.buf) {
-		in.buf, in.r = in.buf[:0], 0
-	}
-	grant := in.grant()
-	in.mu.Unlock()
-	if grant > 0 {
-		in.c.mu.Lock()
-		if !in.s.ended {
-			in.c.put(func(b []byte) []byte { return appendWindow(b, in.s.id, uint32(grant)) })
-		}
-		in.c.mu.Unlock()
-	}
-	return n, nil
-}
-
-// grant decides how much more the peer may send. A body that is being read
-// gets a larger window, where the link's memory allows. Under mu.
-func (in *inflow) grant() int64 {
-	held := int64(len(in.buf) - in.r)
-	if in.credit >= in.left || in.credit+held > in.window/2 {
-		return 0
-	}
-	if more := int64(in.c.l.cfg.Window) - in.window; more > 0 && in.left > in.window {
-		if in.c.l.memory.Add(more) <= in.c.l.cfg.Memory {
-			in.taken += more
-			in.window += more
-		} else {
-			in.c.l.memory.Add(-more)
-		}
-	}
-	n := min(in.window-in.credit-held, in.left-in.credit)
-	in.credit += n
-	return n
-}
-
-// Close ends the reading. At the caller's side an unfinished call is reset; at
-// the handler's the answer does that.
-func (in *inflow) Close() error {
-	in.mu.Lock()
-	was := in.closed
-	in.closed = true
-	in.buf, in.r = nil, 0
-	in.release()
-	left := in.left
-	stop := in.stop
-	in.cond.Broadcast()
-	in.mu.Unlock()
-	if stop != nil {
-		stop()
-	}
-	if !was && left > 0 && in.c.dialled {
-		in.c.reset(in.s, fault.New(fault.Timeout, "the body is no longer wanted"), 0)
-	}
-	return nil
-}
-
-// watch aborts the call when ctx ends before the body does.
-func (in *inflow) watch(ctx context.Context) {
-	stop := context.AfterFunc(ctx, func() {
-		e := fault.Wrap(fault.Timeout, errors.Join(ErrBroken, ctx.Err()), "the answer's body did not arrive in time")
-		in.c.reset(in.s, e, 0)
-	})
-	in.mu.Lock()
-	in.stop = stop
-	in.mu.Unlock()
 }

@@ -1,0 +1,579 @@
+package link
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/falaj/falaj/internal/fault"
+)
+
+// TestSmallFirst: a small call waits for at most the one chunk of a large body
+// that is being written, however much is queued. The pipe has no buffers, so
+// the order of frames is the writer's.
+func TestSmallFirst(t *testing.T) {
+	l, w := bare(t, Config{Ping: time.Hour}, hands{}, true)
+	w.want(typePing)
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	for range 5 {
+		wg.Go(func() { l.Exchange(ctx, onPipe, NewMessage([]byte("large"), make([]byte, 10<<20))) })
+	}
+	var c *conn
+	for c = range l.conns {
+	}
+	count := func() (opened uint64, queued int) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.last, len(c.bulk)
+	}
+	// All five have sent their REQUEST and credit for more; chunks are queued
+	// and one is in the writer's hands.
+	for range 5 {
+		h, _ := w.want(typeRequest)
+		w.send(appendWindow(nil, h.stream, 10<<20))
+	}
+	for i := range uint64(10) {
+		h, _ := w.next()
+		if h.typ != typeBody {
+			t.Fatalf("type %d among the chunks", h.typ)
+		}
+		eventually(t, "the other bodies wait their turn", func() bool { _, queued := count(); return queued >= 4 })
+		wg.Go(func() { l.Query(ctx, onPipe, "small", nil) })
+		eventually(t, "the small call is queued", func() bool { opened, _ := count(); return opened == 6+i })
+		chunks := 0
+		for {
+			h, _ := w.next()
+			if h.typ == typeQuery {
+				break
+			}
+			chunks++
+		}
+		if chunks > 1 {
+			t.Fatalf("a small call waited for %d chunks", chunks)
+		}
+	}
+	// And the large ones take turns.
+	last := uint64(0)
+	for range 10 {
+		h, _ := w.want(typeBody)
+		if h.stream == last {
+			t.Fatalf("stream %d had two turns", last)
+		}
+		last = h.stream
+	}
+}
+
+// TestOneWrite: calls that are made while the writer is busy leave in one write.
+func TestOneWrite(t *testing.T) {
+	l, w := bare(t, Config{Ping: time.Hour}, hands{}, true)
+	w.want(typePing)
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	var c *conn
+	for c = range l.conns {
+	}
+	wg.Go(func() { l.Query(ctx, onPipe, "first", nil) })
+	eventually(t, "the first is being written", func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.last == 1 && len(c.pending) == 0
+	})
+	for range 50 {
+		wg.Go(func() { l.Query(ctx, onPipe, "more", nil) })
+	}
+	eventually(t, "all are queued", func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.last == 51
+	})
+	b := make([]byte, 1<<20)
+	n, err := w.Conn.Read(b)
+	ok(t, err)
+	if want := headerSize + requestHead + len("first"); n != want {
+		t.Errorf("the first write has %d bytes, want %d", n, want)
+	}
+	n, err = w.Conn.Read(b)
+	ok(t, err)
+	if want := 50 * (headerSize + requestHead + len("more")); n != want {
+		t.Errorf("the second write has %d bytes, want those of all fifty, %d", n, want)
+	}
+}
+
+// TestBroken: the error of a call whose connection breaks tells whether the
+// peer can have seen it.
+func TestBroken(t *testing.T) {
+	l, w := bare(t, Config{Ping: time.Hour}, hands{}, true)
+	w.want(typePing)
+	var c *conn
+	for c = range l.conns {
+	}
+	seen, unseen := make(chan error, 1), make(chan error, 1)
+	go func() {
+		_, err := l.Exchange(t.Context(), onPipe, NewMessage([]byte("seen"), nil))
+		seen <- err
+	}()
+	eventually(t, "the first is being written", func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.last == 1 && len(c.pending) == 0
+	})
+	go func() {
+		_, err := l.Exchange(t.Context(), onPipe, NewMessage([]byte("unseen"), nil))
+		unseen <- err
+	}()
+	eventually(t, "the second waits", func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.last == 2
+	})
+	w.Close()
+	wantFault(t, <-seen, fault.PeerUnreachable, ErrBroken)
+	wantFault(t, <-unseen, fault.PeerUnreachable, ErrNotSent)
+	_, err := l.Exchange(t.Context(), onPipe, NewMessage(nil, nil))
+	wantFault(t, err, fault.PeerUnreachable, ErrNotSent)
+}
+
+// TestHostileAnswers: what a caller takes from the side that accepted.
+func TestHostileAnswers(t *testing.T) {
+	answer := func(typ byte, size int, inline []byte) []byte {
+		return appendOpening(nil, typ, 1, opening{size: uint64(size), inline: inline})
+	}
+	chunk := func(n int) []byte {
+		return append(appendHeader(nil, header{length: uint32(n), typ: typeBody, stream: 1}), make([]byte, n)...)
+	}
+	for name, c := range map[string]struct {
+		frames   []byte
+		code     fault.Code
+		sentinel error
+		lives    bool
+	}{
+		"a call":                  {request(1, nil, nil, 0), fault.PeerUnreachable, ErrBroken, false},
+		"REPLY to a REQUEST":      {answer(typeReply, 0, nil), fault.PeerUnreachable, ErrBroken, false},
+		"two answers":             {append(answer(typeAnswer, 1<<20, nil), answer(typeAnswer, 1<<20, nil)...), fault.PeerUnreachable, ErrBroken, false},
+		"answer to nothing":       {appendOpening(nil, typeAnswer, 7, opening{}), fault.PeerUnreachable, ErrBroken, false},
+		"body before the answer":  {chunk(1), fault.MessageMalformed, ErrBroken, true},
+		"body beyond the answer":  {append(answer(typeAnswer, maxInline+1, nil), append(chunk(maxInline), chunk(2)...)...), fault.MessageMalformed, ErrBroken, true},
+		"body beyond its credit":  {append(answer(typeAnswer, 1<<20, nil), append(chunk(maxInline), chunk(2)...)...), fault.MessageMalformed, ErrBroken, true},
+		"too large":               {answer(typeAnswer, 2<<20, nil), fault.TooLarge, ErrBroken, true},
+		"RESET":                   {appendReset(nil, 1, fault.New(fault.PolicyDenied, "no"), 0), fault.PolicyDenied, ErrRefused, true},
+		"RESET before it began":   {appendReset(nil, 1, fault.New(fault.Overloaded, "no"), flagNotBegun), fault.Overloaded, ErrNotSent, true},
+		"RESET with a bad code":   {appendReset(nil, 1, &fault.Error{Code: "x"}, 0), "x", ErrRefused, true},
+		"GOAWAY that spares none": {appendGoaway(nil, 0, fault.New(fault.Draining, "")), fault.Draining, ErrNotSent, false},
+		"GOAWAY for a violation":  {appendGoaway(nil, 1, fault.New(fault.MessageMalformed, "you")), fault.PeerUnreachable, ErrBroken, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, w := bare(t, Config{MaxBody: 1 << 20, Ping: time.Hour}, hands{}, true)
+			result := make(chan error, 1)
+			go func() {
+				m, err := l.Exchange(soon(t), onPipe, NewMessage([]byte("x"), nil))
+				if err == nil && m.Body != nil {
+					time.Sleep(10 * time.Millisecond) // so that what is too much arrives
+					_, err = io.ReadAll(m.Body)
+					m.Body.Close()
+				}
+				result <- err
+			}()
+			w.want(typeRequest)
+			go io.Copy(io.Discard, w.br)
+			go w.Write(c.frames)
+			wantFault(t, <-result, c.code, c.sentinel)
+			if lives := len(l.Peers()) == 1; lives && !c.lives {
+				eventually(t, "the connection ends", func() bool { return len(l.Peers()) == 0 })
+			} else if !lives && c.lives {
+				t.Error("the connection did not survive")
+			}
+		})
+	}
+}
+
+// TestDrain: what runs is finished, nothing new is begun, and callers learn
+// that before they could lose a call.
+func TestDrain(t *testing.T) {
+	began, release := make(chan struct{}, 100), make(chan struct{})
+	p := newPair(t, Config{}, Config{}, hands{exchange: func(ctx context.Context, peer Peer, m *Message) (*Message, error) {
+		began <- struct{}{}
+		<-release
+		return echo(ctx, peer, m)
+	}})
+	body := noise(1<<20, 1)
+	results := make(chan error, 10)
+	for i := range 10 {
+		go func() {
+			m, err := p.bh.Exchange(soon(t), p.to, NewMessage(nil, body[:1+i*100<<10]))
+			if err == nil {
+				var got []byte
+				if got, err = io.ReadAll(m.Body); err == nil && !bytes.Equal(got, body[:1+i*100<<10]) {
+					err = errors.New("other bytes")
+				}
+				m.Body.Close()
+			}
+			results <- err
+		}()
+	}
+	for range 10 {
+		<-began
+	}
+	drained := make(chan struct{})
+	go func() {
+		p.sa.Drain(soon(t))
+		close(drained)
+	}()
+	eventually(t, "the caller has heard", func() bool {
+		_, err := p.bh.Exchange(soon(t), p.to, NewMessage(nil, nil))
+		wantFault(t, err, fault.CodeOf(err), ErrNotSent)
+		return fault.CodeOf(err) == fault.PeerUnreachable
+	})
+	select {
+	case <-drained:
+		t.Fatal("drained before the calls were done")
+	default:
+	}
+	close(release)
+	for range 10 {
+		ok(t, <-results)
+	}
+	<-drained
+	eventually(t, "no connection is left", func() bool { return len(p.bh.Peers()) == 0 })
+	_, err := p.sa.Exchange(soon(t), p.to, NewMessage(nil, nil))
+	wantFault(t, err, fault.Draining, ErrNotSent)
+}
+
+// TestDrainUnderLoad: across many drains of one of a state's nodes, while
+// calls pour in, every call is answered or surely not begun, and the other
+// node takes over.
+func TestDrainUnderLoad(t *testing.T) {
+	p := newPair(t, Config{}, Config{}, hands{})
+	var begun, answered, refused atomic.Int64
+	count := hands{exchange: func(ctx context.Context, peer Peer, m *Message) (*Message, error) {
+		begun.Add(1)
+		return echo(ctx, peer, m)
+	}}
+	stop := make(chan struct{})
+	var target atomic.Pointer[Target]
+	target.Store(&p.to)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				m, err := p.bh.Exchange(soon(t), *target.Load(), NewMessage([]byte("x"), nil))
+				switch {
+				case err == nil && string(m.Envelope) == "x":
+					answered.Add(1)
+				case errors.Is(err, ErrNotSent):
+					refused.Add(1)
+					time.Sleep(time.Millisecond)
+				default:
+					t.Errorf("a call was lost: %v", err)
+					return
+				}
+			}
+		})
+	}
+	p.sa.h = count
+	for range 10 {
+		l := New(Config{}, p.ca.deps(p.ca.issue("SA", "sa-n")), count)
+		ln := listen(t)
+		serve(t, l, ln)
+		target.Store(&Target{State: "SA", Addrs: []string{ln.Addr().String(), p.to.Addrs[0]}})
+		eventually(t, "the new node is called", func() bool { return len(l.Peers()) == 1 })
+		time.Sleep(5 * time.Millisecond)
+		l.Drain(soon(t))
+	}
+	close(stop)
+	wg.Wait()
+	if answered.Load() == 0 || begun.Load() != answered.Load() {
+		t.Errorf("%d begun, %d answered, %d refused", begun.Load(), answered.Load(), refused.Load())
+	}
+}
+
+// TestDrop: a revocation cuts live connections on both sides, with what runs
+// on them, and a new one is refused.
+func TestDrop(t *testing.T) {
+	began, ended := make(chan struct{}, 1), make(chan struct{}, 1)
+	p := newPair(t, Config{}, Config{}, hands{exchange: func(ctx context.Context, _ Peer, _ *Message) (*Message, error) {
+		began <- struct{}{}
+		<-ctx.Done()
+		ended <- struct{}{}
+		return nil, ctx.Err()
+	}})
+	result := make(chan error, 1)
+	go func() {
+		_, err := p.bh.Exchange(soon(t), p.to, NewMessage(nil, nil))
+		result <- err
+	}()
+	<-began
+	p.sa.Drop(func(peer Peer) bool { return peer.State == "KW" })
+	if len(p.sa.Peers()) != 1 {
+		t.Fatal("another state's connection was dropped")
+	}
+	p.ca.revoke(p.bhCert)
+	p.sa.Drop(func(peer Peer) bool { return peer.State == "BH" && peer.Node == "bh-1" })
+	wantFault(t, <-result, fault.PeerUnreachable, ErrBroken)
+	<-ended
+	_, err := p.bh.Exchange(soon(t), p.to, NewMessage(nil, nil))
+	wantFault(t, err, fault.PeerUnreachable, ErrNotSent)
+}
+
+// TestDropDuringHandshake: a certificate that is revoked between its check in
+// the handshake and the connection's registration does not slip through.
+func TestDropDuringHandshake(t *testing.T) {
+	p := newPair(t, Config{}, Config{}, hands{})
+	var calls atomic.Int32
+	p.sa.deps.Authenticate = func(cs tls.ConnectionState) (Peer, error) {
+		peer, err := p.ca.authenticate(cs)
+		if calls.Add(1) == 1 {
+			p.ca.revoke(p.bhCert)
+			p.sa.Drop(func(Peer) bool { return true })
+		}
+		return peer, err
+	}
+	_, err := p.bh.Query(soon(t), p.to, "x", nil)
+	wantFault(t, err, fault.CertRevoked, ErrNotSent)
+	if len(p.sa.Peers()) != 0 || calls.Load() != 2 {
+		t.Errorf("the revoked peer is in, after %d checks", calls.Load())
+	}
+}
+
+// TestReview: the ping asks the directory again, so that an expired
+// certificate ends its connection even if nobody calls Drop; a renewed one of
+// our own retires it gently.
+func TestReview(t *testing.T) {
+	cfg := Config{Ping: 20 * time.Millisecond}
+	p := newPair(t, cfg, cfg, hands{})
+	var cert atomic.Pointer[tls.Certificate]
+	cert.Store(p.bhCert)
+	p.bh.deps.Certificate = func() (*tls.Certificate, error) { return cert.Load(), nil }
+	_, err := p.bh.Query(soon(t), p.to, "x", nil)
+	ok(t, err)
+	first := p.sa.Peers()[0].Peer.Cert
+	cert.Store(p.ca.issue("BH", "bh-1"))
+	eventually(t, "a new connection under the new certificate", func() bool {
+		_, err := p.bh.Query(soon(t), p.to, "x", nil)
+		ok(t, err) // no call is lost to the renewal
+		l := p.sa.Peers()
+		return len(l) == 1 && l[0].Peer.Cert != first
+	})
+	p.ca.revoke(cert.Load())
+	eventually(t, "the connection ends", func() bool { return len(p.sa.Peers()) == 0 })
+}
+
+// TestPool: one connection for all calls to an address; addresses in order; a
+// dead one is neither waited for nor forgotten.
+func TestPool(t *testing.T) {
+	p := newPair(t, Config{MaxBackoff: 100 * time.Millisecond}, Config{}, hands{})
+	var dials atomic.Int32
+	p.bh.deps.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		dials.Add(1)
+		return new(net.Dialer).DialContext(ctx, network, addr)
+	}
+	var wg sync.WaitGroup
+	for range 50 {
+		wg.Go(func() {
+			if _, err := p.bh.Query(soon(t), p.to, "x", nil); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if dials.Load() != 1 {
+		t.Errorf("%d dials for 50 calls at once", dials.Load())
+	}
+	// A dead first address.
+	dead := listen(t)
+	addr := dead.Addr().String()
+	dead.Close()
+	p.bh.Drop(func(Peer) bool { return true })
+	dials.Store(0)
+	to := Target{State: "SA", Addrs: []string{addr, p.to.Addrs[0]}}
+	for range 10 {
+		_, err := p.bh.Query(soon(t), to, "x", nil)
+		ok(t, err)
+	}
+	if n := dials.Load(); n > 4 {
+		t.Errorf("%d dials", n)
+	}
+	// It comes back, and is preferred again.
+	sa2 := New(Config{}, p.ca.deps(p.ca.issue("SA", "sa-2")), hands{})
+	ln, err := net.Listen("tcp", addr)
+	ok(t, err)
+	serve(t, sa2, ln)
+	eventually(t, "the first address is used again", func() bool {
+		_, err := p.bh.Query(soon(t), to, "x", nil)
+		ok(t, err)
+		return len(sa2.Peers()) == 1
+	})
+	// Nobody at all: quickly told, and told again without a dial.
+	before := time.Now()
+	nobody := Target{State: "SA", Addrs: []string{"127.0.0.1:1"}}
+	dials.Store(0)
+	for range 100 {
+		_, err := p.bh.Query(soon(t), nobody, "x", nil)
+		wantFault(t, err, fault.PeerUnreachable, ErrNotSent)
+	}
+	if n := dials.Load(); n > 10 || time.Since(before) > 5*time.Second {
+		t.Errorf("%d dials in %v", n, time.Since(before))
+	}
+	_, err = p.bh.Query(soon(t), Target{State: "SA"}, "x", nil)
+	wantFault(t, err, fault.PeerUnreachable, ErrNotSent)
+}
+
+// TestRedial: a connection that broke is replaced by the next call.
+func TestRedial(t *testing.T) {
+	p := newPair(t, Config{}, Config{}, hands{})
+	for range 5 {
+		_, err := p.bh.Query(soon(t), p.to, "x", nil)
+		ok(t, err)
+		p.sa.Drop(func(Peer) bool { return true })
+		eventually(t, "the caller has noticed", func() bool { return len(p.bh.Peers()) == 0 })
+	}
+}
+
+// TestHalfOpen: a peer that is gone without a word is noticed by its silence.
+func TestHalfOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, w := bare(t, Config{}, hands{}, true)
+		go io.Copy(io.Discard, w.br) // takes all, says nothing
+		start := time.Now()
+		ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
+		defer cancel()
+		_, err := l.Exchange(ctx, onPipe, NewMessage(nil, nil))
+		wantFault(t, err, fault.PeerUnreachable, ErrBroken)
+		if d := time.Since(start); d != 10*time.Second {
+			t.Errorf("noticed after %v", d)
+		}
+	})
+}
+
+// TestSlowFrame: a frame that has begun must end; an idle connection that
+// answers pings may stay.
+func TestSlowFrame(t *testing.T) {
+	for name, frame := range map[string][]byte{
+		"in the header":  request(1, nil, nil, 0)[:5],
+		"in the payload": request(1, make([]byte, 100), nil, 0)[:50],
+		"in a chunk":     append(request(1, nil, nil, maxInline+1), append(appendHeader(nil, header{length: 100, typ: typeBody, stream: 1}), 1, 2, 3)...),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l, w := bare(t, Config{Ping: 5 * time.Minute}, hands{}, false)
+				go func() {
+					for {
+						h, p, err := w.frame()
+						if err != nil {
+							return
+						}
+						if h.typ == typePing {
+							w.Write(append(appendHeader(nil, header{length: 8, typ: typePong}), p...))
+						}
+					}
+				}()
+				time.Sleep(2 * time.Hour)
+				if len(l.Peers()) != 1 {
+					t.Fatal("an idle connection that answers pings was closed")
+				}
+				w.send(frame)
+				start := time.Now()
+				time.Sleep(29 * time.Second)
+				synctest.Wait()
+				if len(l.Peers()) != 1 {
+					t.Errorf("closed after %v", time.Since(start))
+				}
+				time.Sleep(2 * time.Second)
+				synctest.Wait()
+				if len(l.Peers()) != 0 {
+					t.Error("a frame may take for ever")
+				}
+			})
+		})
+	}
+}
+
+// TestDeadlines: the handler's time ends with the caller's, or with the most
+// that this node allows; so does a body that does not come or is not taken.
+func TestDeadlines(t *testing.T) {
+	for name, c := range map[string]struct {
+		frame []byte
+		after time.Duration
+	}{
+		"the caller's":        {appendOpening(nil, typeRequest, 1, opening{deadline: 1500, head: []byte("wait")}), 1500 * time.Millisecond},
+		"none":                {request(1, []byte("wait"), nil, 0), 15 * time.Minute},
+		"too long":            {appendOpening(nil, typeRequest, 1, opening{deadline: 1 << 31, head: []byte("wait")}), 15 * time.Minute},
+		"body does not come":  {appendOpening(nil, typeRequest, 1, opening{deadline: 1500, head: []byte("read"), size: 1 << 20}), 1500 * time.Millisecond},
+		"answer is not taken": {appendOpening(nil, typeRequest, 1, opening{deadline: 1500, head: []byte("large")}), 1500 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				_, w := bare(t, Config{Ping: time.Hour}, hands{exchange: func(ctx context.Context, p Peer, m *Message) (*Message, error) {
+					switch string(m.Envelope) {
+					case "read":
+						return echo(ctx, p, m)
+					case "large":
+						return NewMessage(nil, make([]byte, 1<<20)), nil
+					}
+					<-ctx.Done()
+					return nil, ctx.Err()
+				}}, false)
+				start := time.Now()
+				w.send(c.frame)
+				_, e := w.notice(typeReset)
+				if d := time.Since(start); d != c.after || e.Code != fault.Timeout {
+					t.Errorf("%v after %v, want %v", e, d, c.after)
+				}
+			})
+		})
+	}
+}
+
+// TestIdle: a connection that nobody uses is closed, by the side that dialled.
+func TestIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, w := bare(t, Config{Idle: time.Minute, Ping: 10 * time.Second}, hands{}, true)
+		start := time.Now()
+		for {
+			h, p, err := w.frame()
+			if err != nil {
+				break
+			}
+			if h.typ == typePing {
+				w.send(append(appendHeader(nil, header{length: 8, typ: typePong}), p...))
+			}
+		}
+		if d := time.Since(start); d < time.Minute || d > 80*time.Second {
+			t.Errorf("closed after %v", d)
+		}
+		synctest.Wait()
+		if len(l.Peers()) != 0 {
+			t.Error("still listed")
+		}
+	})
+}
+
+// TestRetireTimeout: a peer that does not close what was sent away is closed.
+func TestRetireTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, w := bare(t, Config{Ping: time.Hour}, hands{}, false)
+		go io.Copy(io.Discard, w.br)
+		start := time.Now()
+		l.Drain(context.Background())
+		if d := time.Since(start); d != 30*time.Second {
+			t.Errorf("drained after %v", d)
+		}
+	})
+}

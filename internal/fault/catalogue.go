@@ -30,6 +30,7 @@ const (
 	UnknownPurpose     Code = "request.purpose.unknown"
 	IDConflict         Code = "request.id.conflict"
 	InFlight           Code = "request.id.in-flight"
+	AnswerGone         Code = "request.id.answer-gone"
 	NotFound           Code = "not-found"
 
 	// Directory.
@@ -167,6 +168,9 @@ func entries() []Entry {
 		{IDConflict, client + "IdConflict", 400,
 			t("This X-Road-Id was used before for another request.", "سبق استخدام المعرّف X-Road-Id هذا لطلب آخر."),
 			t("Use a new X-Road-Id for each new request.", "استخدم معرّف X-Road-Id جديداً لكل طلب جديد.")},
+		{AnswerGone, client + "AnswerGone", 400,
+			t("This request was answered before, and the body of the answer was not kept.", "سبق الرد على هذا الطلب، ولم يُحتفظ بمحتوى الرد."),
+			t("Ask again with a new X-Road-Id.", "أعد الطلب بمعرّف X-Road-Id جديد.")},
 		{InFlight, client + "InFlight", 400,
 			t("A request with this X-Road-Id is still being processed.", "ما زال طلب بالمعرّف X-Road-Id نفسه قيد المعالجة."),
 			t("Wait, then ask again with the same X-Road-Id.", "انتظر ثم أعد السؤال بالمعرّف X-Road-Id نفسه.")},

@@ -105,7 +105,8 @@ type Answer struct {
 	RequestID string            `json:"request_id"`
 	Client    union.SubsystemID `json:"client"`
 	Service   union.ServiceID   `json:"service"`
-	Request   Digest            `json:"request"` // SHA-256 of the request's manifest; zero in a refusal by the caller's own node
+	Request   Digest            `json:"request"`               // SHA-256 of the request's manifest; zero in a refusal by the caller's own node
+	Hash      string            `json:"request_hash,omitzero"` // X-Road-Request-Hash as the provider computes it; the caller's node compares
 	Status    int               `json:"status"`
 	Headers   []Header          `json:"headers,omitempty"`
 	Fault     string            `json:"fault,omitzero"` // code of the catalogue; the body is X-Road's error JSON
@@ -248,7 +249,7 @@ func (a *Answer) check() error {
 	case a.Body != nil && (a.Status == 204 || a.Status == 304):
 		return bad("a body with status %d", a.Status)
 	}
-	if err := texts(a.Fault); err != nil {
+	if err := texts(a.Fault, a.Hash); err != nil {
 		return err
 	}
 	return common(a.Union, a.Directory, a.ID, a.RequestID, a.Client, a.Headers, a.NotBefore, a.NotAfter, a.Body)

@@ -1,0 +1,267 @@
+// Package directory is the room of the signed union directory: who is in the
+// union, with which keys, certificates and services, as the states themselves
+// signed it. It is a TUF repository (theupdateframework.io, specification 1.0)
+// that every node keeps whole, verifies, passes on and, for its own state's
+// part, writes. docs/protocols/directory.md says what is in it.
+package directory
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/union"
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+)
+
+// Config says which directory a node keeps, and where.
+type Config struct {
+	Dir           string      // folder of the node's copy; "" keeps it in memory
+	Root          []byte      // a root that the node trusts: its pin
+	State         union.State // the node's own state; "" at the secretariat and at a mere reader
+	Demonstration bool        // the node was started as demonstration
+}
+
+// Deps is what a directory uses. Only Now is needed by one that only reads.
+type Deps struct {
+	Now   func() time.Time
+	Log   *slog.Logger  // nil: none
+	Keys  Keys          // nil: it signs nothing
+	Peers func() []Peer // whom it can reach now, the preferred source first; nil: nobody
+}
+
+// Keys gives the key folder's signing keys by name; a key that is not there is
+// fs.ErrNotExist. seal.Keys is one.
+type Keys interface {
+	Signer(name string) (crypto.Signer, error)
+}
+
+// The names of directory keys in a key folder.
+const (
+	RootKey      = "root"   // votes on root and targets
+	StateKey     = "state"  // signs the state's part
+	OnlineKey    = "online" // signs snapshots and time-stamps
+	AuthorityKey = "ca"     // issues the state's certificates
+)
+
+// Peer is another keeper of the directory, as this node reaches it.
+type Peer struct {
+	State   union.State // "" for the secretariat, or for a mere source
+	Fetcher Fetcher
+	Cosign  func(ctx context.Context, proposal []byte) ([]byte, error) // nil: it signs nothing
+}
+
+// Directory is a node's copy of the union directory. It is safe for
+// concurrent use; reading never waits for a refresh.
+type Directory struct {
+	cfg   Config
+	deps  Deps
+	files interface {
+		Fetcher
+		write(map[string][]byte) error
+	}
+	view    atomic.Pointer[View]
+	changed atomic.Pointer[chan struct{}]
+
+	publishing chan struct{} // held by the one publication at a time
+
+	mu      sync.Mutex // held while the state below or the files change, never while a peer is asked
+	record  record
+	rounds  int                  // refreshes so far: which peer is asked beside the first
+	refused map[[32]byte]refusal // time-stamps refused of late
+}
+
+// Open loads the last good directory from the folder, expired or not. Where
+// there is none yet, the view is empty until the first Refresh.
+func Open(ctx context.Context, cfg Config, deps Deps) (*Directory, error) {
+	d := &Directory{cfg: cfg, deps: deps, publishing: make(chan struct{}, 1), refused: map[[32]byte]refusal{}}
+	if d.deps.Log == nil {
+		d.deps.Log = slog.New(slog.DiscardHandler)
+	}
+	d.files = &Memory{}
+	if cfg.Dir != "" {
+		d.files = Folder(cfg.Dir)
+	}
+	d.view.Store(newView(nil, nil, nil))
+	ch := make(chan struct{})
+	d.changed.Store(&ch)
+	if err := d.checkPin(ctx); err != nil {
+		return nil, err
+	}
+	var err error
+	if d.record, err = readRecord(ctx, d.files); err != nil {
+		return nil, fmt.Errorf("open directory: %w", err)
+	}
+	stamp, err := d.files.Fetch(ctx, timestampName, maxTimestamp)
+	if errors.Is(err, fs.ErrNotExist) {
+		return d, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open directory: %w", err)
+	}
+	r, err := loadRelease(ctx, cfg.Root, newest, stamp, d.files)
+	if err != nil {
+		return nil, fault.Wrap(fault.DirectoryInvalid, err, "the copy in %s is damaged or another union's; move it away and the node fetches it anew", cfg.Dir)
+	}
+	before := map[union.State]*part{}
+	for state := range r.roles {
+		if p := d.held(ctx, state); p != nil {
+			before[state] = p
+		}
+	}
+	return d, d.install(r, before)
+}
+
+// checkPin refuses a pin that is no root, that is a demonstration's where the
+// node is in earnest, or that differs from the root of that version which the
+// folder holds.
+func (d *Directory) checkPin(ctx context.Context) error {
+	if err := within("root", len(d.cfg.Root), maxRoot); err != nil {
+		return fault.Wrap(fault.DirectoryInvalid, err, "pinned root")
+	}
+	if err := plain(d.cfg.Root); err != nil {
+		return fault.Wrap(fault.DirectoryInvalid, err, "pinned root")
+	}
+	root, err := metadata.Root().FromBytes(d.cfg.Root)
+	if err != nil {
+		return fault.Wrap(fault.DirectoryInvalid, err, "pinned root")
+	}
+	if root.Signed.UnrecognizedFields[demonstrationField] == "true" && !d.cfg.Demonstration {
+		return fault.New(fault.DemoRefused, "the pinned root is of a demonstration union")
+	}
+	name := versioned(root.Signed.Version, "root")
+	kept, err := d.files.Fetch(ctx, name, maxRoot)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open directory: %w", err)
+	}
+	if !bytes.Equal(kept, d.cfg.Root) {
+		return fault.New(fault.DirectoryInvalid, "%s holds the directory of another union than the pinned root names", d.cfg.Dir)
+	}
+	return nil
+}
+
+// View is the current view; it is never nil.
+func (d *Directory) View() *View { return d.view.Load() }
+
+// Watch gives a channel that is closed when the view next changes.
+func (d *Directory) Watch() <-chan struct{} { return *d.changed.Load() }
+
+// Fresh is View().Fresh by the directory's clock.
+func (d *Directory) Fresh(states ...union.State) error {
+	return d.View().Fresh(d.deps.Now(), states...)
+}
+
+// Serve gives a file of the directory for a peer: metadata and targets by
+// their names in the repository, old versions too. What is not there is the
+// fault NotFound.
+func (d *Directory) Serve(ctx context.Context, name string) ([]byte, error) {
+	if !fileName.MatchString(name) {
+		return nil, fault.New(fault.NotFound, "%q is no file of a directory", clip(name))
+	}
+	if r := d.View().release; name == timestampName && r != nil {
+		return r.stamp, nil
+	}
+	b, err := d.files.Fetch(ctx, name, maxDocument)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fault.New(fault.NotFound, "the directory has no file %q", clip(name))
+	}
+	return b, err
+}
+
+// Fetch makes a directory a source for another one in the same process.
+func (d *Directory) Fetch(ctx context.Context, name string, limit int64) ([]byte, error) {
+	b, err := d.Serve(ctx, name)
+	if fault.CodeOf(err) == fault.NotFound {
+		return nil, fmt.Errorf("%s: %w", clip(name), fs.ErrNotExist)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return b, within(name, len(b), limit)
+}
+
+// ViewAt loads an old version from the archive: evidence is judged by the
+// directory of its day. A version that the node does not hold is NotFound.
+func (d *Directory) ViewAt(ctx context.Context, version int64) (*View, error) {
+	if v := d.View(); v.Version() == version {
+		return v, nil
+	}
+	stamp, err := d.files.Fetch(ctx, versioned(version, "timestamp"), maxTimestamp)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fault.New(fault.NotFound, "this node does not hold version %d of the directory", version)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read directory version %d: %w", version, err)
+	}
+	// The root of that day, not today's: its keys may have been replaced.
+	raw, err := d.files.Fetch(ctx, versioned(version, "snapshot"), maxMetadata)
+	if err != nil {
+		return nil, fmt.Errorf("read directory version %d: %w", version, err)
+	}
+	snapshot, err := metadata.Snapshot().FromBytes(raw)
+	if err != nil || snapshot.Signed.Meta["root.json"] == nil {
+		return nil, fault.Wrap(fault.DirectoryInvalid, err, "directory version %d", version)
+	}
+	r, err := loadRelease(ctx, d.cfg.Root, snapshot.Signed.Meta["root.json"].Version, stamp, d.files)
+	if err != nil {
+		return nil, fault.Wrap(fault.DirectoryInvalid, err, "directory version %d", version)
+	}
+	parts, problems := settle(r, nil)
+	return newView(r, parts, problems), nil
+}
+
+// install makes a verified release the current one: on disk, then in memory.
+// The caller holds mu, or is Open.
+func (d *Directory) install(r *release, before map[union.State]*part) error {
+	record := d.record.judge(r, d.cfg.State, d.ownKey(), d.deps.Now())
+	parts, problems := settle(r, before)
+	files := map[string][]byte{timestampName: r.stamp}
+	maps.Copy(files, r.files)
+	for _, p := range problems {
+		if good := parts[p.State]; good != nil {
+			files[heldName(p.State)] = good.raw
+		}
+		d.deps.Log.Warn("a state's part of the directory is refused; its last good one stays",
+			"state", p.State, "version", r.version, "why", p.Detail)
+	}
+	if err := record.put(files); err != nil {
+		return err
+	}
+	if err := d.files.write(files); err != nil {
+		return fmt.Errorf("keep directory: %w", err)
+	}
+	d.record = record
+	d.view.Store(newView(r, parts, problems))
+	next := make(chan struct{})
+	close(*d.changed.Swap(&next))
+	return nil
+}
+
+// ownKey is the public key (PEM) of the state's key in this node's key folder,
+// "" at a node that has none.
+func (d *Directory) ownKey() string {
+	if d.deps.Keys == nil {
+		return ""
+	}
+	s, err := d.deps.Keys.Signer(StateKey)
+	if err != nil {
+		return ""
+	}
+	k, err := tufKey(s.Public())
+	if err != nil {
+		return ""
+	}
+	return k.Value.PublicKey
+}

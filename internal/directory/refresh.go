@@ -1,0 +1,159 @@
+package directory
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/falaj/falaj/internal/fault"
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+)
+
+const (
+	peerPatience   = 10 * time.Second // for all that one peer is asked in one refresh
+	refusalHolds   = 30 * time.Second // before a refused time-stamp is looked at again
+	maxRefusals    = 64
+	gossipInterval = 4 // refreshes between two that ask another peer beside the first
+)
+
+type refusal struct {
+	at  time.Time
+	err error
+}
+
+// Refresh takes the newest valid directory that its peers have: it asks the
+// first that answers and, every few rounds, another one in turn, so that no
+// single source can hold a newer one back. When nothing changed it costs one
+// small file.
+func (d *Directory) Refresh(ctx context.Context) error {
+	if d.deps.Peers == nil {
+		return nil
+	}
+	peers := d.deps.Peers()
+	d.mu.Lock()
+	extra := -1
+	if d.rounds++; len(peers) > 1 && d.rounds%gossipInterval == 0 {
+		extra = 1 + d.rounds/gossipInterval%(len(peers)-1)
+	}
+	d.mu.Unlock()
+	var failed []error
+	answered := false
+	for i, p := range peers {
+		if answered && i != extra {
+			continue
+		}
+		if err := d.pull(ctx, p); err != nil {
+			failed = append(failed, fmt.Errorf("from %s: %w", p.name(), err))
+			d.deps.Log.Debug("refresh of the directory failed", "peer", p.name(), "error", err)
+			continue
+		}
+		answered = true
+	}
+	if answered || len(peers) == 0 {
+		return nil
+	}
+	return errors.Join(failed...)
+}
+
+func (p Peer) name() string {
+	if p.State == "" {
+		return "secretariat"
+	}
+	return string(p.State)
+}
+
+func (d *Directory) pull(ctx context.Context, p Peer) error {
+	ctx, cancel := context.WithTimeout(ctx, peerPatience)
+	defer cancel()
+	stamp, err := p.Fetcher.Fetch(ctx, timestampName, maxTimestamp)
+	if err != nil {
+		return err
+	}
+	return d.Offer(ctx, stamp, p.Fetcher)
+}
+
+// Offer looks at a time-stamp that a peer passed on and, if it is newer than
+// what the node has, fetches the rest from there. An old one is no error.
+func (d *Directory) Offer(ctx context.Context, stamp []byte, from Fetcher) error {
+	cur := d.View().release
+	if cur != nil && bytes.Equal(stamp, cur.stamp) {
+		return nil
+	}
+	if err := within(timestampName, len(stamp), maxTimestamp); err != nil {
+		return fault.Wrap(fault.DirectoryInvalid, err, "")
+	}
+	key := sha256.Sum256(stamp)
+	d.mu.Lock()
+	old, known := d.refused[key]
+	d.mu.Unlock()
+	if known && d.deps.Now().Sub(old.at) < refusalHolds {
+		return old.err
+	}
+	err := d.consider(ctx, cur, stamp, from)
+	if err != nil && ctx.Err() == nil {
+		d.mu.Lock()
+		if len(d.refused) >= maxRefusals {
+			clear(d.refused)
+		}
+		d.refused[key] = refusal{at: d.deps.Now(), err: err}
+		d.mu.Unlock()
+	}
+	return err
+}
+
+func (d *Directory) consider(ctx context.Context, cur *release, stamp []byte, from Fetcher) error {
+	if cur != nil {
+		later, err := d.later(ctx, cur, stamp, from)
+		if err != nil || !later {
+			return err
+		}
+	}
+	r, err := loadRelease(ctx, d.cfg.Root, newest, stamp, d.files, from)
+	if err != nil {
+		return fault.Wrap(fault.DirectoryInvalid, err, "offered directory")
+	}
+	err = d.commit(r)
+	if errors.Is(err, errBehind) {
+		return d.merge(ctx, r, err)
+	}
+	return err
+}
+
+// later tells, before anything is verified, whether a time-stamp could be of
+// use: peers that lag behind are nothing to report.
+func (d *Directory) later(ctx context.Context, cur *release, stamp []byte, from Fetcher) (bool, error) {
+	if err := plain(stamp); err != nil {
+		return false, fault.Wrap(fault.DirectoryInvalid, err, "offered time-stamp")
+	}
+	m, err := metadata.Timestamp().FromBytes(stamp)
+	if err != nil {
+		return false, fault.Wrap(fault.DirectoryInvalid, err, "offered time-stamp")
+	}
+	if m.Signed.Version > cur.version {
+		return true, nil
+	}
+	if m.Signed.Version == cur.version {
+		digest, err := signedDigest(m.Signed)
+		return err == nil && digest != cur.digest, err
+	}
+	// A lower number is news only after a new root (see follows).
+	_, err = from.Fetch(ctx, versioned(cur.root.Signed.Version+1, "root"), maxRoot)
+	return err == nil, nil
+}
+
+// commit makes a release current if it takes nothing back.
+func (d *Directory) commit(r *release) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	v := d.View()
+	if v.release != nil && v.release.digest == r.digest {
+		return nil
+	}
+	if err := r.follows(v.release); err != nil {
+		return fault.Wrap(fault.DirectoryInvalid, err, "offered directory")
+	}
+	return d.install(r, v.parts)
+}

@@ -1,0 +1,485 @@
+package exchange
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/falaj/falaj/internal/directory"
+	"github.com/falaj/falaj/internal/exchange/link"
+	"github.com/falaj/falaj/internal/exchange/message"
+	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/journal"
+	"github.com/falaj/falaj/internal/policy"
+	"github.com/falaj/falaj/internal/store"
+	"github.com/falaj/falaj/internal/union"
+)
+
+// Ask is a request of a client system that the edge has authenticated.
+type Ask struct {
+	Client       union.SubsystemID
+	Door         string // how the client proved itself: http, https, mutual
+	Service      union.ServiceID
+	Method       string
+	Path         string // with query, as written
+	Headers      []message.Header
+	ID           string // X-Road-Id; empty: the node makes one, and nobody can repeat it
+	Purpose      string
+	Conversation string
+	Subject      string // whose data: in the client's own terms, for this node alone
+	Body         *body
+	In           time.Time
+	Patience     time.Duration // how long the request stays valid; 0: as long as the call may take
+}
+
+// asking is a call at the caller's node. Each stage adds to it; none changes
+// what another wrote.
+type asking struct {
+	Ask
+
+	// compose
+	named   bool // the client chose the id: it may repeat it
+	subject *subject
+	request *message.Request
+
+	// resolve
+	view     *directory.View
+	offer    directory.Service
+	target   link.Target
+	deadline time.Time
+
+	// decide
+	decision policy.Decision
+
+	// once
+	before  claim // what an earlier try of this id left
+	again   bool
+	earlier *Reply // the answer that an earlier try got: the stages end here
+
+	// sealRequest
+	sealed sealed
+
+	// record
+	asked journal.Entry
+
+	// send
+	reply *link.Message
+	out   time.Time
+
+	// verify
+	answer   *message.Answer
+	envelope []byte
+	body     *body
+	back     time.Time
+}
+
+// stage is one step of a call. The error that ends a call is a fault.
+type stage[T any] struct {
+	name string
+	do   func(context.Context, T) error
+}
+
+// callerStages is the way of a call at the caller's node.
+func (x *Exchange) callerStages() []stage[*asking] {
+	return []stage[*asking]{
+		{"resolve", x.resolve},
+		{"compose", x.compose},
+		{"decide", x.decideAsking},
+		{"once", x.once},
+		{"seal", x.sealRequest},
+		{"record", x.recordRequest},
+		{"send", x.send},
+		{"verify", x.verifyAnswer},
+		{"keep", x.keepAnswer},
+	}
+}
+
+// Reply is what the client gets.
+type Reply struct {
+	ID        string
+	RequestID string
+	Hash      string // X-Road-Request-Hash
+	Client    union.SubsystemID
+	Service   union.ServiceID
+	Status    int
+	Headers   []message.Header
+	Fault     fault.Code // set where a node answered, not the service
+	Body      *body
+	Keep      bool // the body stays in the spool
+}
+
+// Ask carries a request to its service and brings the answer. An error is a
+// fault of this node's making, already sealed and journalled where the rules
+// ask for it; the answer of the other node, also a refusal, is a Reply.
+func (x *Exchange) Ask(ctx context.Context, in Ask) (*Reply, error) {
+	c := &asking{Ask: in, named: in.ID != ""}
+	if !c.named {
+		c.ID = uuid.NewString()
+	}
+	if c.named {
+		leave, err := x.flights.enter(ctx, "ask "+c.Client.String()+" "+c.ID)
+		if err != nil {
+			return nil, err
+		}
+		defer leave()
+	}
+	for _, s := range x.callerStages() {
+		if err := s.do(ctx, c); err != nil {
+			return nil, x.refuse(ctx, c, err)
+		}
+		if c.earlier != nil {
+			return c.earlier, nil
+		}
+	}
+	x.observeAsking(c, "")
+	return c.replied(), nil
+}
+
+func (c *asking) replied() *Reply {
+	return &Reply{
+		ID: c.ID, RequestID: c.request.RequestID, Hash: c.answer.Hash, Client: c.Client, Service: c.Service,
+		Status: c.answer.Status, Headers: c.answer.Headers, Fault: fault.Code(c.answer.Fault), Body: c.body, Keep: !c.offer.DigestOnly,
+	}
+}
+
+// resolve finds service, state and time-out in the directory.
+func (x *Exchange) resolve(_ context.Context, c *asking) error {
+	v, err := x.deps.Directory()
+	if err != nil {
+		return err
+	}
+	c.view = v
+	st, ok := v.State(c.Service.State)
+	if !ok {
+		return fault.New(fault.UnknownState, "%s is not a state of the union", c.Service.State)
+	}
+	if !reserved(c.Service.Service) {
+		if c.offer, ok = v.Service(c.Service); !ok {
+			return fault.New(fault.UnknownService, "the directory names no service %s", c.Service)
+		}
+	} else if _, ok := v.Subsystem(c.Service.SubsystemID); !ok {
+		return fault.New(fault.UnknownService, "the directory names no subsystem %s", c.Service.SubsystemID)
+	}
+	if _, ok := v.Subsystem(c.Client); !ok && c.Client.Subsystem != "" {
+		return fault.New(fault.UnknownClient, "the directory names no subsystem %s", c.Client)
+	}
+	c.target = link.Target{State: c.Service.State, Addrs: addresses(st)}
+	limit := x.cfg.CallTime
+	if t := c.offer.Timeout(); t > 0 {
+		limit = min(limit, t+callMargin)
+	}
+	c.deadline = c.In.Add(limit)
+	return nil
+}
+
+// callMargin is what a call may take beyond its service's time-out: both
+// nodes' records and the way between them.
+const callMargin = 5 * time.Second
+
+// compose writes down what is asked; the head is sealed later, once it is
+// known that it will be sent.
+func (x *Exchange) compose(_ context.Context, c *asking) error {
+	purpose := c.Purpose
+	if purpose == "" {
+		purpose, _ = c.view.DefaultPurpose(c.Client, c.Service)
+	}
+	if purpose == "" && reserved(c.Service.Service) {
+		purpose = purposeMeta
+	}
+	if purpose == "" {
+		return fault.New(fault.MissingPurpose, "send %s with a code of the directory's list", headerPurpose)
+	}
+	if _, ok := c.view.Purpose(purpose); !ok && purpose != purposeMeta {
+		return fault.New(fault.UnknownPurpose, "the directory's list has no purpose of this code")
+	}
+	patience := c.Patience
+	if patience == 0 {
+		patience = c.deadline.Sub(c.In) + x.cfg.Skew
+	}
+	r := &message.Request{
+		Type: message.TypeRequest, Union: c.view.Union(), Directory: c.view.Version(),
+		ID: c.ID, RequestID: uuid.NewString(), Client: c.Client, Service: c.Service,
+		Method: c.Method, Path: c.Path, Headers: c.Headers, Purpose: purpose, Conversation: c.Conversation,
+		NotBefore: x.deps.Now().UnixMilli(), NotAfter: c.In.Add(patience).UnixMilli(), Body: c.Body.named(),
+	}
+	c.subject = x.person(c.Subject)
+	r.Subject = c.subject.commitment()
+	c.request = r
+	return nil
+}
+
+// decideAsking asks the caller's state whether its system may ask this.
+func (x *Exchange) decideAsking(_ context.Context, c *asking) error {
+	d, err := x.decide(c.view, policy.Consumer, c.request, c.offer)
+	c.decision = d
+	return err
+}
+
+// once looks whether the client has sent this id before.
+func (x *Exchange) once(ctx context.Context, c *asking) error {
+	if !c.named {
+		return nil
+	}
+	was, ok, err := x.claimed(ctx, sideCaller, c.request)
+	if err != nil {
+		return storeFault(err, "looking for an earlier request of this id")
+	}
+	if !ok {
+		return nil
+	}
+	if was.content != c.request.Content() {
+		return fault.New(fault.IDConflict, "this client has used the id %q for another request", c.ID)
+	}
+	if was.state == claimAnswered {
+		c.earlier, err = x.recorded(ctx, was.answered)
+		return err
+	}
+	c.before, c.again = was, true
+	return nil
+}
+
+// sealRequest fixes the head's bytes and seals them for the client's member.
+func (x *Exchange) sealRequest(_ context.Context, c *asking) error {
+	head, err := c.request.Encode()
+	if err != nil {
+		return fault.Wrap(fault.BadRequest, err, "%v", err)
+	}
+	cred, err := x.credential(c.Client.MemberID)
+	if err != nil {
+		return err
+	}
+	c.sealed, err = sealHead(cred, head, c.request.Body, x.deps.Now())
+	return err
+}
+
+// recordRequest makes the request durable before anything leaves.
+func (x *Exchange) recordRequest(ctx context.Context, c *asking) error {
+	rec := journal.Record{
+		Kind: journal.RequestSent, Key: c.ID, At: x.deps.Now(), Class: class(c.offer), Envelope: c.sealed.envelope,
+		Local: note{Door: c.Door, Rules: ruleNames(c.decision), Subject: c.subject, Spool: kept(c.Body, c.offer)}.bytes(),
+		Body:  inline(c.Body, c.offer),
+		In: func(ctx context.Context, tx *store.Tx, leaf int64) error {
+			if err := x.hold(ctx, tx, c.Body, c.offer, leaf); err != nil {
+				return err
+			}
+			switch {
+			case c.again:
+				return x.reclaim(ctx, tx, sideCaller, c.request, c.before, leaf)
+			case c.named:
+				return x.claimID(ctx, tx, sideCaller, c.request, c.request.Content(), leaf)
+			}
+			return nil
+		},
+	}
+	var err error
+	c.asked, err = x.deps.Journal.Append(ctx, rec)
+	if errors.Is(err, errClaimed) {
+		return fault.New(fault.InFlight, "another process of this node is busy with this id")
+	}
+	return storeFault(err, "recording the request")
+}
+
+// send carries the sealed request to the other state's node.
+func (x *Exchange) send(ctx context.Context, c *asking) error {
+	msg := &link.Message{Envelope: c.sealed.envelope}
+	if c.Body != nil && c.Body.size > 0 {
+		r, err := x.open(c.Body)
+		if err != nil {
+			return err
+		}
+		msg.Body, msg.Size = r, c.Body.size
+		if c.Body.spool == "" {
+			msg = link.NewMessage(c.sealed.envelope, c.Body.inline)
+		}
+	}
+	ctx, cancel := context.WithDeadline(ctx, c.deadline)
+	defer cancel()
+	c.out = x.deps.Now()
+	reply, err := x.deps.Link.Exchange(ctx, c.target, msg)
+	if err != nil {
+		return err
+	}
+	c.reply = reply
+	return nil
+}
+
+// verifyAnswer believes nothing of the answer before its seal, its binding to
+// our request and its whole body are checked.
+func (x *Exchange) verifyAnswer(_ context.Context, c *asking) error {
+	if c.reply.Body != nil {
+		defer c.reply.Body.Close()
+	}
+	c.back = x.deps.Now()
+	head, raw, err := message.Open(c.reply.Envelope)
+	if err != nil {
+		return fault.Wrap(fault.MessageMalformed, err, "%v", err)
+	}
+	a, err := message.ParseAnswer(head)
+	if err != nil {
+		return fault.Wrap(fault.MessageMalformed, err, "%v", err)
+	}
+	r := c.request
+	if a.Type != message.TypeAnswer || a.Union != r.Union || a.ID != r.ID || a.RequestID != r.RequestID ||
+		a.Client != r.Client || a.Service != r.Service || a.Request != sha256.Sum256(c.sealed.manifest) {
+		return fault.New(fault.MessageMismatch, "the answer belongs to another request")
+	}
+	if err := x.inTime(a.NotBefore, a.NotAfter); err != nil {
+		return err
+	}
+	member := c.Service.MemberID
+	if a.Fault != "" {
+		member = union.MemberID{} // a refusal may be its node operator's
+	}
+	if err := x.authentic(c.view, manifest(head, a.Body), raw, c.Service.State, member); err != nil {
+		return err
+	}
+	if a.Hash != requestHash(r, c.Body.wide()) {
+		return fault.New(fault.MessageMismatch, "the answer's request hash is not this request's")
+	}
+	b, err := x.arrive(c.reply, a.Body, class(c.offer), false)
+	if err != nil {
+		return err
+	}
+	c.answer, c.envelope, c.body = a, c.reply.Envelope, b
+	return nil
+}
+
+// arrive takes a message's body and holds it against what the sealed head says.
+func (x *Exchange) arrive(m *link.Message, said *message.Body, class string, wide bool) (*body, error) {
+	var size int64
+	if said != nil {
+		size = said.Size
+	}
+	if m.Size != size {
+		return nil, fault.New(fault.BodyTruncated, "the head says %d bytes, the link brings %d", size, m.Size)
+	}
+	if size == 0 {
+		return &body{}, nil
+	}
+	b, err := x.take(m.Body, size, class, wide)
+	if err != nil {
+		return nil, err
+	}
+	if message.Digest(b.sha256) != said.SHA256 {
+		x.discard(b)
+		return nil, fault.New(fault.MessageMismatch, "the body is not the one that was sealed")
+	}
+	return b, nil
+}
+
+// keepAnswer makes the answer durable before the client sees it.
+func (x *Exchange) keepAnswer(ctx context.Context, c *asking) error {
+	became := effectDone
+	if c.answer.Fault != "" {
+		became = effectNone // the id may be tried again; the provider knows best
+	}
+	_, err := x.deps.Journal.Append(ctx, journal.Record{
+		Kind: journal.AnswerReceived, Key: c.ID, At: x.deps.Now(), Class: class(c.offer), Envelope: c.envelope,
+		Local: note{Spool: kept(c.body, c.offer)}.bytes(),
+		Body:  inline(c.body, c.offer),
+		In: func(ctx context.Context, tx *store.Tx, leaf int64) error {
+			if err := x.hold(ctx, tx, c.body, c.offer, leaf); err != nil {
+				return err
+			}
+			if !c.named {
+				return nil
+			}
+			return x.settle(ctx, tx, sideCaller, c.request, became, leaf)
+		},
+	})
+	if err != nil {
+		x.discard(c.body)
+	}
+	return storeFault(err, "recording the answer")
+}
+
+// refuse ends a call at the caller's own node. What was asked and why it got
+// no answer is sealed and journalled like an answer, as far as the store lets.
+func (x *Exchange) refuse(ctx context.Context, c *asking, cause error) error {
+	f := fault.From(cause)
+	x.observeAsking(c, f.Code)
+	if f.Code == fault.StoreFailed || f.Code == fault.DiskFull || f.Code == fault.Draining || c.view == nil {
+		x.deps.Log.Error("call ended without a record", "code", f.Code, "support", f.ID, "error", f)
+		return f
+	}
+	kind := journal.Refused
+	if c.asked.Salt != [32]byte{} {
+		kind = journal.Unanswered
+	}
+	entry := f.Entry()
+	now := x.deps.Now()
+	body := f.XRoad()
+	requestID := uuid.NewString()
+	var request message.Digest
+	if c.sealed.manifest != nil {
+		requestID, request = c.request.RequestID, sha256.Sum256(c.sealed.manifest)
+	}
+	sum := message.Digest(sha256.Sum256(body))
+	a := &message.Answer{
+		Type: message.TypeRefusal, Union: c.view.Union(), Directory: c.view.Version(), ID: c.ID, RequestID: requestID,
+		Client: c.Client, Service: c.Service, Request: request, Status: entry.Status, Fault: string(f.Code),
+		NotBefore: now.UnixMilli(), NotAfter: now.Add(time.Hour).UnixMilli(), Body: &message.Body{Size: int64(len(body)), SHA256: sum},
+	}
+	head, err := a.Encode()
+	if err != nil {
+		return f
+	}
+	cred, err := x.credential(c.Client.MemberID)
+	if err == nil {
+		var s sealed
+		if s, err = sealHead(cred, head, a.Body, now); err == nil {
+			// A client that hung up still leaves its trace.
+			keep, cancel := context.WithTimeout(context.WithoutCancel(ctx), callMargin)
+			defer cancel()
+			_, err = x.deps.Journal.Append(keep, journal.Record{
+				Kind: kind, Key: c.ID, At: now, Class: class(c.offer), Envelope: s.envelope, Body: body,
+				Local: note{Door: c.Door, Rules: ruleNames(c.decision), Method: c.Method, Subject: c.subject}.bytes(),
+			})
+		}
+	}
+	if err != nil {
+		x.deps.Log.Error("a refusal left no record", "code", f.Code, "support", f.ID, "error", err)
+		return storeFault(err, "recording a refusal")
+	}
+	if entry.Status >= http.StatusInternalServerError {
+		x.deps.Log.Warn("call not answered", "service", c.Service.String(), "code", f.Code, "support", f.ID, "error", f)
+	}
+	return f
+}
+
+func (x *Exchange) observeAsking(c *asking, code fault.Code) {
+	o := Observation{
+		Client: c.Client, Service: c.Service, Method: c.Method, ID: c.ID,
+		RequestIn: c.In, RequestOut: c.out, ResponseIn: c.back, ResponseOut: x.deps.Now(), Fault: code,
+	}
+	if c.Body != nil {
+		o.RequestSize = c.Body.size
+	}
+	if c.answer != nil {
+		o.Status = c.answer.Status
+		o.Fault = fault.Code(c.answer.Fault)
+	}
+	if c.body != nil {
+		o.ResponseSize = c.body.size
+	}
+	x.deps.Observe(o)
+}
+
+// class is the retention class of a service's records.
+func class(s directory.Service) string {
+	if s.Retention == "" {
+		return "exchange"
+	}
+	return s.Retention
+}
+
+func (b *body) wide() *[64]byte {
+	if b == nil || b.size == 0 {
+		return nil
+	}
+	return &b.sha512
+}

@@ -1,0 +1,251 @@
+package exchange
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/netip"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/falaj/falaj/internal/exchange/message"
+	"github.com/falaj/falaj/internal/fault"
+)
+
+// invoke calls what stands behind the service. A failure of the backend is not
+// a failure of this stage: it becomes a sealed answer with what is known of
+// its effect.
+func (x *Exchange) invoke(ctx context.Context, c *serving) error {
+	if c.earlier != nil {
+		return nil
+	}
+	limit := x.cfg.CallTime
+	if t := c.offer.Timeout(); t > 0 {
+		limit = t
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	c.out = x.deps.Now()
+	if reserved(c.request.Service.Service) {
+		c.result, c.effect = x.meta(ctx, c), effectDone
+		return nil
+	}
+	res, became, err := x.callBackend(ctx, c)
+	c.back = x.deps.Now()
+	if err != nil {
+		res = &result{fault: fault.From(err)}
+		if became == effectUnknown && x.repeatable(c) {
+			became = effectNone
+		}
+	}
+	c.result, c.effect = res, became
+	return nil
+}
+
+// callBackend sends the request on and takes the whole answer.
+func (x *Exchange) callBackend(ctx context.Context, c *serving) (*result, effect, error) {
+	r := c.request
+	b, ok := x.local.Backend(r.Service)
+	if !ok {
+		return nil, effectNone, fault.New(fault.ServiceDisabled, "no backend is registered for %s", r.Service)
+	}
+	transport, err := x.backends.transport(x, b)
+	if err != nil {
+		return nil, effectNone, err
+	}
+	base, err := backendURL(b.Address)
+	if err != nil {
+		return nil, effectNone, err
+	}
+	in, err := x.open(c.body)
+	if err != nil {
+		return nil, effectNone, err
+	}
+	// The path goes on byte for byte: Opaque is written as it is.
+	target := &url.URL{Scheme: base.Scheme, Host: base.Host, Opaque: join(base.EscapedPath(), r.Path)}
+	req := (&http.Request{
+		Method: r.Method, URL: target, Host: base.Host, Header: http.Header{}, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Body: in, ContentLength: c.body.size,
+	})
+	if in == nil {
+		req.Body = http.NoBody
+	}
+	for _, h := range r.Headers {
+		name := http.CanonicalHeaderKey(h.Name)
+		if name == "Idempotency-Key" || name == "X-Idempotency-Key" {
+			// Under these very names net/http would send a request again by
+			// itself; in small letters they are the same to any backend.
+			name = h.Name
+		}
+		req.Header[name] = append(req.Header[name], h.Value)
+	}
+	if _, ok := req.Header["User-Agent"]; !ok {
+		req.Header["User-Agent"] = []string{""} // none of ours either
+	}
+	req.Header["X-Road-Client"] = []string{r.Client.String()}
+	req.Header["X-Road-Service"] = []string{r.Service.String()}
+	req.Header["X-Road-Id"] = []string{r.ID}
+	req.Header["X-Road-Request-Id"] = []string{r.RequestID}
+	req.Header[headerPurpose] = []string{r.Purpose}
+	if r.Conversation != "" {
+		req.Header[headerConversation] = []string{r.Conversation}
+	}
+	if b.KeyHeader != "" {
+		req.Header[http.CanonicalHeaderKey(b.KeyHeader)] = []string{r.ID}
+	}
+
+	// Without a connection nothing was sent, so nothing can have happened.
+	var connected atomic.Bool
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }})
+	res, err := transport.RoundTrip(req.WithContext(ctx))
+	if err != nil {
+		became := effectUnknown
+		if !connected.Load() {
+			became = effectNone
+		}
+		return nil, became, backendFault(ctx, err)
+	}
+	defer res.Body.Close()
+	out := &result{status: res.StatusCode}
+	if out.status < 200 || out.status > 599 {
+		return nil, effectUnknown, fault.New(fault.BackendFailed, "the service answered with status %d", out.status)
+	}
+	if out.headers, err = passed(res.Header); err != nil {
+		return nil, effectUnknown, fault.Wrap(fault.BackendFailed, err, "the service's answer: %s", fault.From(err).Detail)
+	}
+	name, err := one(res.Header, headerSubject)
+	if err != nil {
+		return nil, effectUnknown, fault.Wrap(fault.BackendFailed, err, "the service's answer: %s", fault.From(err).Detail)
+	}
+	out.subject = x.person(name)
+	size := res.ContentLength
+	if r.Method == http.MethodHead || out.status == http.StatusNoContent || out.status == http.StatusNotModified {
+		size = 0
+	}
+	if out.body, err = x.take(res.Body, size, class(c.offer), false); err != nil {
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		return nil, effectUnknown, backendFault(ctx, err)
+	}
+	return out, effectDone, nil
+}
+
+// join puts a call's path behind a backend's base path.
+func join(base, path string) string {
+	for len(base) > 0 && base[len(base)-1] == '/' {
+		base = base[:len(base)-1]
+	}
+	if path == "" || path[0] == '?' {
+		if base == "" {
+			base = "/"
+		}
+		return base + path
+	}
+	return base + path
+}
+
+// backendFault says what went wrong behind the node, without the backend's address.
+func backendFault(ctx context.Context, err error) error {
+	var f *fault.Error
+	switch {
+	case errors.As(err, &f):
+		if f.Code == fault.BodyTruncated {
+			return fault.Wrap(fault.BackendFailed, err, "the service's answer broke off")
+		}
+		return f
+	case errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil:
+		return fault.Wrap(fault.BackendTimeout, err, "the service did not answer in time")
+	}
+	return fault.Wrap(fault.BackendFailed, err, "the service could not be reached or broke off")
+}
+
+// backends keeps one transport for each set of authorities.
+type backends struct {
+	mu   sync.Mutex
+	kept map[string]*http.Transport
+}
+
+func (k *backends) transport(x *Exchange, b Backend) (*http.Transport, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if t, ok := k.kept[b.RootsPEM]; ok {
+		return t, nil
+	}
+	conf := &tls.Config{MinVersion: tls.VersionTLS12}
+	if b.RootsPEM != "" {
+		conf.RootCAs = x509.NewCertPool()
+		if !conf.RootCAs.AppendCertsFromPEM([]byte(b.RootsPEM)) {
+			return nil, fault.New(fault.BadRequest, "the authorities of the backend are no PEM certificates")
+		}
+	}
+	dialer := &net.Dialer{Timeout: 5 * time.Second, Control: x.guard}
+	t := &http.Transport{
+		DialContext: dialer.DialContext, TLSClientConfig: conf, TLSHandshakeTimeout: 10 * time.Second,
+		DisableCompression: true, MaxIdleConnsPerHost: 256, MaxIdleConns: 1024, IdleConnTimeout: 90 * time.Second,
+		MaxResponseHeaderBytes: message.MaxHead, ReadBufferSize: 8 << 10, WriteBufferSize: 8 << 10,
+	}
+	if k.kept == nil {
+		k.kept = map[string]*http.Transport{}
+	}
+	k.kept[b.RootsPEM] = t
+	return t, nil
+}
+
+// guard refuses addresses that no service may have, after the name was
+// resolved and before a packet leaves: so a name that changes its address
+// between check and use gains nothing.
+func (x *Exchange) guard(_, address string, _ syscall.RawConn) error {
+	ap, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return fault.Wrap(fault.BackendRefused, err, "an address that is not one")
+	}
+	return x.permitted(ap)
+}
+
+func (x *Exchange) permitted(ap netip.AddrPort) error {
+	ip := ap.Addr().Unmap().WithZone("")
+	for _, own := range x.cfg.Own {
+		// A listener on all addresses is reached by any local one.
+		if own.Port() == ap.Port() && (own.Addr().Unmap() == ip || own.Addr().IsUnspecified() && local(ip) || ip.IsUnspecified()) {
+			return fault.New(fault.BackendRefused, "a service may not lie on one of the node's own doors")
+		}
+	}
+	for _, p := range x.cfg.Allow {
+		if p.Contains(ip) {
+			return nil
+		}
+	}
+	if ip.IsLoopback() || ip.IsPrivate() || ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip.IsUnspecified() || !ip.IsValid() || shared.Contains(ip) {
+		return fault.New(fault.BackendRefused, "loopback, private, link-local and metadata addresses are refused unless the configuration allows their network")
+	}
+	return nil
+}
+
+// shared is the address space of carriers (RFC 6598), where clouds also keep
+// metadata services.
+var shared = netip.MustParsePrefix("100.64.0.0/10")
+
+// local tells whether an address is one of this machine's.
+func local(ip netip.Addr) bool {
+	if ip.IsLoopback() {
+		return true
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return true // when in doubt, it is ours
+	}
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Unmap() == ip {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,194 @@
+package exchange
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/falaj/falaj/internal/exchange/message"
+	"github.com/falaj/falaj/internal/store"
+)
+
+// The sides of a claim.
+const (
+	sideCaller   = 1
+	sideProvider = 2
+)
+
+// The states of a claim. Only the provider's side knows unknown and settled.
+const (
+	claimOpen     = 1
+	claimAnswered = 2
+	claimUnknown  = 3 // the backend may or may not have acted: listed for a decision
+	claimSettled  = 4 // a person decided that it had acted
+)
+
+// claim is what is known of an id that somebody may repeat.
+type claim struct {
+	content  [32]byte
+	state    int
+	process  string
+	answered int64 // leaf of the answer's record
+}
+
+// errClaimed tells that the id stood there already; nothing was written.
+var errClaimed = errors.New("id already claimed")
+
+// claimKey hashes client and id, so that the row's key has one size.
+func claimKey(r *message.Request) []byte {
+	h := sha256.Sum256([]byte(r.Client.String() + "\x00" + r.ID))
+	return h[:]
+}
+
+// claimID writes the claim in the transaction of the request's record. The id
+// is free or the record is not written either.
+func (x *Exchange) claimID(ctx context.Context, tx *store.Tx, side int, r *message.Request, content [32]byte, leaf int64) error {
+	res, err := tx.Exec(ctx, `INSERT INTO exchange_claim (side, id, client, message, service, content, state, process, asked, answered, changed_at)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?) ON CONFLICT (side, id) DO NOTHING`,
+		side, claimKey(r), r.Client.String(), r.ID, r.Service.String(), content[:], claimOpen, x.process, leaf, x.deps.Now().UnixMilli())
+	if err != nil {
+		return fmt.Errorf("claiming an id: %w", err)
+	}
+	if n, err := res.RowsAffected(); err != nil {
+		return fmt.Errorf("claiming an id: %w", err)
+	} else if n == 0 {
+		return errClaimed
+	}
+	return nil
+}
+
+// reclaim takes over an open claim of nobody, or one that may be tried again.
+// It is a compare-and-set: of two processes one wins.
+func (x *Exchange) reclaim(ctx context.Context, tx *store.Tx, side int, r *message.Request, was claim, leaf int64) error {
+	res, err := tx.Exec(ctx, `UPDATE exchange_claim SET state = ?, process = ?, asked = ?, changed_at = ?
+		WHERE side = ? AND id = ? AND state = ? AND process = ?`,
+		claimOpen, x.process, leaf, x.deps.Now().UnixMilli(), side, claimKey(r), was.state, was.process)
+	if err != nil {
+		return fmt.Errorf("taking over an id: %w", err)
+	}
+	if n, err := res.RowsAffected(); err != nil {
+		return fmt.Errorf("taking over an id: %w", err)
+	} else if n == 0 {
+		return errClaimed
+	}
+	return nil
+}
+
+// settle says in the transaction of the answer's record what became of a claim.
+func (x *Exchange) settle(ctx context.Context, tx *store.Tx, side int, r *message.Request, became effect, leaf int64) error {
+	var err error
+	switch became {
+	case effectNone: // the id is free again: nothing happened
+		_, err = tx.Exec(ctx, `DELETE FROM exchange_claim WHERE side = ? AND id = ?`, side, claimKey(r))
+	case effectUnknown:
+		_, err = tx.Exec(ctx, `UPDATE exchange_claim SET state = ?, answered = ?, changed_at = ? WHERE side = ? AND id = ?`,
+			claimUnknown, leaf, x.deps.Now().UnixMilli(), side, claimKey(r))
+	case effectDone:
+		_, err = tx.Exec(ctx, `UPDATE exchange_claim SET state = ?, answered = ?, changed_at = ? WHERE side = ? AND id = ?`,
+			claimAnswered, leaf, x.deps.Now().UnixMilli(), side, claimKey(r))
+	}
+	if err != nil {
+		return fmt.Errorf("settling an id: %w", err)
+	}
+	return nil
+}
+
+// claimed reads a claim; ok is false where there is none.
+func (x *Exchange) claimed(ctx context.Context, side int, r *message.Request) (c claim, ok bool, err error) {
+	err = x.deps.DB.Read(ctx, func(tx *store.Tx) error {
+		var content []byte
+		var leaf sql.NullInt64
+		err := tx.QueryRow(ctx, `SELECT content, state, process, answered FROM exchange_claim WHERE side = ? AND id = ?`,
+			side, claimKey(r)).Scan(&content, &c.state, &c.process, &leaf)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if copy(c.content[:], content) != len(c.content) {
+			return fmt.Errorf("a claim's content of %d bytes", len(content))
+		}
+		c.answered, ok = leaf.Int64, true
+		return nil
+	})
+	if err != nil {
+		return claim{}, false, fmt.Errorf("reading a claim: %w", err)
+	}
+	return c, ok, nil
+}
+
+// beatEvery and deadAfter are how processes of one node see each other alive.
+const (
+	beatEvery = 2 * time.Second
+	deadAfter = 10 * time.Second
+)
+
+// beat says that this process lives, and marks the provider's open claims of
+// processes that do not: what they were doing nobody can know. alone is true
+// where no other process can share the store, so that all others are dead.
+func (x *Exchange) beat(ctx context.Context, alone bool) error {
+	now := x.deps.Now()
+	oldest := now.Add(-deadAfter).UnixMilli()
+	if alone {
+		oldest = now.UnixMilli() + 1
+	}
+	err := x.deps.DB.Write(ctx, func(tx *store.Tx) error {
+		if _, err := tx.Exec(ctx, `INSERT INTO exchange_process (id, beat_at) VALUES (?, ?)
+			ON CONFLICT (id) DO UPDATE SET beat_at = excluded.beat_at`, x.process, now.UnixMilli()); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `DELETE FROM exchange_process WHERE beat_at < ? AND id <> ?`, oldest, x.process); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `UPDATE exchange_claim SET state = ?, changed_at = ?
+			WHERE side = ? AND state = ? AND process NOT IN (SELECT id FROM exchange_process)`,
+			claimUnknown, now.UnixMilli(), sideProvider, claimOpen)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("saying that this process lives: %w", err)
+	}
+	return nil
+}
+
+// Outcome is a call whose effect nobody knows.
+type Outcome struct {
+	Client  string    `json:"client"`
+	ID      string    `json:"id"`
+	Service string    `json:"service"`
+	Since   time.Time `json:"since"`
+	Request int64     `json:"request"` // leaf of the request's record
+}
+
+// Outcomes lists the calls to this node's services whose effect is unknown,
+// the oldest first, at most most of them.
+func (x *Exchange) Outcomes(ctx context.Context, most int) ([]Outcome, error) {
+	var out []Outcome
+	err := x.deps.DB.Read(ctx, func(tx *store.Tx) error {
+		out = nil
+		rows, err := tx.Query(ctx, `SELECT client, message, service, changed_at, asked FROM exchange_claim
+			WHERE state = ? AND side = ? ORDER BY changed_at, id LIMIT ?`, claimUnknown, sideProvider, most)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var o Outcome
+			var ms int64
+			if err := rows.Scan(&o.Client, &o.ID, &o.Service, &ms, &o.Request); err != nil {
+				return err
+			}
+			o.Since = time.UnixMilli(ms).UTC()
+			out = append(out, o)
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing unknown outcomes: %w", err)
+	}
+	return out, nil
+}

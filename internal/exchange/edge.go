@@ -1,0 +1,211 @@
+package exchange
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/falaj/falaj/internal/exchange/message"
+	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/union"
+)
+
+// Edge is the door for the state's own systems: X-Road's message protocol for
+// REST under /r1, its metaservices, and what falaj adds. Addresses are taken
+// as they were written: no router cleans them first.
+func (x *Exchange) Edge() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		path := r.URL.EscapedPath()
+		switch {
+		case strings.HasPrefix(path, "/r1/"):
+			x.serveR1(w, r)
+		case path == "/listClients":
+			x.listClients(w, r)
+		case strings.HasPrefix(path, "/evidence/"):
+			x.serveEvidence(w, r)
+		default:
+			problem(w, fault.New(fault.NotFound, "this door knows /r1/, /listClients and /evidence/"))
+		}
+	})
+}
+
+func (x *Exchange) serveR1(w http.ResponseWriter, r *http.Request) {
+	reply, err := x.fromHTTP(r)
+	if err != nil {
+		writeFault(w, err)
+		return
+	}
+	x.writeReply(w, r, reply)
+}
+
+// fromHTTP reads, authenticates and asks.
+func (x *Exchange) fromHTTP(r *http.Request) (*Reply, error) {
+	a := Ask{In: x.deps.Now(), Method: r.Method}
+	switch r.Method {
+	case "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE":
+	default:
+		return nil, fault.New(fault.MethodNotAllowed, "X-Road carries DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT, TRACE")
+	}
+	var err error
+	if a.Client, a.Door, err = x.client(r); err != nil {
+		return nil, err
+	}
+	target := r.RequestURI
+	if !strings.HasPrefix(target, "/") { // absolute form (RFC 9112 §3.2.2)
+		target = r.URL.RequestURI()
+	}
+	if len(target) > message.MaxPath {
+		return nil, fault.New(fault.BadPath, "an address of %d bytes; at most %d", len(target), message.MaxPath)
+	}
+	if a.Service, a.Path, err = address(target); err != nil {
+		return nil, err
+	}
+	if a.Headers, err = passed(r.Header); err != nil {
+		return nil, err
+	}
+	for header, value := range map[string]*string{
+		"X-Road-Id": &a.ID, headerPurpose: &a.Purpose, headerSubject: &a.Subject, headerConversation: &a.Conversation,
+	} {
+		if *value, err = one(r.Header, header); err != nil {
+			return nil, err
+		}
+	}
+	for name, values := range r.Header {
+		if strings.HasPrefix(name, "Falaj-") && len(values) > 1 {
+			return nil, fault.New(fault.RepeatedHeader, "%s stands %d times", name, len(values))
+		}
+	}
+	if _, sent := r.Header["X-Road-Id"]; sent && !message.ValidID(a.ID) {
+		return nil, fault.New(fault.BadHeader, "X-Road-Id holds 1 to %d visible ASCII characters", message.MaxID)
+	}
+	size := r.ContentLength
+	if r.Body == nil || r.Body == http.NoBody {
+		size = 0
+	}
+	if a.Body, err = x.take(r.Body, size, "exchange", true); err != nil {
+		return nil, err
+	}
+	reply, err := x.Ask(r.Context(), a)
+	if err != nil {
+		// A refused request's large body is wanted by nobody.
+		if f := fault.From(err); f.Entry().Status < 500 {
+			x.discard(a.Body)
+		}
+	}
+	return reply, err
+}
+
+// client authenticates the calling system: X-Road-Client says who it is, the
+// connection has to fit what is registered. Of several X-Road-Client headers
+// the last one counts, as in X-Road.
+func (x *Exchange) client(r *http.Request) (union.SubsystemID, string, error) {
+	said := r.Header["X-Road-Client"]
+	if len(said) == 0 {
+		return union.SubsystemID{}, "", fault.New(fault.MissingClient, "send X-Road-Client: state/class/member/subsystem")
+	}
+	id, err := union.ParseClient(said[len(said)-1])
+	if err != nil {
+		return union.SubsystemID{}, "", fault.Wrap(fault.BadIdentifier, err, "X-Road-Client: %v", err)
+	}
+	c, ok := x.local.Client(id)
+	if !ok {
+		return union.SubsystemID{}, "", fault.New(fault.UnknownClient, "%s is not registered at this node", id)
+	}
+	door := ModeHTTP
+	if r.TLS != nil {
+		door = ModeHTTPS
+		if len(r.TLS.PeerCertificates) > 0 {
+			sum := sha256.Sum256(r.TLS.PeerCertificates[0].Raw)
+			for _, known := range c.Certificates {
+				if known == hex.EncodeToString(sum[:]) {
+					door = ModeMutual
+				}
+			}
+		}
+	}
+	// A client may come through a stricter door than it must, never a laxer one.
+	if rank(door) < rank(c.Mode) {
+		return union.SubsystemID{}, "", fault.New(fault.ClientNotAuthentic, "%s is registered to connect by %s", id, c.Mode)
+	}
+	return id, string(door), nil
+}
+
+func rank(m Mode) int {
+	switch m {
+	case ModeMutual:
+		return 2
+	case ModeHTTPS:
+		return 1
+	}
+	return 0
+}
+
+// writeReply gives the client its answer. Nodes' own headers overwrite the
+// service's.
+func (x *Exchange) writeReply(w http.ResponseWriter, r *http.Request, reply *Reply) {
+	body, err := x.open(reply.Body)
+	if err != nil {
+		writeFault(w, err)
+		return
+	}
+	h := w.Header()
+	for _, p := range reply.Headers {
+		name := http.CanonicalHeaderKey(p.Name)
+		h[name] = append(h[name], p.Value)
+	}
+	h["X-Road-Client"] = []string{reply.Client.String()}
+	h["X-Road-Service"] = []string{reply.Service.String()}
+	h["X-Road-Id"] = []string{reply.ID}
+	h["X-Road-Request-Id"] = []string{reply.RequestID}
+	h["X-Road-Request-Hash"] = []string{reply.Hash}
+	if reply.Fault != "" {
+		h["X-Road-Error"] = []string{fault.Lookup(reply.Fault).Type}
+	}
+	if _, ok := h["Content-Type"]; !ok {
+		h["Content-Type"] = nil // none was sent: net/http must not guess one
+	}
+	if _, ok := h["Date"]; !ok {
+		h["Date"] = nil
+	}
+	if bodyAllowed(r.Method, reply.Status) {
+		h["Content-Length"] = []string{strconv.FormatInt(reply.Body.size, 10)}
+	}
+	w.WriteHeader(reply.Status)
+	if body == nil {
+		return
+	}
+	defer body.Close()
+	if _, err := io.Copy(w, body); err != nil && !gone(err) {
+		x.deps.Log.Warn("an answer broke off on its way to the client", "id", reply.ID, "error", err)
+		panic(http.ErrAbortHandler) // the client must not take the part for the whole
+	}
+	if !reply.Keep {
+		x.discard(reply.Body)
+	}
+}
+
+func bodyAllowed(method string, status int) bool {
+	return method != http.MethodHead && status != http.StatusNoContent && status != http.StatusNotModified
+}
+
+// gone tells whether the client hung up: no fault of ours.
+func gone(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) || errors.Is(err, context.Canceled)
+}
+
+// problem answers outside X-Road's protocol: RFC 9457.
+func problem(w http.ResponseWriter, err error) {
+	f := fault.From(err)
+	b := f.Problem()
+	w.Header().Set("Content-Type", fault.ProblemType)
+	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
+	w.WriteHeader(f.Entry().Status)
+	_, _ = w.Write(b)
+}

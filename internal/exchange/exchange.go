@@ -1,0 +1,284 @@
+// Package exchange is the way of a call: from a client system's request at its
+// own state's node, sealed and journalled, over the link to the other state's
+// node, through policy to the service and all the way back. ask.go lists the
+// stages at the caller's node, serve.go those at the provider's.
+package exchange
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/falaj/falaj/internal/directory"
+	"github.com/falaj/falaj/internal/exchange/link"
+	"github.com/falaj/falaj/internal/exchange/message"
+	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/journal"
+	"github.com/falaj/falaj/internal/policy"
+	"github.com/falaj/falaj/internal/seal"
+	"github.com/falaj/falaj/internal/store"
+	"github.com/falaj/falaj/internal/union"
+)
+
+// Config bounds the exchange. Zero values take the defaults in brackets.
+type Config struct {
+	State    union.State    // whose node this is
+	Node     string         // which of its nodes
+	Operator union.MemberID // seals refusals that no member of its own can seal
+	Alone    bool           // no other process shares the store
+
+	Inline   int           // bodies above this many bytes go to the spool [64 KiB]
+	MaxBody  int64         // bytes of one body [4 GiB]
+	CallTime time.Duration // the longest that a call may take [5 min]; a service may say less
+	Skew     time.Duration // how far another node's clock may be off [30 s]
+	Answer   time.Duration // how long an asynchronous call is tried [7 d]
+
+	Allow []netip.Prefix   // networks where backends may lie although they are loopback, private or link-local
+	Own   []netip.AddrPort // this node's own listeners: never a backend
+}
+
+func (c *Config) defaults() {
+	set(&c.Inline, 64<<10)
+	set(&c.MaxBody, 4<<30)
+	set(&c.CallTime, 5*time.Minute)
+	set(&c.Skew, 30*time.Second)
+	set(&c.Answer, 7*24*time.Hour)
+}
+
+func set[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}
+
+// Credential is what a member seals with.
+type Credential struct {
+	Signer crypto.Signer
+	Cert   *x509.Certificate
+}
+
+// Caller carries a sealed request to another state's node: link.Link.
+type Caller interface {
+	Exchange(ctx context.Context, to link.Target, req *link.Message) (*link.Message, error)
+	Query(ctx context.Context, to link.Target, kind string, body []byte) ([]byte, error)
+}
+
+// Deps are what the exchange stands on.
+type Deps struct {
+	DB        *store.DB
+	Journal   *journal.Journal
+	Spool     *seal.Spool
+	Directory func() (*directory.View, error)          // the directory now; a fault where it is too old to go by
+	Seal      func(union.MemberID) (Credential, error) // this node's credential for a member of its state
+	Subject   interface{ Sum(b []byte) [32]byte }      // keyed hash that stands for a person in this state's store
+	Rules     func() []policy.Source                   // the node's local rules, beside its state's
+	Link      Caller                                   // set by node after both exist
+	Observe   func(Observation)                        // operational monitoring
+	Now       func() time.Time
+	Log       *slog.Logger
+}
+
+// Exchange is one process's share of a node's calls.
+type Exchange struct {
+	cfg      Config
+	deps     Deps
+	local    *Local
+	process  string // names this run in claims
+	flights  flights
+	judge    atomic.Pointer[judge]
+	backends backends
+}
+
+// New makes an exchange over registrations already read.
+func New(cfg Config, deps Deps, local *Local) (*Exchange, error) {
+	cfg.defaults()
+	if deps.Rules == nil {
+		deps.Rules = func() []policy.Source { return nil }
+	}
+	if deps.Observe == nil {
+		deps.Observe = func(Observation) {}
+	}
+	x := &Exchange{cfg: cfg, deps: deps, local: local, process: uuid.NewString()}
+	return x, nil
+}
+
+// Local gives the registrations of this node's own systems.
+func (x *Exchange) Local() *Local { return x.local }
+
+// SetLink hands in the link, which itself needs the exchange as its handler.
+func (x *Exchange) SetLink(l Caller) { x.deps.Link = l }
+
+// Start marks what an earlier run left open and sweeps the spool. Nothing may
+// be asked before it returns.
+func (x *Exchange) Start(ctx context.Context) error {
+	if err := x.beat(ctx, x.cfg.Alone); err != nil {
+		return err
+	}
+	return x.sweep(ctx)
+}
+
+// Run keeps the exchange alive until ctx ends.
+func (x *Exchange) Run(ctx context.Context) error {
+	tick := time.NewTicker(beatEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			if err := x.beat(ctx, x.cfg.Alone); err != nil && ctx.Err() == nil {
+				x.deps.Log.Error("beat", "error", err)
+			}
+			if err := x.local.Load(ctx); err != nil && ctx.Err() == nil {
+				x.deps.Log.Error("reading registrations", "error", err)
+			}
+		}
+	}
+}
+
+// judge is the compiled rules of one directory version.
+type judge struct {
+	view *directory.View
+	set  *policy.Set
+}
+
+// rules compiles the directory's and the node's rules once a version.
+func (x *Exchange) rules(v *directory.View) (*policy.Set, error) {
+	if j := x.judge.Load(); j != nil && j.view == v {
+		return j.set, nil
+	}
+	set, err := policy.Compile(append(v.Policies(), x.deps.Rules()...), v.Agreements())
+	if err != nil {
+		return nil, fault.Wrap(fault.DirectoryInvalid, err, "the rules of directory version %d", v.Version())
+	}
+	x.judge.Store(&judge{view: v, set: set})
+	return set, nil
+}
+
+// decide puts the question to the rules of one side.
+func (x *Exchange) decide(v *directory.View, role policy.Role, r *message.Request, offer directory.Service) (policy.Decision, error) {
+	if reserved(r.Service.Service) {
+		// Metaservices tell what the directory tells every member anyway.
+		return policy.Decision{Allow: true}, nil
+	}
+	set, err := x.rules(v)
+	if err != nil {
+		return policy.Decision{}, err
+	}
+	purpose, _ := v.Purpose(r.Purpose)
+	d := set.Decide(policy.Question{
+		Role: role, Client: r.Client, Service: r.Service, Method: r.Method, Path: pathOnly(r.Path),
+		Purpose: r.Purpose, Basis: purpose.Basis.En, DataClass: offer.DataClass, At: x.deps.Now(),
+	})
+	if !d.Allow {
+		return d, fault.New(fault.PolicyDenied, "%s: %s", role, d.Rules[0].En)
+	}
+	return d, nil
+}
+
+func ruleNames(d policy.Decision) []string {
+	var out []string
+	for _, r := range d.Rules {
+		out = append(out, r.Source+"/"+r.ID)
+	}
+	return out
+}
+
+// Reload forgets compiled rules, after the node's local ones changed.
+func (x *Exchange) Reload() { x.judge.Store(nil) }
+
+// credential finds a member's seal, or the operator's where the member has none here.
+func (x *Exchange) credential(m union.MemberID) (Credential, error) {
+	c, err := x.deps.Seal(m)
+	if err != nil {
+		return Credential{}, fmt.Errorf("the seal of %s: %w", m, err)
+	}
+	return c, nil
+}
+
+// sealed is a head with its seal, ready to travel.
+type sealed struct {
+	head     []byte
+	manifest []byte
+	envelope []byte
+}
+
+func sealHead(c Credential, head []byte, b *message.Body, at time.Time) (sealed, error) {
+	m := manifest(head, b)
+	s, err := seal.Sign(c.Signer, c.Cert, m, at)
+	if err != nil {
+		return sealed{}, err
+	}
+	raw, err := s.AppendBinary(make([]byte, 0, seal.MaxSeal))
+	if err != nil {
+		return sealed{}, err
+	}
+	return sealed{head: head, manifest: m, envelope: message.Envelope(head, raw)}, nil
+}
+
+// authentic holds a seal against the directory: the certificate is known, is
+// for seals, of this member (any of the state where member is zero), neither
+// revoked nor out of time, and its signature is right.
+func (x *Exchange) authentic(v *directory.View, manifest, raw []byte, state union.State, member union.MemberID) error {
+	s, err := seal.ParseSeal(raw)
+	if err != nil {
+		return err
+	}
+	c, ok := v.Certificate(s.Cert)
+	switch {
+	case !ok:
+		return fault.New(fault.CertUnknown, "no state of the union names the certificate of this seal")
+	case c.Use != directory.UseSeal:
+		return fault.New(fault.SealInvalid, "the certificate is not for seals")
+	case c.State != state || !member.IsZero() && c.Member != member:
+		return fault.New(fault.MessageMismatch, "sealed by %s, not by %s", c.Member, member)
+	case c.Revoked != nil:
+		return fault.New(fault.CertRevoked, "the certificate was revoked at %s", c.Revoked.At.UTC().Format(time.RFC3339))
+	}
+	now := x.deps.Now()
+	switch d := s.At.Sub(now); {
+	case d > x.cfg.Skew:
+		return fault.New(fault.SealNotYetValid, "sealed %s ahead of this node's clock", d.Round(time.Second))
+	case now.After(c.Cert.NotAfter):
+		return fault.New(fault.CertExpired, "the certificate ended at %s", c.Cert.NotAfter.UTC().Format(time.RFC3339))
+	}
+	return seal.Verify(c.Cert, manifest, s)
+}
+
+// inTime holds a head's validity against this node's clock.
+func (x *Exchange) inTime(from, to int64) error {
+	now := x.deps.Now()
+	switch {
+	case time.UnixMilli(from).Sub(now) > x.cfg.Skew:
+		return fault.New(fault.SealNotYetValid, "the message is valid from %s on; are both clocks right?", time.UnixMilli(from).UTC().Format(time.RFC3339))
+	case now.Sub(time.UnixMilli(to)) > x.cfg.Skew:
+		return fault.New(fault.SealExpired, "the message was valid until %s", time.UnixMilli(to).UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// Observation is one call for operational monitoring. The fields follow
+// X-Road's operational monitoring records.
+type Observation struct {
+	ProviderSide bool
+	Client       union.SubsystemID
+	Service      union.ServiceID
+	Method       string
+	ID           string
+	RequestIn    time.Time
+	RequestOut   time.Time // sent on: to the other node, or to the backend
+	ResponseIn   time.Time
+	ResponseOut  time.Time
+	RequestSize  int64
+	ResponseSize int64
+	Status       int
+	Fault        fault.Code // "" where a service answered
+}

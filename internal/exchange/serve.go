@@ -1,0 +1,439 @@
+package exchange
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/falaj/falaj/internal/directory"
+	"github.com/falaj/falaj/internal/exchange/link"
+	"github.com/falaj/falaj/internal/exchange/message"
+	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/journal"
+	"github.com/falaj/falaj/internal/policy"
+	"github.com/falaj/falaj/internal/store"
+)
+
+// serving is a call at the provider's node. Each stage adds to it; none
+// changes what another wrote.
+type serving struct {
+	peer link.Peer
+	msg  *link.Message
+	in   time.Time
+
+	// unfold
+	request  *message.Request
+	manifest []byte
+	sealed   []byte // the seal's wire form
+	content  [32]byte
+
+	// trust
+	view  *directory.View
+	offer directory.Service
+
+	// receive
+	body *body
+
+	// judge
+	decision policy.Decision
+
+	// claim
+	asked   journal.Entry
+	claimed bool
+	earlier *Reply // the answer of an earlier call with this id
+
+	// invoke
+	out    time.Time
+	back   time.Time
+	result *result
+	effect effect
+}
+
+// result is a backend's answer.
+type result struct {
+	status  int
+	headers []message.Header
+	subject *subject
+	body    *body
+	fault   *fault.Error // set where this node refuses or the backend failed
+}
+
+// effect is what is known of a backend's doing.
+type effect int
+
+const (
+	effectNone    effect = iota // it surely did nothing, or may be asked again
+	effectDone                  // it answered
+	effectUnknown               // it may or may not have acted
+)
+
+func (e effect) String() string { return [...]string{"none", "done", "unknown"}[e] }
+
+// providerStages is the way of a call at the provider's node. Up to receive a
+// failure is answered without data and without record: nobody known has asked.
+// From then on also a refusal is sealed and journalled.
+func (x *Exchange) providerStages() []stage[*serving] {
+	return []stage[*serving]{
+		{"unfold", x.unfold},
+		{"trust", x.trust},
+		{"receive", x.receive},
+		{"judge", x.decideServing},
+		{"claim", x.claimServing},
+		{"invoke", x.invoke},
+	}
+}
+
+// Exchange answers another node's request; it is the link's handler.
+func (x *Exchange) Exchange(ctx context.Context, peer link.Peer, msg *link.Message) (*link.Message, error) {
+	c := &serving{peer: peer, msg: msg, in: x.deps.Now()}
+	var leave func()
+	defer func() {
+		if leave != nil {
+			leave()
+		}
+	}()
+	for _, s := range x.providerStages() {
+		err := s.do(ctx, c)
+		if err == nil && s.name == "receive" {
+			leave, err = x.flights.enter(ctx, "serve "+c.request.Client.String()+" "+c.request.ID)
+		}
+		if err == nil && c.earlier != nil {
+			break
+		}
+		if err != nil {
+			if c.body == nil {
+				f := fault.From(err)
+				x.deps.Observe(Observation{ProviderSide: true, RequestIn: c.in, ResponseOut: x.deps.Now(), Fault: f.Code})
+				return nil, f
+			}
+			c.result, c.effect = &result{fault: fault.From(err)}, effectNone
+			break
+		}
+	}
+	return x.answer(ctx, c)
+}
+
+// unfold parts the message and reads its head.
+func (x *Exchange) unfold(_ context.Context, c *serving) error {
+	head, raw, err := message.Open(c.msg.Envelope)
+	if err != nil {
+		return fault.Wrap(fault.MessageMalformed, err, "%v", err)
+	}
+	r, err := message.ParseRequest(head)
+	if err != nil {
+		return fault.Wrap(fault.MessageMalformed, err, "%v", err)
+	}
+	if err := safePath(pathOnly(r.Path)); err != nil {
+		return err
+	}
+	c.request, c.sealed, c.content, c.manifest = r, raw, r.Content(), manifest(head, r.Body)
+	return x.inTime(r.NotBefore, r.NotAfter)
+}
+
+// trust holds sender and seal against the directory, cheap checks first.
+func (x *Exchange) trust(_ context.Context, c *serving) error {
+	v, err := x.deps.Directory()
+	if err != nil {
+		return err
+	}
+	r := c.request
+	switch {
+	case r.Union != v.Union():
+		return fault.New(fault.MessageMismatch, "the request belongs to another union")
+	case r.Client.State != c.peer.State:
+		return fault.New(fault.MessageMismatch, "a node of %s brings a request of %s", c.peer.State, r.Client.State)
+	case r.Service.State != x.cfg.State:
+		return fault.New(fault.MessageMismatch, "this is a node of %s", x.cfg.State)
+	}
+	if err := x.authentic(v, c.manifest, c.sealed, r.Client.State, r.Client.MemberID); err != nil {
+		return err
+	}
+	c.view = v
+	return nil
+}
+
+// receive takes the whole body and holds it against the sealed digest.
+func (x *Exchange) receive(_ context.Context, c *serving) error {
+	offer, ok := c.view.Service(c.request.Service)
+	b, err := x.arrive(c.msg, c.request.Body, class(offer), true)
+	if err != nil {
+		return err
+	}
+	if ok {
+		c.offer = offer
+	}
+	c.body = b
+	return nil
+}
+
+// decideServing asks the provider's state whether this client may ask this.
+func (x *Exchange) decideServing(_ context.Context, c *serving) error {
+	r := c.request
+	if !reserved(r.Service.Service) {
+		if _, ok := c.view.Service(r.Service); !ok {
+			return fault.New(fault.UnknownService, "the directory names no service %s", r.Service)
+		}
+	}
+	if _, ok := c.view.Purpose(r.Purpose); !ok && !(r.Purpose == purposeMeta && reserved(r.Service.Service)) {
+		return fault.New(fault.UnknownPurpose, "the directory's list has no purpose of this code")
+	}
+	d, err := x.decide(c.view, policy.Provider, r, c.offer)
+	c.decision = d
+	return err
+}
+
+// claimServing claims the id and makes the request durable, in one
+// transaction, before anything takes effect.
+func (x *Exchange) claimServing(ctx context.Context, c *serving) error {
+	err := x.recordAsked(ctx, c, func(ctx context.Context, tx *store.Tx, leaf int64) error {
+		return x.claimID(ctx, tx, sideProvider, c.request, c.content, leaf)
+	})
+	if err == nil {
+		c.claimed = true
+		return nil
+	}
+	if !errors.Is(err, errClaimed) {
+		return storeFault(err, "recording the request")
+	}
+	was, ok, err := x.claimed(ctx, sideProvider, c.request)
+	if err != nil {
+		return storeFault(err, "looking for an earlier request of this id")
+	}
+	switch {
+	case !ok:
+		return fault.New(fault.InFlight, "the id has just become free; ask again")
+	case was.content != c.content:
+		return fault.New(fault.IDConflict, "this client has used the id %q for another request", c.request.ID)
+	case was.state == claimAnswered:
+		c.earlier, err = x.recorded(ctx, was.answered)
+		return err
+	case was.state == claimOpen && was.process != x.process:
+		return fault.New(fault.InFlight, "another process of the provider's node is busy with this id")
+	case was.state == claimSettled:
+		return fault.New(fault.Conflict, "the provider decided that this request was carried out; its answer is not known")
+	case !x.repeatable(c):
+		return fault.New(fault.OutcomeUnknown, "an earlier call with this id may have taken effect")
+	}
+	// The service may be asked again: take the claim over.
+	err = x.recordAsked(ctx, c, func(ctx context.Context, tx *store.Tx, leaf int64) error {
+		return x.reclaim(ctx, tx, sideProvider, c.request, was, leaf)
+	})
+	if errors.Is(err, errClaimed) {
+		return fault.New(fault.InFlight, "another process of the provider's node is busy with this id")
+	}
+	c.claimed = err == nil
+	return storeFault(err, "recording the request")
+}
+
+// recordAsked writes the request's record with what must stand or fall with it.
+func (x *Exchange) recordAsked(ctx context.Context, c *serving, with func(context.Context, *store.Tx, int64) error) (err error) {
+	c.asked, err = x.deps.Journal.Append(ctx, journal.Record{
+		Kind: journal.RequestReceived, Key: c.request.ID, At: x.deps.Now(), Class: class(c.offer), Envelope: c.msg.Envelope,
+		Local: note{Peer: c.peer.Node, Rules: ruleNames(c.decision), Version: c.view.Version(), Spool: kept(c.body, c.offer), Repeat: c.earlier != nil}.bytes(),
+		Body:  inline(c.body, c.offer),
+		In: func(ctx context.Context, tx *store.Tx, leaf int64) error {
+			if with != nil {
+				if err := with(ctx, tx, leaf); err != nil {
+					return err
+				}
+			}
+			return x.hold(ctx, tx, c.body, c.offer, leaf)
+		},
+	})
+	return err
+}
+
+// repeatable tells whether a second invocation does no harm: HTTP's safe
+// methods, a service that says so, a backend that takes our id as its key.
+func (x *Exchange) repeatable(c *serving) bool {
+	switch c.request.Method {
+	case "GET", "HEAD", "OPTIONS", "TRACE":
+		return true
+	}
+	b, _ := x.local.Backend(c.request.Service)
+	return c.offer.Idempotent || b.KeyHeader != ""
+}
+
+// answer seals what came of a call and makes it durable before it leaves.
+func (x *Exchange) answer(ctx context.Context, c *serving) (*link.Message, error) {
+	// The peer may have hung up; what happened is recorded all the same.
+	keep, cancel := context.WithTimeout(context.WithoutCancel(ctx), callMargin)
+	defer cancel()
+	if !c.claimed {
+		// A refusal or a repetition: the request has no record of its own yet.
+		if err := x.recordAsked(keep, c, nil); err != nil {
+			x.discard(c.body)
+			return nil, storeFault(err, "recording the request")
+		}
+	}
+	a, res := x.compile(c)
+	head, err := a.Encode()
+	if err != nil {
+		// Only a backend's headers can be at fault here.
+		c.result = &result{fault: fault.Wrap(fault.BackendFailed, err, "the service's answer: %v", err)}
+		a, res = x.compile(c)
+		if head, err = a.Encode(); err != nil {
+			return nil, fault.Wrap(fault.Internal, err, "")
+		}
+	}
+	cred, err := x.credential(c.request.Service.MemberID)
+	if err != nil && a.Fault != "" {
+		cred, err = x.credential(x.cfg.Operator)
+	}
+	if err != nil {
+		return nil, fault.Wrap(fault.Internal, err, "")
+	}
+	s, err := sealHead(cred, head, a.Body, x.deps.Now())
+	if err != nil {
+		return nil, err
+	}
+	_, err = x.deps.Journal.Append(keep, journal.Record{
+		Kind: journal.AnswerSent, Key: c.request.ID, At: x.deps.Now(), Class: class(c.offer), Envelope: s.envelope,
+		Local: note{Spool: kept(res.body, c.offer), Repeat: c.earlier != nil, Effect: c.effect.String(), Subject: res.subject}.bytes(),
+		Body:  inline(res.body, c.offer),
+		In: func(ctx context.Context, tx *store.Tx, leaf int64) error {
+			if c.earlier == nil {
+				if err := x.hold(ctx, tx, res.body, c.offer, leaf); err != nil {
+					return err
+				}
+			}
+			if !c.claimed {
+				return nil
+			}
+			return x.settle(ctx, tx, sideProvider, c.request, c.effect, leaf)
+		},
+	})
+	if err != nil {
+		if c.earlier == nil {
+			x.discard(res.body)
+		}
+		return nil, storeFault(err, "recording the answer")
+	}
+	x.observeServing(c, a, res)
+	m := &link.Message{Envelope: s.envelope}
+	if res.body.size > 0 {
+		if res.body.spool == "" {
+			return link.NewMessage(s.envelope, res.body.inline), nil
+		}
+		r, err := x.open(res.body)
+		if err != nil {
+			return nil, err
+		}
+		m.Body, m.Size = r, res.body.size
+		if c.offer.DigestOnly {
+			m.Body = &once{ReadCloser: r, then: func() { x.discard(res.body) }}
+		}
+	}
+	if c.offer.DigestOnly {
+		x.discard(c.body)
+	}
+	return m, nil
+}
+
+// once is a body that is forgotten after it was read.
+type once struct {
+	io.ReadCloser
+	then func()
+}
+
+func (o *once) Close() error {
+	err := o.ReadCloser.Close()
+	if o.then != nil {
+		o.then()
+		o.then = nil
+	}
+	return err
+}
+
+// compile writes the head of the answer to whatever came of the call.
+func (x *Exchange) compile(c *serving) (*message.Answer, *result) {
+	r, now := c.request, x.deps.Now()
+	a := &message.Answer{
+		Type: message.TypeAnswer, Union: r.Union, Directory: c.view.Version(), ID: r.ID, RequestID: r.RequestID,
+		Client: r.Client, Service: r.Service, Request: sha256.Sum256(c.manifest), Hash: requestHash(r, c.body.wide()),
+		NotBefore: now.UnixMilli(), NotAfter: max(r.NotAfter, now.Add(x.cfg.CallTime).UnixMilli()),
+	}
+	if c.earlier != nil {
+		a.Status, a.Headers, a.Fault, a.Body = c.earlier.Status, c.earlier.Headers, string(c.earlier.Fault), c.earlier.Body.named()
+		c.effect = effectDone
+		return a, &result{status: a.Status, headers: a.Headers, body: c.earlier.Body}
+	}
+	res := c.result
+	if f := res.fault; f != nil {
+		b := f.XRoad()
+		if f.Entry().Status >= 500 {
+			x.deps.Log.Warn("call refused", "service", r.Service.String(), "client", r.Client.String(), "code", f.Code, "support", f.ID, "error", f)
+		}
+		res = &result{
+			fault: f, status: f.Entry().Status, headers: []message.Header{{Name: "content-type", Value: "application/json; charset=utf-8"}},
+			body: &body{size: int64(len(b)), inline: b, sha256: sha256.Sum256(b)},
+		}
+		a.Fault = string(f.Code)
+	}
+	a.Status, a.Headers, a.Subject, a.Body = res.status, res.headers, res.subject.commitment(), res.body.named()
+	return a, res
+}
+
+func (x *Exchange) observeServing(c *serving, a *message.Answer, res *result) {
+	x.deps.Observe(Observation{
+		ProviderSide: true, Client: c.request.Client, Service: c.request.Service, Method: c.request.Method, ID: c.request.ID,
+		RequestIn: c.in, RequestOut: c.out, ResponseIn: c.back, ResponseOut: x.deps.Now(),
+		RequestSize: c.body.size, ResponseSize: res.body.size, Status: a.Status, Fault: fault.Code(a.Fault),
+	})
+}
+
+// recorded rebuilds the answer that a record holds, for a client that repeats
+// its id.
+func (x *Exchange) recorded(ctx context.Context, leaf int64) (*Reply, error) {
+	s, err := x.deps.Journal.Get(ctx, leaf)
+	if err != nil {
+		return nil, storeFault(err, "reading the recorded answer")
+	}
+	head, _, err := message.Open(s.Envelope)
+	if err != nil {
+		return nil, storeFault(err, "reading the recorded answer")
+	}
+	a, err := message.ParseAnswer(head)
+	if err != nil {
+		return nil, storeFault(err, "reading the recorded answer")
+	}
+	b, err := x.bodyOf(s, a.Body)
+	if err != nil {
+		return nil, err
+	}
+	return &Reply{
+		ID: a.ID, RequestID: a.RequestID, Hash: a.Hash, Client: a.Client, Service: a.Service,
+		Status: a.Status, Headers: a.Headers, Fault: fault.Code(a.Fault), Body: b, Keep: true,
+	}, nil
+}
+
+// bodyOf finds the body that a record's head names: in the record or in the
+// spool; a body of which only the digest was kept is gone.
+func (x *Exchange) bodyOf(s journal.Stored, said *message.Body) (*body, error) {
+	if said == nil {
+		return &body{}, nil
+	}
+	b := &body{size: said.Size, sha256: said.SHA256, inline: s.Body}
+	if len(s.Body) == 0 {
+		n, err := readNote(s.Local)
+		if err != nil {
+			return nil, storeFault(err, "reading a record's note")
+		}
+		if n.Spool == "" {
+			return nil, fault.New(fault.AnswerGone, "of this service's bodies only the digest is kept")
+		}
+		b.spool = n.Spool
+	}
+	return b, nil
+}
+
+func pathOnly(target string) string {
+	for i := range len(target) {
+		if target[i] == '?' {
+			return target[:i]
+		}
+	}
+	return target
+}

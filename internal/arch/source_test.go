@@ -38,7 +38,7 @@ func brokenSource(fset *token.FileSet, file *ast.File, path string) []string {
 	if n := fset.File(file.Pos()).LineCount(); n > maxLines {
 		report(file, "%d lines; at most %d: which two topics are in it?", n, maxLines)
 	}
-	test := strings.HasSuffix(path, "_test.go")
+	test := strings.HasSuffix(path, "_test.go") || strings.HasSuffix(file.Name.Name, "test")
 	imports := importNames(file)
 	in, _ := roomOf(filepath.ToSlash(filepath.Dir(path)))
 
@@ -364,6 +364,7 @@ func TestRulesSeeSource(t *testing.T) {
 		{"an interface guard", "internal/node/a.go", "import \"io\"\nvar _ io.Reader = (*T)(nil)\ntype T struct{ io.Reader }", ""},
 		{"a key made", "internal/node/a.go", "import \"crypto/ecdsa\"\nvar _ = ecdsa.GenerateKey", "only seal"},
 		{"a key read", "internal/cli/a.go", "import std \"crypto/x509\"\nvar _ = std.ParsePKCS8PrivateKey", "only seal"},
+		{"a key for tests", "internal/directory/directorytest/a.go", "import \"crypto/ecdsa\"\nvar _ = ecdsa.GenerateKey", ""},
 		{"a key in seal", "internal/seal/a.go", "import \"crypto/ecdsa\"\nvar _ = ecdsa.GenerateKey", ""},
 		{"a public key", "internal/node/a.go", "import \"crypto/ecdsa\"\nvar _ ecdsa.PublicKey", ""},
 		{"a skip", "internal/node/a_test.go", "import \"testing\"\nfunc TestX(t *testing.T) { t.Skip(\"slow\") }", "another reason"},
@@ -376,7 +377,7 @@ func TestRulesSeeSource(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			fset := token.NewFileSet()
-			file, err := parser.ParseFile(fset, tt.path, "package a\n"+tt.src, parser.ParseComments|parser.SkipObjectResolution)
+			file, err := parser.ParseFile(fset, tt.path, "package "+filepath.Base(filepath.Dir(tt.path))+"\n"+tt.src, parser.ParseComments|parser.SkipObjectResolution)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -120,6 +120,12 @@ func (x *Exchange) Ask(ctx context.Context, in Ask) (*Reply, error) {
 	if !c.named {
 		c.ID = uuid.NewString()
 	}
+	defer func() {
+		// A large body that no record names is wanted by nobody.
+		if c.asked == (journal.Entry{}) || c.offer.DigestOnly {
+			x.discard(c.Body)
+		}
+	}()
 	if c.named {
 		leave, err := x.flights.enter(ctx, "ask "+c.Client.String()+" "+c.ID)
 		if err != nil {
@@ -149,10 +155,10 @@ func (c *asking) replied() *Reply {
 // resolve finds service, state and time-out in the directory.
 func (x *Exchange) resolve(_ context.Context, c *asking) error {
 	v, err := x.deps.Directory()
+	c.view = v // also of one too old to go by: the refusal names its version
 	if err != nil {
 		return err
 	}
-	c.view = v
 	st, ok := v.State(c.Service.State)
 	if !ok {
 		return fault.New(fault.UnknownState, "%s is not a state of the union", c.Service.State)
@@ -334,7 +340,11 @@ func (x *Exchange) verifyAnswer(_ context.Context, c *asking) error {
 	if a.Fault != "" {
 		member = union.MemberID{} // a refusal may be its node operator's
 	}
-	if err := x.authentic(c.view, manifest(head, a.Body), raw, c.Service.State, member); err != nil {
+	v, err := x.deps.Directory() // of now: a certificate may have been revoked meanwhile
+	if err != nil {
+		return err
+	}
+	if err := x.authentic(v, manifest(head, a.Body), raw, c.Service.State, member); err != nil {
 		return err
 	}
 	if a.Hash != requestHash(r, c.Body.wide()) {
@@ -402,12 +412,12 @@ func (x *Exchange) keepAnswer(ctx context.Context, c *asking) error {
 func (x *Exchange) refuse(ctx context.Context, c *asking, cause error) error {
 	f := fault.From(cause)
 	x.observeAsking(c, f.Code)
-	if f.Code == fault.StoreFailed || f.Code == fault.DiskFull || f.Code == fault.Draining || c.view == nil {
+	if f.Code == fault.StoreFailed || f.Code == fault.DiskFull || f.Code == fault.Draining || c.view == nil || c.view.Version() < 1 {
 		x.deps.Log.Error("call ended without a record", "code", f.Code, "support", f.ID, "error", f)
 		return f
 	}
 	kind := journal.Refused
-	if c.asked.Salt != [32]byte{} {
+	if c.asked != (journal.Entry{}) {
 		kind = journal.Unanswered
 	}
 	entry := f.Entry()
@@ -459,9 +469,8 @@ func (x *Exchange) observeAsking(c *asking, code fault.Code) {
 	if c.Body != nil {
 		o.RequestSize = c.Body.size
 	}
-	if c.answer != nil {
-		o.Status = c.answer.Status
-		o.Fault = fault.Code(c.answer.Fault)
+	if c.answer != nil && code == "" {
+		o.Status, o.Fault = c.answer.Status, fault.Code(c.answer.Fault)
 	}
 	if c.body != nil {
 		o.ResponseSize = c.body.size

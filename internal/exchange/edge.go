@@ -91,14 +91,7 @@ func (x *Exchange) fromHTTP(r *http.Request) (*Reply, error) {
 	if a.Body, err = x.take(r.Body, size, "exchange", true); err != nil {
 		return nil, err
 	}
-	reply, err := x.Ask(r.Context(), a)
-	if err != nil {
-		// A refused request's large body is wanted by nobody.
-		if f := fault.From(err); f.Entry().Status < 500 {
-			x.discard(a.Body)
-		}
-	}
-	return reply, err
+	return x.Ask(r.Context(), a)
 }
 
 // client authenticates the calling system: X-Road-Client says who it is, the

@@ -168,16 +168,20 @@ func (c *conn) answered(h header) error {
 		c.mu.Unlock()
 		return violate("a second answer to stream %d", h.stream)
 	}
-	s.muted = true
-	s.cond.Broadcast()
+	last := false
 	if o.size > maxInline {
 		s.in = newInflow(c, s, int64(o.size))
 		m.Body, m.Size = s.in, int64(o.size)
+	} else {
+		last = c.drop(s)
+		s.ended = true
 	}
+	s.muted = true
+	s.cond.Broadcast()
 	s.answer <- answer{msg: m}
 	c.mu.Unlock()
-	if o.size <= maxInline {
-		c.remove(s, nil)
+	if last {
+		c.finished()
 	}
 	return nil
 }

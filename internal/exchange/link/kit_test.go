@@ -2,6 +2,7 @@ package link
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -253,6 +254,24 @@ func (p *pair) tryWire(tb testing.TB, change func(*tls.Config)) (*wire, error) {
 	tb.Cleanup(func() { c.Close() })
 	ok(tb, c.SetDeadline(time.Now().Add(30*time.Second)))
 	return newWire(tb, c), nil
+}
+
+// record is a log that may be read while it is written.
+type record struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (r *record) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.b.Write(p)
+}
+
+func (r *record) String() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.b.String()
 }
 
 // bare joins a link to a wire without TLS and without buffers: each write of

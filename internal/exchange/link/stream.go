@@ -54,17 +54,21 @@ func (c *conn) end(s *stream, why error) {
 	}
 }
 
-// remove takes a stream out of the map once nothing more of it may come or go,
-// and closes a retired connection after its last one.
-func (c *conn) remove(s *stream, why error) {
-	c.mu.Lock()
+// drop takes a stream out of the map and tells whether it was the last one of
+// a retired connection, which is then finished. Under mu.
+func (c *conn) drop(s *stream) (last bool) {
 	if c.streams[s.id] != s {
-		c.mu.Unlock()
-		return
+		return false
 	}
 	delete(c.streams, s.id)
+	return c.away && len(c.streams) == 0 && c.err == nil
+}
+
+// remove ends a stream of which nothing more may come or go.
+func (c *conn) remove(s *stream, why error) {
+	c.mu.Lock()
+	last := c.drop(s)
 	c.end(s, why)
-	last := c.away && len(c.streams) == 0 && c.err == nil
 	c.mu.Unlock()
 	if last {
 		c.finished()

@@ -14,6 +14,7 @@ import (
 	"encoding/pem"
 	"encoding/xml"
 	"flag"
+	"fmt"
 	"io"
 	"math/big"
 	"os"
@@ -118,62 +119,81 @@ func openssl(t *testing.T, at time.Time, manifest, p7s []byte, ca *x509.Certific
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		t.Logf("openssl: %s", bytes.TrimSpace(out))
+		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(out))
 	}
-	return err
+	return nil
 }
 
 func TestOpenSSLAcceptsWhatWeWrap(t *testing.T) {
 	if _, err := exec.LookPath("openssl"); err != nil {
 		t.Fatal("this test needs openssl: see scripts/deps")
 	}
-	// The signing time is a UTCTime before 2050 and a GeneralizedTime from then.
-	for _, now := range []time.Time{noon, time.Date(2050, 1, 1, 0, 0, 0, 0, time.UTC)} {
-		t.Run(now.Format("2006"), func(t *testing.T) { wrapAndAsk(t, now) })
+	for _, alg := range []string{"P-256", "P-384", "RSA-2048", "RSA-3072"} {
+		t.Run(alg, func(t *testing.T) { t.Parallel(); wrapAndAsk(t, alg, noon, "060102150405Z") })
+	}
+	// From 2050 on the signing time is a GeneralizedTime.
+	t.Run("2050", func(t *testing.T) {
+		t.Parallel()
+		wrapAndAsk(t, "P-256", time.Date(2050, 1, 1, 0, 0, 0, 0, time.UTC), "20060102150405Z")
+	})
+}
+
+func wrapAndAsk(t *testing.T, alg string, at time.Time, layout string) {
+	p := newParty(t, generate(t, alg), at.Add(-time.Hour), at.Add(time.Hour))
+	m := manifest()
+	s, err := seal.Sign(p.key, p.cert, m, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, chain := range map[string][]*x509.Certificate{"alone": nil, "with its chain": {p.ca, p.cert}} {
+		p7s, err := seal.CMS(m, p.cert, s, chain...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := openssl(t, at, m, p7s, p.ca); err != nil {
+			t.Errorf("refused %s: %v", name, err)
+		}
+		// The negative controls, without which this test proves nothing.
+		other := bytes.Replace(m, []byte("body.bin"), []byte("b0dy.bin"), 1)
+		if openssl(t, at, other, p7s, p.ca) == nil {
+			t.Error("accepted another manifest")
+		}
+		for what, part := range map[string][]byte{"certificate hash": s.Cert[:], "signature": s.Sig, "time": []byte(at.Format(layout))} {
+			i := bytes.LastIndex(p7s, part)
+			if i < 0 {
+				t.Fatalf("the container does not hold the %s", what)
+			}
+			bad := bytes.Clone(p7s)
+			bad[i+len(part)-2] ^= 1
+			if openssl(t, at, m, bad, p.ca) == nil {
+				t.Errorf("accepted with a mutated %s", what)
+			}
+		}
 	}
 }
 
-func wrapAndAsk(t *testing.T, now time.Time) {
-	layout := "060102150405Z"
-	if now.Year() >= 2050 {
-		layout = "20" + layout
+// OpenSSL really reads the signing certificate's attribute: a signature that is
+// right but names another certificate is plain CMS, and no CAdES.
+func TestOpenSSLWantsTheCertificateNamed(t *testing.T) {
+	p := newParty(t, generate(t, "RSA-2048"), noon, noon.Add(time.Hour))
+	m := manifest()
+	s, err := seal.Sign(p.key, p.cert, m, noon)
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, alg := range []string{"P-256", "P-384", "RSA-2048", "RSA-3072"} {
-		t.Run(alg, func(t *testing.T) {
-			t.Parallel()
-			p := newParty(t, generate(t, alg), now.Add(-time.Hour), now.Add(time.Hour))
-			m := manifest()
-			s, err := seal.Sign(p.key, p.cert, m, now)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for name, chain := range map[string][]*x509.Certificate{"alone": nil, "with its chain": {p.ca, p.cert}} {
-				p7s, err := seal.CMS(m, p.cert, s, chain...)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := openssl(t, now, m, p7s, p.ca); err != nil {
-					t.Errorf("refused %s: %v", name, err)
-				}
-				// The negative control: neither another manifest nor another
-				// certificate hash may pass, or the test proves nothing.
-				other := bytes.Replace(m, []byte("body.bin"), []byte("b0dy.bin"), 1)
-				if openssl(t, now, other, p7s, p.ca) == nil {
-					t.Error("accepted another manifest")
-				}
-				for what, part := range map[string][]byte{"certificate hash": s.Cert[:], "signature": s.Sig, "time": []byte(now.Format(layout))} {
-					i := bytes.LastIndex(p7s, part)
-					if i < 0 {
-						t.Fatalf("the container does not hold the %s", what)
-					}
-					bad := bytes.Clone(p7s)
-					bad[i+len(part)-2] ^= 1
-					if openssl(t, now, m, bad, p.ca) == nil {
-						t.Errorf("accepted with a mutated %s", what)
-					}
-				}
-			}
-		})
+	p7s, err := seal.CMS(m, p.cert, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong := sha256.Sum256(p.ca.Raw)
+	digest := sha256.Sum256(seal.SignedAttributes(m, noon, wrong))
+	sig, err := p.key.Sign(rand.Reader, digest[:], crypto.SHA256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := bytes.Replace(bytes.Replace(p7s, s.Cert[:], wrong[:], 1), s.Sig, sig, 1)
+	if err := openssl(t, noon, m, bad, p.ca); err == nil || !strings.Contains(err.Error(), "ESS") {
+		t.Errorf("not refused for what is wrong: %v", err)
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"encoding/hex"
 	"fmt"
 	"os"
+	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -45,6 +47,22 @@ func TestMain(m *testing.M) {
 			must(err)
 		}
 	}
+}
+
+// Everything here works where only what FIPS 140-3 approves may run.
+func TestUnderFIPSAlone(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), must1(os.Executable()), "-test.count=1",
+		"-test.run=^(TestSealOfEachKindOfKey|TestGoldenVectors|TestKeysAreMadeAndReadBack|TestWrappedFolder|TestHMAC|TestDestroyedKeyDarkensEverything|TestBodiesComeBack)$/^(P-256|RSA-2048)$")
+	cmd.Env = append(os.Environ(), "GODEBUG=fips140=only")
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "PASS") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func must1[T any](v T, err error) T {
+	must(err)
+	return v
 }
 
 func must(err error) {

@@ -201,8 +201,11 @@ func checkClass(class string) error {
 	return nil
 }
 
-// periodKey is the key of a class and month.
-type periodKey struct{ secret [32]byte }
+// periodKey is the key of a class and month, and where it lies.
+type periodKey struct {
+	secret [32]byte
+	path   string
+}
 
 // derive gives the cipher of one record or file: its head, which holds class,
 // month and random id, goes into the key, so nothing of it can be changed.
@@ -236,7 +239,7 @@ func (p *periods) cached(n periodName) *periodKey {
 	if k == nil {
 		return nil
 	}
-	if _, err := os.Lstat(p.path(n, periodSuffix)); err == nil {
+	if _, err := os.Lstat(k.path); err == nil {
 		return k
 	}
 	p.mu.Lock()
@@ -289,7 +292,7 @@ func (p *periods) load(n periodName) (*periodKey, error) {
 	if err := syncFolder(filepath.Join(p.dir, n.class)); err != nil {
 		return nil, fmt.Errorf("reading the record key of %s: %w", n, err)
 	}
-	k := &periodKey{secret: [32]byte(b)}
+	k := &periodKey{secret: [32]byte(b), path: p.path(n, periodSuffix)}
 	p.mu.Lock()
 	p.keys[n] = k
 	p.mu.Unlock()

@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
-	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -187,6 +186,3 @@ const (
 	TLSKey   = "tls"
 	StampKey = "tsa"
 )
-
-// errNoAuthority: the state's certificates are issued elsewhere.
-var errNoAuthority = errors.New("the state's authority is not in this node's hands")

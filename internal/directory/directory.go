@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -57,7 +56,12 @@ const (
 type Peer struct {
 	State   union.State // "" for the secretariat, or for a mere source
 	Fetcher Fetcher
-	Cosign  func(ctx context.Context, proposal []byte) ([]byte, error) // nil: it signs nothing
+	// Cosign asks it for its signature; nil: it signs nothing.
+	Cosign func(ctx context.Context, proposal []byte) ([]byte, error)
+	// Offer tells it of a newer directory: of the time-stamp where it can come
+	// and fetch the rest, otherwise of everything, which whole gives. nil: it
+	// is not told.
+	Offer func(ctx context.Context, stamp []byte, whole func() ([]byte, error)) error
 }
 
 // Directory is a node's copy of the union directory. It is safe for
@@ -108,7 +112,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Directory, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open directory: %w", err)
 	}
-	r, err := loadRelease(ctx, cfg.Root, newest, stamp, d.files)
+	r, err := trust{pin: cfg.Root}.load(ctx, stamp, d.files)
 	if err != nil {
 		return nil, fault.Wrap(fault.DirectoryInvalid, err, "the copy in %s is damaged or another union's; move it away and the node fetches it anew", cfg.Dir)
 	}
@@ -118,7 +122,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Directory, error) {
 			before[state] = p
 		}
 	}
-	return d, d.install(r, before)
+	return d, d.install(r, before, r.files)
 }
 
 // checkPin refuses a pin that is no root, that is a demonstration's where the
@@ -214,7 +218,7 @@ func (d *Directory) ViewAt(ctx context.Context, version int64) (*View, error) {
 	if err != nil || snapshot.Signed.Meta["root.json"] == nil {
 		return nil, fault.Wrap(fault.DirectoryInvalid, err, "directory version %d", version)
 	}
-	r, err := loadRelease(ctx, d.cfg.Root, snapshot.Signed.Meta["root.json"].Version, stamp, d.files)
+	r, err := trust{pin: d.cfg.Root, last: snapshot.Signed.Meta["root.json"].Version}.load(ctx, stamp, d.files)
 	if err != nil {
 		return nil, fault.Wrap(fault.DirectoryInvalid, err, "directory version %d", version)
 	}
@@ -222,13 +226,17 @@ func (d *Directory) ViewAt(ctx context.Context, version int64) (*View, error) {
 	return newView(r, parts, problems), nil
 }
 
-// install makes a verified release the current one: on disk, then in memory.
-// The caller holds mu, or is Open.
-func (d *Directory) install(r *release, before map[union.State]*part) error {
+// install makes a verified release the current one: on disk, but for the files
+// that are there already, then in memory. The caller holds mu, or is Open.
+func (d *Directory) install(r *release, before map[union.State]*part, there bundle) error {
 	record := d.record.judge(r, d.cfg.State, d.ownKey(), d.deps.Now())
 	parts, problems := settle(r, before)
 	files := map[string][]byte{timestampName: r.stamp}
-	maps.Copy(files, r.files)
+	for name, b := range r.files {
+		if there[name] == nil {
+			files[name] = b
+		}
+	}
 	for _, p := range problems {
 		if good := parts[p.State]; good != nil {
 			files[heldName(p.State)] = good.raw
@@ -247,6 +255,22 @@ func (d *Directory) install(r *release, before map[union.State]*part) error {
 	next := make(chan struct{})
 	close(*d.changed.Swap(&next))
 	return nil
+}
+
+// replace installs a release over the current one.
+func (d *Directory) replace(r *release) error {
+	v := d.View()
+	var there bundle
+	if v.release != nil {
+		there = v.release.files
+	}
+	return d.install(r, v.parts, there)
+}
+
+// load verifies a release on top of the current one. Readers are asked after
+// the node's own files.
+func (d *Directory) load(ctx context.Context, stamp []byte, readers ...Fetcher) (*release, error) {
+	return trust{pin: d.cfg.Root, base: d.View().release}.load(ctx, stamp, append([]Fetcher{d.files}, readers...)...)
 }
 
 // ownKey is the public key (PEM) of the state's key in this node's key folder,

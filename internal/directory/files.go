@@ -33,7 +33,7 @@ const (
 	maxRoot      = 1 << 20
 	maxMetadata  = 4 << 20 // snapshot, targets, a state's role
 	maxTargets   = 4096    // target files of one role
-	maxPartSize  = 32 << 20
+	maxPartSize  = 8 << 20
 	maxRootSteps = 1024
 )
 
@@ -239,7 +239,7 @@ func (b bundle) Fetch(_ context.Context, name string, limit int64) ([]byte, erro
 }
 
 const (
-	maxBundle      = 64 << 20
+	maxBundle      = 32 << 20
 	maxBundleFiles = 8192
 )
 

@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"maps"
@@ -15,6 +16,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/union"
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 )
@@ -49,15 +51,15 @@ type Revocation struct {
 }
 
 // At tells whether the certificate could be relied on at a time: within its
-// validity and not yet revoked.
+// validity (or the fault CertExpired) and not yet revoked (CertRevoked).
 func (c Certificate) At(t time.Time) error {
 	switch {
 	case c.Revoked != nil && !t.Before(c.Revoked.At):
-		return fmt.Errorf("the certificate was revoked at %s (%s)", c.Revoked.At.UTC().Format(time.RFC3339), c.Revoked.Reason)
+		return fault.New(fault.CertRevoked, "the certificate was revoked at %s (%s)", c.Revoked.At.UTC().Format(time.RFC3339), c.Revoked.Reason)
 	case t.Before(c.Cert.NotBefore):
-		return fmt.Errorf("the certificate is valid only from %s", c.Cert.NotBefore.UTC().Format(time.RFC3339))
+		return fault.New(fault.CertExpired, "the certificate is valid only from %s", c.Cert.NotBefore.UTC().Format(time.RFC3339))
 	case t.After(c.Cert.NotAfter):
-		return fmt.Errorf("the certificate ended at %s", c.Cert.NotAfter.UTC().Format(time.RFC3339))
+		return fault.New(fault.CertExpired, "the certificate ended at %s", c.Cert.NotAfter.UTC().Format(time.RFC3339))
 	}
 	return nil
 }
@@ -255,8 +257,9 @@ func fits(c *x509.Certificate, use Use) error {
 	case UseTLS:
 		want = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 	case UseStamp:
-		if len(c.ExtKeyUsage) != 1 {
-			return errors.New("a time-stamp authority's certificate has no other use (RFC 3161 §2.3)")
+		critical := slices.ContainsFunc(c.Extensions, func(e pkix.Extension) bool { return e.Critical && e.Id.String() == "2.5.29.37" })
+		if len(c.ExtKeyUsage) != 1 || !critical {
+			return errors.New("a time-stamp authority's certificate has that use alone, marked critical (RFC 3161 §2.3)")
 		}
 		want = []x509.ExtKeyUsage{x509.ExtKeyUsageTimeStamping}
 	}

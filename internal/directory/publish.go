@@ -57,7 +57,11 @@ func (d *Directory) publishPart(ctx context.Context, change func(*Edition) error
 			return err
 		}
 		p.set(string(d.cfg.State), d.record.Part, raw)
-		maps.Copy(p.files, files)
+		for name, b := range files {
+			if v.release.files[name] == nil { // the others have the rest
+				p.files[name] = b
+			}
+		}
 		return nil
 	})
 }
@@ -185,7 +189,8 @@ type proposal struct {
 	meta  map[string]*metadata.MetaFiles
 	files bundle
 	least int64    // its version is above this
-	news  []string // what is new in meta; nothing new, nothing proposed
+	news  []string // what is new in meta
+	force bool     // it is proposed even with nothing new in it
 }
 
 // set puts a role's new metadata in.
@@ -260,7 +265,7 @@ func (d *Directory) prepare(change func(*View, *proposal) error) (*proposal, err
 		d.record.Part = before
 		return nil, err
 	}
-	if len(p.news) == 0 {
+	if len(p.news) == 0 && !p.force {
 		return nil, nil
 	}
 	online, err := d.key(OnlineKey)
@@ -400,7 +405,7 @@ func (d *Directory) askCosign(ctx context.Context, peer Peer, p bundle, raw []by
 	if err != nil {
 		return fault.Wrap(fault.DirectoryInvalid, err, "answer to a proposal")
 	}
-	r, err := loadRelease(ctx, d.cfg.Root, newest, signed[timestampName], signed, p, d.files)
+	r, err := d.load(ctx, signed[timestampName], signed, p)
 	if err != nil {
 		return fault.Wrap(fault.DirectoryInvalid, err, "answer to a proposal")
 	}
@@ -430,7 +435,7 @@ func (d *Directory) Cosign(ctx context.Context, raw []byte) ([]byte, error) {
 	if err := d.vote(r.timestamp); err != nil {
 		return nil, err
 	}
-	if err := d.install(r, d.View().parts); err != nil {
+	if err := d.replace(r); err != nil {
 		return nil, err
 	}
 	name := versioned(r.version, "snapshot")
@@ -474,7 +479,12 @@ func (d *Directory) cosigned(ctx context.Context, p bundle, online crypto.Signer
 	if err := signed.seal(snapshot, stamp, online); err != nil {
 		return nil, err
 	}
-	r, err := loadRelease(ctx, d.cfg.Root, newest, signed.files[timestampName], signed.files, p, d.files)
+	r, err := d.load(ctx, signed.files[timestampName], signed.files, p)
+	if errors.Is(err, fs.ErrNotExist) {
+		// It stands on a release that this party has not seen yet: the
+		// proposer, told of a conflict, passes that on.
+		return nil, fault.Wrap(fault.DirectoryConflict, err, "proposal")
+	}
 	if err != nil {
 		return nil, fault.Wrap(fault.DirectoryInvalid, err, "proposal")
 	}
@@ -517,9 +527,7 @@ func (d *Directory) merge(ctx context.Context, other *release, why error) error 
 				p.meta[name], p.news = m, append(p.news, name)
 			}
 		}
-		if len(p.news) == 0 && other.version >= v.Version() {
-			p.news = []string{"root.json"} // nothing new, but those on the other side need a way here
-		}
+		p.force = other.version >= v.Version() // even with nothing new: those on the other side need a way here
 		p.least = max(p.least, other.version)
 		maps.Copy(p.files, other.files)
 		return nil

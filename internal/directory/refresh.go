@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/falaj/falaj/internal/fault"
@@ -72,7 +73,43 @@ func (d *Directory) pull(ctx context.Context, p Peer) error {
 	if err != nil {
 		return err
 	}
-	return d.Offer(ctx, stamp, p.Fetcher)
+	if err := d.Offer(ctx, stamp, p.Fetcher); err != nil {
+		return err
+	}
+	d.pass(ctx, p, stamp)
+	return nil
+}
+
+// pass tells a peer of a newer directory than the one it has just shown. What
+// comes of it is the peer's affair.
+func (d *Directory) pass(ctx context.Context, p Peer, shown []byte) {
+	r := d.View().release
+	if r == nil || p.Offer == nil || bytes.Equal(shown, r.stamp) {
+		return
+	}
+	if m, err := metadata.Timestamp().FromBytes(shown); shown != nil && (err != nil || m.Signed.Version >= r.version) {
+		return
+	}
+	if err := p.Offer(ctx, r.stamp, func() ([]byte, error) { return r.files.encode() }); err != nil {
+		d.deps.Log.Debug("passing the directory on failed", "peer", p.name(), "error", err)
+	}
+}
+
+// PassOn tells every peer of the current directory: for when it has changed,
+// so that news, a revocation above all, does not wait to be asked for.
+func (d *Directory) PassOn(ctx context.Context) {
+	if d.deps.Peers == nil {
+		return
+	}
+	var wg sync.WaitGroup
+	for _, p := range d.deps.Peers() {
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, peerPatience)
+			defer cancel()
+			d.pass(ctx, p, nil)
+		})
+	}
+	wg.Wait()
 }
 
 // Offer looks at a time-stamp that a peer passed on and, if it is newer than
@@ -111,7 +148,7 @@ func (d *Directory) consider(ctx context.Context, cur *release, stamp []byte, fr
 			return err
 		}
 	}
-	r, err := loadRelease(ctx, d.cfg.Root, newest, stamp, d.files, from)
+	r, err := d.load(ctx, stamp, from)
 	if err != nil {
 		return fault.Wrap(fault.DirectoryInvalid, err, "offered directory")
 	}
@@ -155,5 +192,5 @@ func (d *Directory) commit(r *release) error {
 	if err := r.follows(v.release); err != nil {
 		return fault.Wrap(fault.DirectoryInvalid, err, "offered directory")
 	}
-	return d.install(r, v.parts)
+	return d.replace(r)
 }

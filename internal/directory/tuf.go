@@ -13,7 +13,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -63,16 +63,20 @@ type role struct {
 // errBehind marks a release that would take something back.
 var errBehind = errors.New("rollback")
 
-// newest stands for the last root that there is.
-const newest = math.MaxInt64
+// trust is where verification starts: with the pinned root, or with a release
+// that was verified before.
+type trust struct {
+	pin  []byte
+	base *release // nil: from the pin
+	last int64    // the last root to follow; 0: as far as the chain goes
+}
 
-// loadRelease verifies the release that a time-stamp names. The pin is a root
-// that is trusted already, from which the chain of roots is followed as far as
-// version lastRoot; readers are asked in turn for every other file.
-func loadRelease(ctx context.Context, pin []byte, lastRoot int64, stamp []byte, readers ...Fetcher) (*release, error) {
+// load verifies the release that a time-stamp names. Readers are asked in turn
+// for every other file.
+func (t trust) load(ctx context.Context, stamp []byte, readers ...Fetcher) (*release, error) {
 	src := chain(readers)
 	r := &release{roles: map[union.State]*role{}, stamp: stamp, files: bundle{}}
-	tm, err := loadRoots(ctx, pin, lastRoot, src, r.files)
+	tm, err := t.loadRoots(ctx, src, r.files)
 	if err != nil {
 		return nil, err
 	}
@@ -94,33 +98,40 @@ func loadRelease(ctx context.Context, pin []byte, lastRoot int64, stamp []byte, 
 	if !ok || snap.Version != r.version || r.version < 1 {
 		return nil, errors.New("time-stamp: it does not name the snapshot of its own version")
 	}
-	r.files[versioned(r.version, "timestamp")] = stamp
+	r.files[versioned(r.version, metadata.TIMESTAMP)] = stamp
 	if err := r.loadSnapshot(ctx, tm, src); err != nil {
 		return nil, fmt.Errorf("snapshot: %w", err)
 	}
-	if err := r.loadTargets(ctx, tm, src); err != nil {
+	if err := r.loadTargets(ctx, tm, src, t.base); err != nil {
 		return nil, err
 	}
 	return r, nil
 }
 
-// loadRoots follows the chain of roots from the pin: each is signed by k of
-// the one before and by k of its own.
-func loadRoots(ctx context.Context, pin []byte, last int64, src chain, files bundle) (*trustedmetadata.TrustedMetadata, error) {
-	if err := plain(pin); err != nil {
-		return nil, fmt.Errorf("pinned root: %w", err)
-	}
-	tm, err := trustedmetadata.New(pin)
-	if err != nil {
-		return nil, fmt.Errorf("pinned root: %w", err)
+// loadRoots follows the chain of roots: each is signed by k of the one before
+// and by k of its own.
+func (t trust) loadRoots(ctx context.Context, src chain, files bundle) (*trustedmetadata.TrustedMetadata, error) {
+	var tm *trustedmetadata.TrustedMetadata
+	if b := t.base; b != nil {
+		tm = &trustedmetadata.TrustedMetadata{Root: b.root, Targets: map[string]*metadata.Metadata[metadata.TargetsType]{}}
+		name := versioned(b.root.Signed.Version, metadata.ROOT)
+		files[name] = b.files[name]
+	} else {
+		if err := plain(t.pin); err != nil {
+			return nil, fmt.Errorf("pinned root: %w", err)
+		}
+		var err error
+		if tm, err = trustedmetadata.New(t.pin); err != nil {
+			return nil, fmt.Errorf("pinned root: %w", err)
+		}
+		files[versioned(tm.Root.Signed.Version, metadata.ROOT)] = t.pin
 	}
 	tm.RefTime = time.Time{} // before every expiry
-	files[versioned(tm.Root.Signed.Version, "root")] = pin
 	for range maxRootSteps {
-		if tm.Root.Signed.Version >= last {
+		if t.last > 0 && tm.Root.Signed.Version >= t.last {
 			break
 		}
-		name := versioned(tm.Root.Signed.Version+1, "root")
+		name := versioned(tm.Root.Signed.Version+1, metadata.ROOT)
 		raw, err := src.get(ctx, name, maxRoot, func(b []byte) error {
 			if err := plain(b); err != nil {
 				return err
@@ -164,7 +175,7 @@ func checkKeys(keys map[string]*metadata.Key) error {
 
 func (r *release) loadSnapshot(ctx context.Context, tm *trustedmetadata.TrustedMetadata, src chain) error {
 	want, _ := r.timestamp.Signed.Meta["snapshot.json"].UnrecognizedFields[signedField].(string)
-	name := versioned(r.version, "snapshot")
+	name := versioned(r.version, metadata.SNAPSHOT)
 	raw, err := src.get(ctx, name, maxMetadata, func(b []byte) error {
 		if err := plain(b); err != nil {
 			return err
@@ -198,7 +209,7 @@ func (r *release) loadSnapshot(ctx context.Context, tm *trustedmetadata.TrustedM
 	return nil
 }
 
-func (r *release) loadTargets(ctx context.Context, tm *trustedmetadata.TrustedMetadata, src chain) error {
+func (r *release) loadTargets(ctx context.Context, tm *trustedmetadata.TrustedMetadata, src chain, base *release) error {
 	raw, err := r.fetchMeta(ctx, src, metadata.TARGETS)
 	if err != nil {
 		return err
@@ -220,7 +231,7 @@ func (r *release) loadTargets(ctx context.Context, tm *trustedmetadata.TrustedMe
 		return errors.New("root and union.json disagree whether this is a demonstration")
 	}
 	for _, seat := range r.charter.States {
-		role, err := r.loadRole(ctx, tm, src, seat.Code)
+		role, err := r.loadRole(ctx, tm, src, seat.Code, base)
 		if err != nil {
 			return fmt.Errorf("%s: %w", seat.Code, err)
 		}
@@ -266,10 +277,13 @@ func (r *release) key(state union.State) string {
 // loadRole verifies what one state signed. What the state did wrong goes into
 // role.err and concerns that state alone; what a reader failed to bring is an
 // error, so that another reader is asked.
-func (r *release) loadRole(ctx context.Context, tm *trustedmetadata.TrustedMetadata, src chain, state union.State) (*role, error) {
+func (r *release) loadRole(ctx context.Context, tm *trustedmetadata.TrustedMetadata, src chain, state union.State, base *release) (*role, error) {
 	name := string(state)
 	if r.snapshot.Signed.Meta[name+".json"] == nil {
 		return &role{err: errors.New("the state has published nothing yet")}, nil
+	}
+	if g := r.unchanged(state, base); g != nil {
+		return g, nil
 	}
 	raw, err := r.fetchMeta(ctx, src, name)
 	if err != nil {
@@ -289,6 +303,22 @@ func (r *release) loadRole(ctx context.Context, tm *trustedmetadata.TrustedMetad
 	}
 	g.files, err = r.fetchFiles(ctx, src, g.meta, name+"/")
 	return g, err
+}
+
+// unchanged takes over what a state signed from the release before, if it is
+// the same file under the same key: it need not be verified again.
+func (r *release) unchanged(state union.State, base *release) *role {
+	if base == nil || base.roles[state] == nil || base.roles[state].err != nil || base.key(state) != r.key(state) {
+		return nil
+	}
+	old, now := base.snapshot.Signed.Meta[string(state)+".json"], r.snapshot.Signed.Meta[string(state)+".json"]
+	if old == nil || old.Version != now.Version || old.Length != now.Length || !old.Hashes.Equal(now.Hashes) {
+		return nil
+	}
+	g := *base.roles[state]
+	r.files[versioned(now.Version, string(state))] = g.raw
+	maps.Copy(r.files, g.bundle())
+	return &g
 }
 
 // ownPaths holds a role to the paths that are its own, and to our limits.

@@ -145,6 +145,9 @@ func (s *Set) add(src Source, check *validate.Validator) error {
 	if err := name("the source's name", src.Name); err != nil {
 		return err
 	}
+	if src.Name == ownSource || src.Name == agreementSource {
+		return errors.New("the source's name is reserved")
+	}
 	if err := bounded(src.Text); err != nil {
 		return err
 	}
@@ -175,8 +178,8 @@ func (s *Set) add(src Source, check *validate.Validator) error {
 	return nil
 }
 
-// enter holds what all rules need: a name that is unique within the state, and
-// a text in both languages.
+// enter holds what all rules need: a name that is unique within state and
+// source, which is how evidence names it, and a text in both languages.
 func (s *Set) enter(st union.State, r *rule) error {
 	if err := name("@id", r.ID); err != nil {
 		return err
@@ -184,7 +187,7 @@ func (s *Set) enter(st union.State, r *rule) error {
 	if err := bilingual(union.Text{En: r.En, Ar: r.Ar}); err != nil {
 		return fmt.Errorf("rule %q: %w", r.ID, err)
 	}
-	r.key = cedar.PolicyID(string(st) + " " + r.ID)
+	r.key = cedar.PolicyID(string(st) + "\n" + r.Source + "\n" + r.ID)
 	if _, taken := s.named[r.key]; taken {
 		return fmt.Errorf("rule %q: the id is taken", r.ID)
 	}
@@ -216,7 +219,7 @@ func (s *Set) agree(a Agreement) error {
 		}
 	}
 	r := &rule{agreement: &a, policy: a.permit(), Rule: Rule{
-		ID: a.ID, Source: "agreement", Effect: Permit,
+		ID: a.ID, Source: agreementSource, Effect: Permit,
 		En: "Agreement " + a.ID + ": " + a.Basis.En, Ar: "الاتفاق " + a.ID + ": " + a.Basis.Ar,
 	}}
 	for _, e := range a.Endpoints {

@@ -10,7 +10,8 @@ import (
 )
 
 // Source is one document of Cedar policies of a state. Each rule in it carries
-// @id, unique within its state, and what it says in both languages: @en, @ar.
+// @id, unique within the state's sources of that name, and what it says in
+// both languages: @en, @ar. The names "agreement" and "falaj" are taken.
 type Source struct {
 	Name  string
 	State union.State
@@ -90,9 +91,15 @@ type Decision struct {
 	Errors []string `json:"errors,omitempty"`
 }
 
+// The sources of rules that no document of a state holds.
+const (
+	ownSource       = "falaj"
+	agreementSource = "agreement"
+)
+
 // Our own rules: the ones that hold whatever the states' rules say.
 func ownRule(id, en, ar string) Rule {
-	return Rule{ID: id, Source: "falaj", En: en, Ar: ar, Effect: Forbid}
+	return Rule{ID: id, Source: ownSource, En: en, Ar: ar, Effect: Forbid}
 }
 
 func noRule() Rule {

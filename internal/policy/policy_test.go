@@ -258,8 +258,15 @@ func TestFaultySource(t *testing.T) {
 	if _, err := policy.Compile([]policy.Source{{Name: "x", State: "bh", Text: ""}}, nil); err == nil {
 		t.Error("a state in small letters")
 	}
-	if _, err := policy.Compile([]policy.Source{{Name: "", State: "BH", Text: ""}}, nil); err == nil {
-		t.Error("a source without a name")
+	for _, name := range []string{"", "agreement", "falaj", "a\nb"} {
+		if _, err := policy.Compile([]policy.Source{{Name: name, State: "BH", Text: ""}}, nil); err == nil {
+			t.Errorf("a source named %q", name)
+		}
+	}
+	// Evidence names source and id: another source may use the id again.
+	set := compile(t, append(base(), rule("forbid", "no-known-purpose", "true")), agreement(t))
+	if d := set.Decide(question(t, policy.Provider)); d.Allow || d.Rules[0].Source != "local.cedar" {
+		t.Errorf("%+v", d)
 	}
 }
 
@@ -275,7 +282,6 @@ func TestFaultyAgreement(t *testing.T) {
 	for name, edit := range map[string]func(*policy.Agreement){
 		"no id":            func(a *policy.Agreement) { a.ID = "" },
 		"an id of lines":   func(a *policy.Agreement) { a.ID = "a\nb" },
-		"a rule's id":      func(a *policy.Agreement) { a.ID = "no-known-purpose" },
 		"no purpose":       func(a *policy.Agreement) { a.Purposes = nil },
 		"an empty purpose": func(a *policy.Agreement) { a.Purposes = []string{""} },
 		"no Arabic":        func(a *policy.Agreement) { a.Basis.Ar = "" },

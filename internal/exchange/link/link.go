@@ -217,7 +217,9 @@ func (l *Link) Peers() []Connection {
 	defer l.mu.Unlock()
 	list := make([]Connection, 0, len(l.conns))
 	for c := range l.conns {
-		list = append(list, c.describe())
+		if d := c.describe(); d.Version != 0 { // past HELLO
+			list = append(list, d)
+		}
 	}
 	return list
 }

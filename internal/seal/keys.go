@@ -125,7 +125,9 @@ func (k *Keys) Replace(name string, alg Algorithm, at time.Time) (crypto.Signer,
 		temp, err = writeTemp(path, file)
 	}
 	if err == nil {
-		err = os.Rename(temp, path)
+		if err = os.Rename(temp, path); err != nil {
+			_ = os.Remove(temp)
+		}
 	}
 	if err == nil {
 		err = syncFolder(k.dir)

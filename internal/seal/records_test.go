@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -137,6 +138,36 @@ func TestDestroyedKeyDarkensEverything(t *testing.T) {
 	}
 	if _, err := r.Seal("exchange", noon.AddDate(0, -2, 0), nil, nil); !errors.Is(err, seal.ErrDestroyed) {
 		t.Errorf("%v", err)
+	}
+}
+
+// Whoever encrypts for a period at the moment of its end either comes before or
+// is refused: no key may be there afterwards.
+func TestDestroyAgainstSeal(t *testing.T) {
+	dir := t.TempDir() + "/k"
+	for i := range 100 {
+		at := time.Date(2000+i, 1, 1, 0, 0, 0, 0, time.UTC)
+		one, two := open(t, dir, seal.KeyConfig{}).Records(), open(t, dir, seal.KeyConfig{}).Records()
+		var wg sync.WaitGroup
+		for _, r := range []seal.RecordKeys{one, one, two, two} {
+			wg.Go(func() { _, _ = r.Seal("exchange", at, nil, nil) })
+		}
+		wg.Go(func() {
+			time.Sleep(time.Duration(i) * 5 * time.Microsecond)
+			if err := two.Destroy("exchange", seal.PeriodOf(at)); err != nil {
+				t.Error(err)
+			}
+		})
+		wg.Wait()
+		for _, r := range []seal.RecordKeys{one, two} {
+			if _, err := r.Seal("exchange", at, nil, nil); !errors.Is(err, seal.ErrDestroyed) {
+				t.Errorf("%v", err)
+			}
+		}
+	}
+	names, err := filepath.Glob(dir + "/records/exchange/*.key")
+	if err != nil || len(names) > 0 {
+		t.Errorf("keys are left: %q, %v", names, err)
 	}
 }
 

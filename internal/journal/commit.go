@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"strings"
 	"time"
 
 	"github.com/falaj/falaj/internal/fault"
@@ -38,7 +37,7 @@ func (j *Journal) run(ctx context.Context) {
 			}
 			if err := j.commit(ctx, group); err != nil {
 				j.fail(group, err)
-				j.recover(ctx)
+				j.revive(ctx)
 				continue
 			}
 			for _, w := range group {
@@ -90,9 +89,7 @@ func (j *Journal) fail(group []*job, err error) {
 		f = fault.Wrap(fault.StoreFailed, err, "journalling")
 	}
 	j.mu.Lock()
-	if !j.closing {
-		j.down = f
-	}
+	j.down = f
 	for _, w := range j.queue {
 		if w.state.CompareAndSwap(waiting, taken) {
 			group = append(group, w)
@@ -109,28 +106,26 @@ func (j *Journal) fail(group []*job, err error) {
 	}
 }
 
-// recover tries to write until that succeeds: what failed once is taken to
+// revive tries to write until that succeeds: what failed once is taken to
 // fail until a commit proves otherwise.
-func (j *Journal) recover(ctx context.Context) {
+func (j *Journal) revive(ctx context.Context) {
 	for pause := j.cfg.ProbeEvery / 16; ; pause = min(2*pause, j.cfg.ProbeEvery) {
-		if j.probe(ctx) == nil || ctx.Err() != nil {
-			break
-		}
+		err := j.probe(ctx)
 		j.mu.Lock()
-		closing := j.closing
+		j.down = fault.From(err)
+		end := err == nil || j.closing
 		j.mu.Unlock()
-		if closing {
-			break
+		if end {
+			// Nothing came in while the journal was down; Close may have.
+			j.signal()
+			return
 		}
 		select {
 		case <-ctx.Done():
+			return
 		case <-time.After(pause):
 		}
 	}
-	j.mu.Lock()
-	j.down = nil
-	j.mu.Unlock()
-	j.signal()
 }
 
 // probe commits a write that changes nothing, after the log has been found
@@ -189,11 +184,13 @@ func write(ctx context.Context, tx *store.Tx, group []*job) error {
 	if err := writeRecords(ctx, tx, first, in); err != nil {
 		return fmt.Errorf("writing %d records: %w", len(in), err)
 	}
-	if err := writeKeys(ctx, tx, in); err != nil {
-		return fmt.Errorf("writing keys: %w", err)
-	}
 	if err := writeTree(ctx, tx, &edge, in); err != nil {
 		return fmt.Errorf("writing the tree: %w", err)
+	}
+	for era := first / eraSize; era < edge.Size()/eraSize; era++ {
+		if err := writeEra(ctx, tx, era); err != nil {
+			return fmt.Errorf("writing the keys of era %d: %w", era, err)
+		}
 	}
 	return nil
 }
@@ -235,36 +232,18 @@ func writeRecords(ctx context.Context, tx *store.Tx, first int64, in []*job) err
 		size += len(w.sealed)
 	}
 	leaves := make([]byte, 0, len(in)*leafSize)
+	keys := make([]byte, 0, len(in)*keySize)
 	ends := make([]byte, 0, len(in)*endSize)
 	records := make([]byte, 0, size)
 	for _, w := range in {
 		leaves = append(leaves, w.entry.Leaf[:]...)
+		keys = append(keys, w.key[:]...)
 		records = append(records, w.sealed...)
 		ends = binary.BigEndian.AppendUint32(ends, uint32(len(records)))
 	}
-	_, err := tx.Exec(ctx, "INSERT INTO journal_commit (first, leaves, ends, records) VALUES (?, ?, ?, ?)",
-		first, leaves, ends, records)
+	_, err := tx.Exec(ctx, "INSERT INTO journal_commit (first, leaves, keys, ends, records) VALUES (?, ?, ?, ?, ?)",
+		first, leaves, keys, ends, records)
 	return err
-}
-
-// writeKeys inserts in steps of a few fixed sizes, so that the statements
-// stay prepared.
-func writeKeys(ctx context.Context, tx *store.Tx, in []*job) error {
-	args := make([]any, 0, 2*len(in))
-	for _, w := range in {
-		if w.keyed {
-			args = append(args, w.key[:], w.entry.Index)
-		}
-	}
-	for _, rows := range []int{64, 8, 1} {
-		query := "INSERT INTO journal_key (key, idx) VALUES (?, ?)" + strings.Repeat(", (?, ?)", rows-1)
-		for ; len(args) >= 2*rows; args = args[2*rows:] {
-			if _, err := tx.Exec(ctx, query, args[:2*rows]...); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // writeTree adds the leaves, completes tiles and moves the head.

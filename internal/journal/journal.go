@@ -85,8 +85,7 @@ type job struct {
 	state  atomic.Uint32
 	done   chan struct{}
 	in     func(ctx context.Context, tx *store.Tx, index int64) error
-	key    [32]byte
-	keyed  bool
+	key    [keySize]byte // zeros: none
 	sealed []byte
 	entry  Entry
 
@@ -157,7 +156,7 @@ func (j *Journal) Append(ctx context.Context, r Record) (Entry, error) {
 	_, _ = rand.Read(w.entry.Salt[:]) // never fails
 	w.entry.Leaf = Leaf(w.entry.Salt, r.Digest())
 	if r.Key != "" {
-		w.key, w.keyed = j.keys.Sum([]byte(r.Key)), true
+		w.key = j.hash(r.Key)
 	}
 	var err error
 	if w.sealed, err = j.cipher.Seal(r.Class, r.At, r.encode(w.entry.Salt), []byte(aad)); err != nil {

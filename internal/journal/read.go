@@ -16,8 +16,6 @@ import (
 const (
 	leafSize = 32
 	endSize  = 4
-	// MaxFound bounds what Find returns.
-	MaxFound = 256
 )
 
 // querier is a store.DB or a store.Tx.
@@ -107,36 +105,6 @@ func (j *Journal) open(index int64, leaf [32]byte, sealed []byte) (s Stored, wro
 	return s, ""
 }
 
-// Find reads the records of a key in their order: the first MaxFound.
-func (j *Journal) Find(ctx context.Context, key string) ([]Stored, error) {
-	sum := j.keys.Sum([]byte(key))
-	rows, err := j.db.Query(ctx, "SELECT idx FROM journal_key WHERE key = ? ORDER BY idx LIMIT ?", sum[:], MaxFound)
-	if err != nil {
-		return nil, fmt.Errorf("finding a key: %w", err)
-	}
-	defer func() { _ = rows.Close() }()
-	var found []int64
-	for rows.Next() {
-		var i int64
-		if err := rows.Scan(&i); err != nil {
-			return nil, fmt.Errorf("finding a key: %w", err)
-		}
-		found = append(found, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("finding a key: %w", err)
-	}
-	out := make([]Stored, 0, len(found))
-	for _, i := range found {
-		s, err := j.Get(ctx, i)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, s)
-	}
-	return out, nil
-}
-
 // Proof gives the inclusion proof of an index in the tree of the log's first
 // size records.
 func (j *Journal) Proof(ctx context.Context, index, size int64) (proof []merkle.Hash, err error) {
@@ -171,7 +139,7 @@ func (j *Journal) Tile(ctx context.Context, level int, n int64, width int) (b []
 // Bundle reads an entry bundle as tlog-tiles serves it.
 func (j *Journal) Bundle(ctx context.Context, n int64, width int) (b []byte, err error) {
 	err = j.inTree(ctx, 0, n, width, func(tx *store.Tx) error {
-		leaves, err := readLeaves(ctx, tx, n*merkle.TileWidth, width)
+		leaves, err := readColumn(ctx, tx, "leaves", leafSize, n*merkle.TileWidth, width)
 		b = merkle.Bundle(leaves, leafSize)
 		return err
 	})
@@ -198,7 +166,7 @@ func tiles(ctx context.Context, q querier) merkle.Tiles {
 		if level > 0 {
 			return readTile(ctx, q, level, n, width)
 		}
-		leaves, err := readLeaves(ctx, q, n*merkle.TileWidth, width)
+		leaves, err := readColumn(ctx, q, "leaves", leafSize, n*merkle.TileWidth, width)
 		if err != nil {
 			return nil, err
 		}
@@ -227,35 +195,28 @@ func readTile(ctx context.Context, q querier, level int, n int64, width int) ([]
 	return b[:width*merkle.HashSize], nil
 }
 
-// readLeaves reads count leaves from an index on.
-func readLeaves(ctx context.Context, q querier, from int64, count int) ([]byte, error) {
-	rows, err := q.Query(ctx, `SELECT first, leaves FROM journal_commit
+// readColumn reads what a column of the commits holds for count records from
+// an index on: so many bytes for each.
+func readColumn(ctx context.Context, q querier, column string, width int, from int64, count int) ([]byte, error) {
+	out := make([]byte, 0, count*width)
+	sound := true
+	err := each(ctx, q, func(first int64, b []byte) bool {
+		skip := (from-first)*int64(width) + int64(len(out))
+		sound = len(b)%width == 0 && skip >= 0 && skip <= int64(len(b))
+		if sound {
+			out = append(out, b[skip:]...)
+		}
+		return sound
+	}, "SELECT first, "+column+` FROM journal_commit
 		WHERE first >= COALESCE((SELECT MAX(first) FROM journal_commit WHERE first <= ?), 0) AND first < ?
 		ORDER BY first`, from, from+int64(count))
 	if err != nil {
-		return nil, fmt.Errorf("reading leaves: %w", err)
+		return nil, fmt.Errorf("reading %s: %w", column, err)
 	}
-	defer func() { _ = rows.Close() }()
-	out := make([]byte, 0, count*leafSize)
-	for rows.Next() {
-		var first int64
-		var leaves []byte
-		if err := rows.Scan(&first, &leaves); err != nil {
-			return nil, fmt.Errorf("reading leaves: %w", err)
-		}
-		next := from + int64(len(out)/leafSize)
-		if len(leaves)%leafSize != 0 || first > next || first+int64(len(leaves)/leafSize) < next {
-			return nil, fault.New(fault.Corrupt, "the leaves around %d are not in order", next)
-		}
-		out = append(out, leaves[(next-first)*leafSize:]...)
+	if !sound || len(out) < count*width {
+		return nil, fault.New(fault.Corrupt, "the %s of records %d to %d are not all there", column, from, from+int64(count)-1)
 	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("reading leaves: %w", err)
-	}
-	if len(out) < count*leafSize {
-		return nil, fault.New(fault.Corrupt, "%d leaves from %d on are missing", count-len(out)/leafSize, from)
-	}
-	return out[:count*leafSize], nil
+	return out[:count*width], nil
 }
 
 // checkHead holds the head against the tiles and the last leaves: cheap, and

@@ -19,7 +19,7 @@ type Part string
 const (
 	PartRecord Part = "record" // an encrypted record, or where it begins and ends
 	PartLeaf   Part = "leaf"   // a leaf that is not its record's
-	PartKey    Part = "key"    // the column that finds a record by its key
+	PartKey    Part = "key"    // a key's hash, beside its record or in the index
 	PartCommit Part = "commit" // a commit missing, out of place, or too many
 	PartTile   Part = "tile"   // a hash in a tile of level 1 or above
 	PartHead   Part = "head"   // size, root or edge of the head
@@ -82,7 +82,7 @@ type verifier struct {
 	edge    merkle.Edge
 	missing bool           // leaves are missing: what lies above cannot be told
 	growing map[int][]byte // of each level the tile being filled
-	keyed   int64
+	keys    []byte         // of the era being filled
 	err     error
 }
 
@@ -146,16 +146,16 @@ func (v *verifier) head(size int64, root merkle.Hash, edge []byte) {
 // commit looks at the next commit after a place and gives its place.
 func (v *verifier) commit(ctx context.Context, after int64) (int64, error) {
 	var first int64
-	var leaves, ends, records []byte
-	err := v.j.db.QueryRow(ctx, `SELECT first, leaves, ends, records FROM journal_commit
-		WHERE first > ? ORDER BY first LIMIT 1`, after).Scan(&first, &leaves, &ends, &records)
+	var leaves, keys, ends, records []byte
+	err := v.j.db.QueryRow(ctx, `SELECT first, leaves, keys, ends, records FROM journal_commit
+		WHERE first > ? ORDER BY first LIMIT 1`, after).Scan(&first, &leaves, &keys, &ends, &records)
 	if err != nil {
 		return 0, err
 	}
 	n := len(leaves) / leafSize
 	switch next := v.edge.Size(); {
-	case len(leaves)%leafSize != 0 || n*endSize != len(ends) || n == 0:
-		v.add(PartCommit, first, "its leaves and records are not of one number")
+	case n == 0 || len(leaves) != n*leafSize || len(keys) != n*keySize || len(ends) != n*endSize:
+		v.add(PartCommit, first, "its leaves, keys and records are not of one number")
 		v.missing = true
 		return first, nil
 	case first != next && !v.missing:
@@ -163,48 +163,62 @@ func (v *verifier) commit(ctx context.Context, after int64) (int64, error) {
 		v.missing = true
 	}
 	for i := range n {
-		index, leaf := first+int64(i), [32]byte(leaves[i*leafSize:])
-		if leaf, err = v.record(ctx, index, leaf, ends, i, records); err != nil {
-			return 0, err
+		index := first + int64(i)
+		leaf, key := [leafSize]byte(leaves[i*leafSize:]), [keySize]byte(keys[i*keySize:])
+		if s, ok := v.record(index, leaf, ends, i, records); ok {
+			leaf = s.Leaf
+			if own := v.j.hash(s.Key); own != key {
+				v.add(PartKey, index, "it is not that of its record")
+				key = own
+			}
 		}
 		if !v.missing {
 			v.edge.Append(merkle.Leaf(leaf[:]), func(level int, n int64, root merkle.Hash) { v.full(ctx, level, n, root) })
+			if v.keys = append(v.keys, key[:]...); len(v.keys) == eraSize*keySize {
+				v.era(ctx, index/eraSize)
+			}
 		}
 	}
 	return first, v.err
 }
 
-// record holds one record against its leaf and its key, and gives the leaf
-// that it should have: its own, where it can be read.
-func (v *verifier) record(ctx context.Context, index int64, leaf [32]byte, ends []byte, i int, records []byte) ([32]byte, error) {
+// record holds one record against its leaf. Where it can be read, its own
+// leaf and key are the ones to go on with, whatever is stored beside it.
+func (v *verifier) record(index int64, leaf [leafSize]byte, ends []byte, i int, records []byte) (Stored, bool) {
 	from, to, ok := span(ends, i)
 	if !ok || to > len(records) || i == len(ends)/endSize-1 && to != len(records) {
 		v.add(PartRecord, index, "it does not lie within its commit")
-		return leaf, nil
+		return Stored{}, false
 	}
 	s, wrong := v.j.open(index, leaf, records[from:to])
 	switch {
 	case s.Erased:
 		v.Erased++
-		return leaf, nil
+		return s, false
 	case wrong == PartRecord:
 		v.add(PartRecord, index, "it cannot be decrypted")
-		return leaf, nil
+		return s, false
 	case wrong == PartLeaf:
 		v.add(PartLeaf, index, "it is not that of its record")
 	}
 	v.Read++
-	if s.Key == "" {
-		return s.Leaf, nil
+	return s, true
+}
+
+// era holds the index of an era against the keys of its records.
+func (v *verifier) era(ctx context.Context, era int64) {
+	for part, want := range indexEra(v.keys) {
+		var got []byte
+		err := v.j.db.QueryRow(ctx, "SELECT keys FROM journal_key WHERE part = ? AND era = ?", part, era).Scan(&got)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			v.err = err
+			return
+		}
+		if err != nil || string(got) != string(want) {
+			v.add(PartKey, era*eraSize, "part %d of the index of %d records from here on", part, eraSize)
+		}
 	}
-	v.keyed++
-	sum := v.j.keys.Sum([]byte(s.Key))
-	var found int
-	err := v.j.db.QueryRow(ctx, "SELECT COUNT(*) FROM journal_key WHERE key = ? AND idx = ?", sum[:], index).Scan(&found)
-	if err == nil && found == 0 {
-		v.add(PartKey, index, "its record cannot be found by its key")
-	}
-	return s.Leaf, err
+	v.keys = v.keys[:0]
 }
 
 // full takes the root of a tile that the leaves completed.
@@ -239,31 +253,49 @@ func (v *verifier) tile(ctx context.Context, level int, n int64, want []byte) {
 	}
 }
 
-// strays looks for keys and tiles that belong to no record.
+// strays looks for tiles and indexes that belong to no record.
 func (v *verifier) strays(ctx context.Context) error {
-	var keys int64
-	err := v.j.db.QueryRow(ctx, "SELECT COUNT(*) FROM journal_key WHERE idx < ?", v.Size).Scan(&keys)
+	tiles, err := pairs(ctx, v.j.db, "SELECT level, n FROM journal_tile")
 	if err != nil {
 		return err
 	}
-	if more := keys - v.keyed - v.Erased; more > 0 {
-		v.add(PartKey, -1, "%d keys more than there are records", more)
-	}
-	rows, err := v.j.db.Query(ctx, "SELECT level, n FROM journal_tile")
+	parts, err := pairs(ctx, v.j.db, "SELECT part, era FROM journal_key")
 	if err != nil {
 		return err
+	}
+	// Read last, since what came meanwhile is not astray.
+	size, _, _, err := readHead(ctx, v.j.db)
+	if err != nil && fault.CodeOf(err) != fault.Corrupt {
+		return err
+	}
+	size = max(size, v.Size)
+	const detail = "it belongs to no record"
+	for _, t := range tiles {
+		if level, n := int(t[0]), t[1]; level < 1 || merkle.Width(size, level, n) == 0 {
+			v.addWrong(Wrong{Part: PartTile, Level: level, Index: n * merkle.TileWidth, Detail: detail})
+		}
+	}
+	for _, p := range parts {
+		if part, era := p[0], p[1]; part < 0 || part > 255 || era < 0 || era >= size/eraSize {
+			v.addWrong(Wrong{Part: PartKey, Index: era * eraSize, Detail: detail})
+		}
+	}
+	return nil
+}
+
+func pairs(ctx context.Context, q querier, query string) ([][2]int64, error) {
+	rows, err := q.Query(ctx, query)
+	if err != nil {
+		return nil, err
 	}
 	defer func() { _ = rows.Close() }()
+	var out [][2]int64
 	for rows.Next() {
-		var level int
-		var n int64
-		if err := rows.Scan(&level, &n); err != nil {
-			return err
+		var p [2]int64
+		if err := rows.Scan(&p[0], &p[1]); err != nil {
+			return nil, err
 		}
-		// A tile just beyond is of records appended meanwhile.
-		if level < 1 || level > merkle.MaxLevel || n < 0 || n > v.Size>>((level+1)*merkle.TileHeight)+1 {
-			v.addWrong(Wrong{Part: PartTile, Level: level, Index: n, Detail: "a tile that no leaf is under"})
-		}
+		out = append(out, p)
 	}
-	return rows.Err()
+	return out, rows.Err()
 }

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,9 +20,6 @@ const (
 	postgresConns = 16
 	// keptQueries bounds the queries whose placeholders are remembered.
 	keptQueries = 1024
-	// migrateTries: processes that start together race to create the tables;
-	// the losers' transactions fail whole, and find the work done next time.
-	migrateTries = 5
 )
 
 type pg struct {
@@ -45,7 +41,7 @@ func openPostgres(ctx context.Context, cfg Config, rooms []Migrations) (*pg, err
 	db.SetMaxOpenConns(n)
 	db.SetMaxIdleConns(n)
 	db.SetConnMaxIdleTime(5 * time.Minute)
-	if err := errors.Join(durable(ctx, db), migrateShared(ctx, db, rooms)); err != nil {
+	if err := errors.Join(durable(ctx, db), migrate(ctx, db, Postgres, rooms)); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return &pg{db: db, rebound: map[string]string{}}, nil
@@ -63,16 +59,6 @@ func durable(ctx context.Context, db *sql.DB) error {
 		}
 	}
 	return nil
-}
-
-func migrateShared(ctx context.Context, db *sql.DB, rooms []Migrations) error {
-	for n := 1; ; n++ {
-		err := migrate(ctx, db, Postgres, rooms)
-		if err == nil || n == migrateTries || ctx.Err() != nil {
-			return err
-		}
-		time.Sleep(20*time.Millisecond + rand.N(100*time.Millisecond))
-	}
 }
 
 func (e *pg) write(ctx context.Context, locked bool, fn func(*Tx) error) error {

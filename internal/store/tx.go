@@ -36,7 +36,7 @@ func (t *Tx) Exec(ctx context.Context, query string, args ...any) (sql.Result, e
 	if err != nil {
 		return nil, t.fail(err)
 	}
-	if !t.changed {
+	if !t.changed && !reads(query) {
 		n, err := r.RowsAffected()
 		t.changed = err != nil || n != 0
 	}

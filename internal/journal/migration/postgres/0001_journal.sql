@@ -13,11 +13,13 @@ VALUES (1, 0, '\xe3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b85
 CREATE TABLE journal_commit (
     first   BIGINT NOT NULL PRIMARY KEY,
     leaves  BYTEA  NOT NULL,
+    keys    BYTEA  NOT NULL,
     ends    BYTEA  NOT NULL,
     records BYTEA  NOT NULL
 );
 ALTER TABLE journal_commit
     ALTER COLUMN leaves SET STORAGE EXTERNAL,
+    ALTER COLUMN keys SET STORAGE EXTERNAL,
     ALTER COLUMN records SET STORAGE EXTERNAL;
 
 -- The hashes of level 1 and above; level 0 follows from the leaves.
@@ -28,8 +30,12 @@ CREATE TABLE journal_tile (
     PRIMARY KEY (level, n)
 );
 
+-- The hashes of 4096 records' keys in order, in 256 parts by their first byte.
+-- Written once when the last of these records comes: one great index would
+-- fetch and write a page of its own for each record.
 CREATE TABLE journal_key (
-    key BYTEA  NOT NULL,
-    idx BIGINT NOT NULL,
-    PRIMARY KEY (key, idx)
+    part BIGINT NOT NULL,
+    era  BIGINT NOT NULL,
+    keys BYTEA  NOT NULL,
+    PRIMARY KEY (part, era)
 );

@@ -8,11 +8,12 @@ CREATE TABLE journal_head (
 INSERT INTO journal_head (id, size, root, edge)
 VALUES (1, 0, x'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855', x'');
 
--- One row a commit. The leaves stand before the records: reading them does
--- not read through the records.
+-- One row a commit. Leaves and keys stand before the records: reading them
+-- does not read through the records.
 CREATE TABLE journal_commit (
     first   INTEGER NOT NULL PRIMARY KEY,
     leaves  BLOB    NOT NULL,
+    keys    BLOB    NOT NULL,
     ends    BLOB    NOT NULL,
     records BLOB    NOT NULL
 ) STRICT;
@@ -25,8 +26,12 @@ CREATE TABLE journal_tile (
     PRIMARY KEY (level, n)
 ) STRICT, WITHOUT ROWID;
 
+-- The hashes of 4096 records' keys in order, in 256 parts by their first byte.
+-- Written once when the last of these records comes: one great index would
+-- fetch and write a page of its own for each record.
 CREATE TABLE journal_key (
-    key BLOB    NOT NULL,
-    idx INTEGER NOT NULL,
-    PRIMARY KEY (key, idx)
+    part INTEGER NOT NULL,
+    era  INTEGER NOT NULL,
+    keys BLOB    NOT NULL,
+    PRIMARY KEY (part, era)
 ) STRICT, WITHOUT ROWID;

@@ -44,6 +44,7 @@ type root struct {
 	Key   string `env:"FALAJ_ADMIN_KEY" placeholder:"FILE"`
 	State string `placeholder:"BH"`
 
+	Up      upCmd      `cmd:""`
 	Config  configCmd  `cmd:""`
 	Version versionCmd `cmd:""`
 }

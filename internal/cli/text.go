@@ -27,7 +27,14 @@ func helpTexts() map[string]union.Text {
 		"--admin": t("Admin door of the node: a Unix socket, or https://… with --cert and --key.", "باب إدارة العقدة: مقبس يونكس، أو https://… مع --cert و--key."),
 		"--cert":  t("Client certificate (PEM) for an https admin door.", "شهادة العميل (PEM) لباب الإدارة عبر https."),
 		"--key":   t("Private key (PEM) of the client certificate.", "المفتاح الخاص (PEM) لشهادة العميل."),
-		"--state": t("State whose node of the union on this machine (falaj up) is meant.", "الدولة التي تُقصد عقدتها في الاتحاد العامل على هذا الجهاز (falaj up)."),
+		"--state": t("State whose node of the union on this machine is meant; with up: the states that take part.", "الدولة التي تُقصد عقدتها في الاتحاد العامل على هذا الجهاز، ومع up: الدول المشاركة."),
+
+		"up":              t("Run a whole demonstration union on this machine.", "تشغيل اتحاد تجريبي كامل على هذا الجهاز."),
+		"up --data":       t("Folder of the union (default: ~/.falaj/up).", "مجلد الاتحاد (الافتراضي: ~/.falaj/up)."),
+		"up --base-port":  t("First of its ports (default: 8100, or those of the last start); 0 takes any free ones.", "أول منافذه (الافتراضي: 8100 أو منافذ التشغيل السابق)، و0 لأي منافذ شاغرة."),
+		"up --fresh":      t("Remove the folder's union and found a new one.", "حذف الاتحاد الموجود في المجلد وتأسيس اتحاد جديد."),
+		"up --ready-file": t("File to write, as JSON, once everything answers.", "ملف يُكتب بصيغة JSON متى استجاب كل شيء."),
+		"--log-level":     t("What is logged to the standard error output: debug, info, warn, error.", "مستوى ما يُكتب في مخرج الأخطاء: debug أو info أو warn أو error."),
 
 		"config":       t("Check or show a node's configuration.", "فحص إعدادات العقدة أو عرضها."),
 		"config check": t("Say what is wrong with a configuration.", "بيان الأخطاء في الإعدادات."),

@@ -205,8 +205,5 @@ func (c *Config) checkSystems(p *problems) {
 		if u, err := url.Parse(x.Address); err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") || u.User != nil {
 			p.add(key, "address is not an http(s) base address without user and password")
 		}
-		if x.Timeout < 0 || x.Timeout > c.Limits.CallTime {
-			p.add(key, "timeout %v is not between 0 and limits.call_time (%v)", x.Timeout, c.Limits.CallTime)
-		}
 	}
 }

@@ -157,14 +157,16 @@ type Client struct {
 	ID           union.SubsystemID `yaml:"id"`
 	Mode         Mode              `yaml:"mode"`
 	Certificates []Digest          `yaml:"certificates"` // SHA-256 of its client certificates, for mode mutual
+	Push         string            `yaml:"push"`         // where answers to asynchronous calls are sent
 }
 
-// Service is a system of this state that answers through this node.
+// Service is a system of this state that answers through this node. What the
+// union knows of it (description, time-out, retention) stands in the directory.
 type Service struct {
-	ID      union.ServiceID `yaml:"id"`
-	Address string          `yaml:"address"` // http:// or https:// base of the backend
-	OpenAPI string          `yaml:"openapi"` // file with its description
-	Timeout time.Duration   `yaml:"timeout"`
+	ID          union.ServiceID `yaml:"id"`
+	Address     string          `yaml:"address"`     // http:// or https:// base of the backend
+	Authorities string          `yaml:"authorities"` // PEM file of an https backend's authorities; default: the system's
+	KeyHeader   string          `yaml:"key_header"`  // header in which the backend takes our id as its idempotency key
 }
 
 // Log says what the node writes of itself. Logs are not evidence.

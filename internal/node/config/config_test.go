@@ -202,13 +202,12 @@ func TestWrapFile(t *testing.T) {
 		if err := os.WriteFile(file, []byte(x.text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		b, err := KeyFolder{WrapFile: file}.Wrap()
-		if (err == nil) != x.ok || x.ok && len(b) != 32 {
-			t.Errorf("%d characters: %d bytes, %v", len(x.text), len(b), err)
+		if _, err := (KeyFolder{WrapFile: file}).Wrap(); (err == nil) != x.ok {
+			t.Errorf("%d characters: %v", len(x.text), err)
 		}
 	}
-	if b, err := (KeyFolder{}).Wrap(); b != nil || err != nil {
-		t.Errorf("without a file: %v, %v", b, err)
+	if _, err := (KeyFolder{}).Wrap(); err != nil {
+		t.Errorf("without a file: %v", err)
 	}
 }
 

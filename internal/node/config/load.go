@@ -14,6 +14,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/seal"
 	"github.com/falaj/falaj/internal/union"
 )
 
@@ -105,7 +106,7 @@ func (c *Config) anchor(base string) {
 		at((*string)(&c.Store.DSN))
 	}
 	for i := range c.Services {
-		at(&c.Services[i].OpenAPI)
+		at(&c.Services[i].Authorities)
 	}
 }
 
@@ -267,20 +268,20 @@ func (c *Config) finish(base string) error {
 	return nil
 }
 
-// Wrap is the key that encrypts the key files, nil where none is configured.
-func (k KeyFolder) Wrap() ([]byte, error) {
+// Wrap is the key that encrypts the key files, none where no file is named.
+func (k KeyFolder) Wrap() (seal.WrapKey, error) {
 	if k.WrapFile == "" {
-		return nil, nil
+		return seal.WrapKey{}, nil
 	}
 	text, err := secret(k.WrapFile)
 	if err != nil {
-		return nil, fault.Wrap(fault.ConfigInvalid, err, "keys.wrap_file")
+		return seal.WrapKey{}, fault.Wrap(fault.ConfigInvalid, err, "keys.wrap_file: %v", err)
 	}
 	b, err := hex.DecodeString(text)
 	if err != nil || len(b) != 32 {
-		return nil, fault.New(fault.ConfigInvalid, "keys.wrap_file: it does not hold 32 bytes in hexadecimal")
+		return seal.WrapKey{}, fault.New(fault.ConfigInvalid, "keys.wrap_file: it does not hold 32 bytes in hexadecimal")
 	}
-	return b, nil
+	return seal.NewWrapKey(b)
 }
 
 // secret reads a file that only its owner (and his group) may read.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"reflect"
 	"regexp"
 	"strings"
 	"unicode/utf8"
@@ -73,9 +74,8 @@ func fit(_ []string, a slog.Attr) slog.Attr {
 			a.Value = slog.StringValue(blot(v.String()))
 		case *slog.Source:
 		default:
-			if b, ok := v.(interface{ MarshalText() ([]byte, error) }); ok {
-				text, _ := b.MarshalText()
-				a.Value = slog.StringValue(blot(string(text)))
+			if r := reflect.ValueOf(v); r.Kind() == reflect.String { // a code, a state
+				a.Value = slog.StringValue(blot(r.String()))
 			} else {
 				a.Value = slog.StringValue(withheld) // a struct may hold anything
 			}

@@ -25,7 +25,7 @@ func TestLogKeepsPeopleOut(t *testing.T) {
 			"subject", "Fatima", "body", "Fatima", "path_query", "Fatima", "key", "Fatima", "dsn", "postgres://u:Fatima@h",
 			"request", http.Header{"Cookie": {"Fatima"}}, "bytes", []byte("Fatima"), "struct", struct{ Name string }{"Fatima"},
 			"arabic", "٢٩٨٠١٠١١٢٣٤٥",
-			"service", id, "long", strings.Repeat("x", 10_000))
+			"service", id, "state", union.State("OM"), "long", strings.Repeat("x", 10_000))
 		log.WithGroup("g").With("token", "Fatima").Info("in a group", "inner", slog.GroupValue(slog.String("password", "Fatima")))
 		got := out.String()
 		for _, never := range []string{number, "784198712345678", "٢٩٨٠١٠١١٢٣٤٥", "Fatima", strings.Repeat("x", 600)} {
@@ -33,7 +33,7 @@ func TestLogKeepsPeopleOut(t *testing.T) {
 				t.Errorf("%s: %q is in the log:\n%s", format, never, got)
 			}
 		}
-		for _, kept := range []string{"BH/GOV/interior/vehicles/registry", "in a group"} {
+		for _, kept := range []string{"BH/GOV/interior/vehicles/registry", "OM", "in a group"} {
 			if !strings.Contains(got, kept) {
 				t.Errorf("%s: %q is not in the log:\n%s", format, kept, got)
 			}

@@ -1,0 +1,123 @@
+package node
+
+import (
+	"context"
+	"crypto/sha256"
+	"time"
+
+	"github.com/falaj/falaj/internal/directory"
+	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/node/operation"
+	"github.com/falaj/falaj/internal/union"
+)
+
+// soon is how long before its end a certificate or the directory is worth a
+// word: long enough for a person to act.
+const soon = 14 * 24 * time.Hour
+
+// checks are what the node needs to serve, and what its people should know.
+func (n *Node) checks() []operation.Check {
+	text := func(en, ar string) union.Text { return union.Text{En: en, Ar: ar} }
+	return []operation.Check{
+		{Name: "journal", Text: text("The journal accepts records.", "السجل يقبل القيود."), Run: func(context.Context) error { return n.journal.Err() }},
+		{Name: "store", Text: text("The database answers.", "قاعدة البيانات تستجيب."), Run: func(ctx context.Context) error {
+			var one int
+			if err := n.db.QueryRow(ctx, `SELECT 1`).Scan(&one); err != nil {
+				return fault.Wrap(fault.StoreFailed, err, "it does not answer")
+			}
+			return nil
+		}},
+		{Name: "directory", Text: text("The directory is in force.", "الدليل ساري المفعول."), Run: func(context.Context) error {
+			_, err := n.view()
+			return err
+		}},
+		{Name: "tls", Text: text("The node has a valid certificate for the link.", "لدى العقدة شهادة صالحة للربط."), Run: func(context.Context) error {
+			_, err := n.identity.TLS()
+			return err
+		}},
+		{Name: "seals", Hint: true, Text: text("The members of the clients and services have their seals here.", "أختام الجهات صاحبة الأنظمة موجودة هنا."), Run: func(context.Context) error {
+			for _, c := range n.exchange.Local().Clients() {
+				if _, err := n.identity.Seal(c.ID.MemberID); err != nil {
+					return err
+				}
+			}
+			for _, b := range n.exchange.Local().Backends() {
+				if _, err := n.identity.Seal(b.Service.MemberID); err != nil {
+					return err
+				}
+			}
+			return nil
+		}},
+		{Name: "expiry", Hint: true, Text: text("No certificate of this node ends soon.", "لا تنتهي أي شهادة لهذه العقدة قريباً."), Run: func(context.Context) error { return n.ending() }},
+		{Name: "parts", Hint: true, Text: text("The directory's parts are what the states last signed.", "أجزاء الدليل هي آخر ما وقّعته الدول."), Run: func(context.Context) error {
+			for _, p := range n.directory.View().Problems() {
+				return fault.New(fault.DirectoryInvalid, "%s: %s", p.State, p.Detail)
+			}
+			return nil
+		}},
+		{Name: "peers", Hint: true, Text: text("The other states' nodes can be reached.", "يمكن الوصول إلى عقد الدول الأخرى."), Run: n.reach},
+		{Name: "outcomes", Hint: true, Text: text("No call's outcome is unknown.", "لا يوجد طلب مجهول النتيجة."), Run: func(ctx context.Context) error {
+			list, err := n.exchange.Outcomes(ctx, 1)
+			if err == nil && len(list) > 0 {
+				err = fault.New(fault.OutcomeUnknown, "falaj outcome list shows them")
+			}
+			return err
+		}},
+	}
+}
+
+// ending names a certificate in this node's use that ends soon.
+func (n *Node) ending() error {
+	v := n.directory.View()
+	s, _ := v.State(n.cfg.State)
+	certs := map[string][]directory.Cert{}
+	for _, x := range s.Nodes {
+		if x.Name == n.cfg.Name {
+			certs["of node "+x.Name] = x.Certificates
+		}
+	}
+	for _, m := range s.Members {
+		if n.keys.Has(directory.SealKey(m.ID)) {
+			certs["of the seal of "+m.ID.String()] = m.Seals
+		}
+	}
+	for what, list := range certs {
+		var last time.Time
+		for _, c := range list {
+			if known, ok := v.Certificate(sha256.Sum256(c.Raw)); ok && known.Revoked == nil && c.NotAfter.After(last) {
+				last = c.NotAfter
+			}
+		}
+		if last.Sub(n.now()) < soon {
+			return fault.New(fault.CertExpired, "the certificate %s ends at %s; falaj key renew gives it a new one", what, last.UTC().Format(time.RFC3339))
+		}
+	}
+	return nil
+}
+
+// reach asks each state's node for a small file.
+func (n *Node) reach(ctx context.Context) error {
+	errs := make(chan error)
+	states := n.directory.View().States()
+	asked := 0
+	for _, s := range states {
+		if s.Code == n.cfg.State || len(s.Nodes) == 0 {
+			continue
+		}
+		asked++
+		go func() {
+			_, err := n.asker(s.Code)(ctx, directory.KindFetch, []byte("timestamp.json"))
+			if err != nil {
+				err = fault.Wrap(fault.PeerUnreachable, err, "%s: %s", s.Code, fault.From(err).Detail)
+			}
+			errs <- err
+		}()
+	}
+	var first error
+	for range asked {
+		if err := <-errs; err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
+}

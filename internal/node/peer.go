@@ -1,0 +1,110 @@
+package node
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/falaj/falaj/internal/directory"
+	"github.com/falaj/falaj/internal/exchange/link"
+	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/node/admin"
+	"github.com/falaj/falaj/internal/union"
+)
+
+const (
+	// patience bounds what one round with the keepers of the directory takes.
+	patience = 20 * time.Second
+	// renewEvery is how often the node looks whether something of its own
+	// needs renewal.
+	renewEvery = 10 * time.Minute
+)
+
+// Query answers the questions of other nodes: about the directory here, about
+// calls in the exchange.
+func (n *Node) Query(ctx context.Context, peer link.Peer, kind string, body []byte) ([]byte, error) {
+	if strings.HasPrefix(kind, "directory.") {
+		return n.directory.Answer(ctx, kind, body, n.asker(peer.State))
+	}
+	return n.exchange.Query(ctx, peer, kind, body)
+}
+
+// Exchange answers a sealed request of another node.
+func (n *Node) Exchange(ctx context.Context, peer link.Peer, req *link.Message) (*link.Message, error) {
+	return n.exchange.Exchange(ctx, peer, req)
+}
+
+// sources are the keepers of the directory that the configuration names.
+func (n *Node) openSources() error {
+	client := &http.Client{Timeout: patience}
+	for _, s := range n.cfg.Directory.Sources {
+		p, err := directory.HTTPPeer(s, client, true)
+		if err != nil {
+			return err
+		}
+		n.sources = append(n.sources, p)
+	}
+	return nil
+}
+
+// peers are the keepers of the directory whom this node reaches: its sources,
+// then the other states over the link.
+func (n *Node) peers() []directory.Peer {
+	out := n.sources[:len(n.sources):len(n.sources)]
+	if n.link == nil {
+		return out
+	}
+	for _, s := range n.directory.View().States() {
+		if s.Code != n.cfg.State && len(s.Nodes) > 0 {
+			out = append(out, directory.LinkPeer(s.Code, n.asker(s.Code)))
+		}
+	}
+	return out
+}
+
+// asker puts questions to another state's node.
+func (n *Node) asker(state union.State) directory.Ask {
+	return func(ctx context.Context, kind string, body []byte) ([]byte, error) {
+		s, ok := n.directory.View().State(state)
+		if !ok || len(s.Nodes) == 0 {
+			return nil, fault.New(fault.PeerUnreachable, "the directory names no node of %s", state)
+		}
+		to := link.Target{State: state}
+		for _, x := range s.Nodes {
+			to.Addrs = append(to.Addrs, x.Address)
+		}
+		return n.link.Query(ctx, to, kind, body)
+	}
+}
+
+// follow keeps the directory young and passes on what is new: to the peers at
+// once, so that a revocation arrives while any of them does.
+func (n *Node) follow(ctx context.Context) error {
+	refresh, renew := time.NewTicker(n.cfg.Directory.Refresh), time.NewTicker(renewEvery)
+	defer refresh.Stop()
+	defer renew.Stop()
+	do := func(what string, f func(context.Context) error) {
+		within, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		if err := f(within); err != nil && ctx.Err() == nil {
+			n.log.Warn(what, "event", admin.EventDirectoryStale, "error", err)
+		}
+	}
+	changed := n.directory.Watch()
+	do("a renewal failed", n.directory.Renew)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-refresh.C:
+			do("the directory could not be refreshed", n.directory.Refresh)
+		case <-renew.C:
+			do("a renewal failed", n.directory.Renew)
+		case <-changed:
+			changed = n.directory.Watch()
+			n.link.Drop(func(p link.Peer) bool { return !n.identity.known(p) })
+			n.directory.PassOn(ctx)
+		}
+	}
+}

@@ -1,10 +1,10 @@
 package exchange
 
 import (
-	"net/url"
 	"strings"
 
 	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/policy"
 	"github.com/falaj/falaj/internal/union"
 )
 
@@ -41,34 +41,18 @@ func address(target string) (union.ServiceID, string, error) {
 	return id, tail + query, nil
 }
 
-// safePath refuses what a backend might read as a way out of the address that
-// the service is mapped to: dot segments, also encoded, behind an encoded or
-// backward slash, or before a path parameter. It never changes a path.
+// safePath refuses every path that a backend might read otherwise than the
+// rules do: policy judges the very bytes that the backend will get. It never
+// changes a path.
 func safePath(path string) error {
-	if strings.HasPrefix(path, "//") {
-		// On its own a request target of this form names a host (RFC 9112 §3.2).
-		return fault.New(fault.BadPath, "a path may not begin with two slashes")
-	}
-	for segment := range strings.SplitSeq(path, "/") {
-		plain, err := url.PathUnescape(segment)
-		if err != nil {
-			return fault.New(fault.BadPath, "a path segment is not percent-encoded as RFC 3986 says")
-		}
-		for part := range strings.FieldsFuncSeq(plain, func(r rune) bool { return r == '/' || r == '\\' }) {
-			name, _, _ := strings.Cut(part, ";")
-			if name == "." || name == ".." {
-				return fault.New(fault.BadPath, "a path may not hold the segments . or .., in any encoding")
-			}
-			// Encoded once more: refuse what a second decoding would turn into one.
-			if again, err := url.PathUnescape(name); err == nil && (again == "." || again == "..") {
-				return fault.New(fault.BadPath, "a path may not hold the segments . or .., in any encoding")
-			}
-		}
-		for i := range len(plain) {
-			if plain[i] < ' ' || plain[i] == 0x7f {
-				return fault.New(fault.BadPath, "a path may not hold control characters")
-			}
-		}
+	if _, err := policy.ParsePath(path); err != nil {
+		return fault.Wrap(fault.BadPath, err, "%v", err)
 	}
 	return nil
+}
+
+// pathOnly cuts the query off.
+func pathOnly(target string) string {
+	path, _, _ := strings.Cut(target, "?")
+	return path
 }

@@ -33,7 +33,7 @@ type Ask struct {
 	Subject      string // whose data: in the client's own terms, for this node alone
 	Body         *body
 	In           time.Time
-	Patience     time.Duration // how long the request stays valid; 0: as long as the call may take
+	Async        bool // the client would rather fetch the answer later than wait for it
 }
 
 // asking is a call at the caller's node. Each stage adds to it; none changes
@@ -51,6 +51,7 @@ type asking struct {
 	offer    directory.Service
 	target   link.Target
 	deadline time.Time
+	later    bool // accepted now, delivered by the outbox
 
 	// decide
 	decision policy.Decision
@@ -58,7 +59,7 @@ type asking struct {
 	// once
 	before  claim // what an earlier try of this id left
 	again   bool
-	earlier *Reply // the answer that an earlier try got: the stages end here
+	earlier *Reply // what an earlier try got, or that the outbox has the call: the stages end here
 
 	// sealRequest
 	sealed sealed
@@ -68,6 +69,7 @@ type asking struct {
 
 	// send
 	reply *link.Message
+	stop  context.CancelFunc // ends the wait for the answer, its body included
 	out   time.Time
 
 	// verify
@@ -75,6 +77,11 @@ type asking struct {
 	envelope []byte
 	body     *body
 	back     time.Time
+
+	// of a call that the outbox delivers
+	delivery *delivery
+	raw      []byte                                                    // the request's seal in its wire form
+	ending   func(ctx context.Context, tx *store.Tx, leaf int64) error // what a refusal ends
 }
 
 // stage is one step of a call. The error that ends a call is a fault.
@@ -92,6 +99,7 @@ func (x *Exchange) callerStages() []stage[*asking] {
 		{"once", x.once},
 		{"seal", x.sealRequest},
 		{"record", x.recordRequest},
+		{"outbox", x.leaveToOutbox},
 		{"send", x.send},
 		{"verify", x.verifyAnswer},
 		{"keep", x.keepAnswer},
@@ -121,8 +129,11 @@ func (x *Exchange) Ask(ctx context.Context, in Ask) (*Reply, error) {
 		c.ID = uuid.NewString()
 	}
 	defer func() {
+		if c.stop != nil {
+			c.stop()
+		}
 		// A large body that no record names is wanted by nobody.
-		if c.asked == (journal.Entry{}) || c.offer.DigestOnly {
+		if c.asked == (journal.Entry{}) || c.offer.DigestOnly && !c.later {
 			x.discard(c.Body)
 		}
 	}()
@@ -179,6 +190,7 @@ func (x *Exchange) resolve(_ context.Context, c *asking) error {
 		limit = min(limit, t+callMargin)
 	}
 	c.deadline = c.In.Add(limit)
+	c.later = c.Async || c.offer.Async
 	return nil
 }
 
@@ -202,9 +214,9 @@ func (x *Exchange) compose(_ context.Context, c *asking) error {
 	if _, ok := c.view.Purpose(purpose); !ok && purpose != purposeMeta {
 		return fault.New(fault.UnknownPurpose, "the directory's list has no purpose of this code")
 	}
-	patience := c.Patience
-	if patience == 0 {
-		patience = c.deadline.Sub(c.In) + x.cfg.Skew
+	patience := c.deadline.Sub(c.In) + x.cfg.Skew
+	if c.later {
+		patience = x.cfg.Answer
 	}
 	r := &message.Request{
 		Type: message.TypeRequest, Union: c.view.Union(), Directory: c.view.Version(),
@@ -244,6 +256,10 @@ func (x *Exchange) once(ctx context.Context, c *asking) error {
 		c.earlier, err = x.recorded(ctx, was.answered)
 		return err
 	}
+	if was.process == outbox {
+		c.earlier, err = x.waiting(ctx, c)
+		return err
+	}
 	c.before, c.again = was, true
 	return nil
 }
@@ -263,25 +279,36 @@ func (x *Exchange) sealRequest(_ context.Context, c *asking) error {
 }
 
 // recordRequest makes the request durable before anything leaves.
-func (x *Exchange) recordRequest(ctx context.Context, c *asking) error {
+func (x *Exchange) recordRequest(ctx context.Context, c *asking) (err error) {
+	n := note{Door: c.Door, Rules: ruleNames(c.decision), Subject: c.subject, Spool: kept(c.Body, c.offer)}
+	if c.later {
+		if err := x.aside(c.Body, c.offer); err != nil {
+			return err
+		}
+		if w := c.Body.wide(); w != nil {
+			n.Wide = w[:]
+		}
+	}
 	rec := journal.Record{
 		Kind: journal.RequestSent, Key: c.ID, At: x.deps.Now(), Class: class(c.offer), Envelope: c.sealed.envelope,
-		Local: note{Door: c.Door, Rules: ruleNames(c.decision), Subject: c.subject, Spool: kept(c.Body, c.offer)}.bytes(),
+		Local: n.bytes(),
 		Body:  inline(c.Body, c.offer),
-		In: func(ctx context.Context, tx *store.Tx, leaf int64) error {
-			if err := x.hold(ctx, tx, c.Body, c.offer, leaf); err != nil {
-				return err
-			}
+		In: func(ctx context.Context, tx *store.Tx, leaf int64) (err error) {
 			switch {
 			case c.again:
-				return x.reclaim(ctx, tx, sideCaller, c.request, c.before, leaf)
-			case c.named:
-				return x.claimID(ctx, tx, sideCaller, c.request, c.request.Content(), leaf)
+				err = x.reclaim(ctx, tx, sideCaller, c.request, c.before, leaf)
+			case c.named || c.later:
+				err = x.claimID(ctx, tx, sideCaller, c.request, c.request.Content(), leaf)
 			}
-			return nil
+			if err == nil && c.later {
+				err = x.accept(ctx, tx, c, leaf)
+			}
+			if err != nil {
+				return err
+			}
+			return x.hold(ctx, tx, c.Body, c.offer, leaf)
 		},
 	}
-	var err error
 	c.asked, err = x.deps.Journal.Append(ctx, rec)
 	if errors.Is(err, errClaimed) {
 		return fault.New(fault.InFlight, "another process of this node is busy with this id")
@@ -302,8 +329,7 @@ func (x *Exchange) send(ctx context.Context, c *asking) error {
 			msg = link.NewMessage(c.sealed.envelope, c.Body.inline)
 		}
 	}
-	ctx, cancel := context.WithDeadline(ctx, c.deadline)
-	defer cancel()
+	ctx, c.stop = context.WithDeadline(ctx, c.deadline)
 	c.out = x.deps.Now()
 	reply, err := x.deps.Link.Exchange(ctx, c.target, msg)
 	if err != nil {
@@ -387,18 +413,25 @@ func (x *Exchange) keepAnswer(ctx context.Context, c *asking) error {
 	if c.answer.Fault != "" {
 		became = effectNone // the id may be tried again; the provider knows best
 	}
+	return x.recordAnswer(ctx, c, func(ctx context.Context, tx *store.Tx, leaf int64) error {
+		if !c.named {
+			return nil
+		}
+		return x.settle(ctx, tx, sideCaller, c.request, became, leaf)
+	})
+}
+
+// recordAnswer writes the answer's record with what must stand or fall with it.
+func (x *Exchange) recordAnswer(ctx context.Context, c *asking, with func(context.Context, *store.Tx, int64) error) error {
 	_, err := x.deps.Journal.Append(ctx, journal.Record{
 		Kind: journal.AnswerReceived, Key: c.ID, At: x.deps.Now(), Class: class(c.offer), Envelope: c.envelope,
 		Local: note{Spool: kept(c.body, c.offer)}.bytes(),
 		Body:  inline(c.body, c.offer),
 		In: func(ctx context.Context, tx *store.Tx, leaf int64) error {
-			if err := x.hold(ctx, tx, c.body, c.offer, leaf); err != nil {
+			if err := with(ctx, tx, leaf); err != nil {
 				return err
 			}
-			if !c.named {
-				return nil
-			}
-			return x.settle(ctx, tx, sideCaller, c.request, became, leaf)
+			return x.hold(ctx, tx, c.body, c.offer, leaf)
 		},
 	})
 	if err != nil {
@@ -416,6 +449,18 @@ func (x *Exchange) refuse(ctx context.Context, c *asking, cause error) error {
 		x.deps.Log.Error("call ended without a record", "code", f.Code, "support", f.ID, "error", f)
 		return f
 	}
+	if err := x.recordRefusal(ctx, c, f); err != nil {
+		x.deps.Log.Error("a refusal left no record", "code", f.Code, "support", f.ID, "error", err)
+		return storeFault(err, "recording a refusal")
+	}
+	if f.Entry().Status >= http.StatusInternalServerError {
+		x.deps.Log.Warn("call not answered", "service", c.Service.String(), "code", f.Code, "support", f.ID, "error", f)
+	}
+	return f
+}
+
+// recordRefusal seals and journals why a call got no answer.
+func (x *Exchange) recordRefusal(ctx context.Context, c *asking, f *fault.Error) error {
 	kind := journal.Refused
 	if c.asked != (journal.Entry{}) {
 		kind = journal.Unanswered
@@ -436,29 +481,36 @@ func (x *Exchange) refuse(ctx context.Context, c *asking, cause error) error {
 	}
 	head, err := a.Encode()
 	if err != nil {
-		return f
+		return err
 	}
-	cred, err := x.credential(c.Client.MemberID)
-	if err == nil {
-		var s sealed
-		if s, err = sealHead(cred, head, a.Body, now); err == nil {
-			// A client that hung up still leaves its trace.
-			keep, cancel := context.WithTimeout(context.WithoutCancel(ctx), callMargin)
-			defer cancel()
-			_, err = x.deps.Journal.Append(keep, journal.Record{
-				Kind: kind, Key: c.ID, At: now, Class: class(c.offer), Envelope: s.envelope, Body: body,
-				Local: note{Door: c.Door, Rules: ruleNames(c.decision), Method: c.Method, Subject: c.subject}.bytes(),
-			})
+	cred, err := x.witness(c.view, c.Client.MemberID)
+	if err != nil {
+		return err
+	}
+	s, err := sealHead(cred, head, a.Body, now)
+	if err != nil {
+		return err
+	}
+	// A client that hung up still leaves its trace.
+	keep, cancel := context.WithTimeout(context.WithoutCancel(ctx), callMargin)
+	defer cancel()
+	_, err = x.deps.Journal.Append(keep, journal.Record{
+		Kind: kind, Key: c.ID, At: now, Class: class(c.offer), Envelope: s.envelope, Body: body, In: c.ending,
+		Local: note{Door: c.Door, Rules: ruleNames(c.decision), Method: c.Method, Subject: c.subject}.bytes(),
+	})
+	return err
+}
+
+// witness finds who can seal a refusal: the client's member, or the node's
+// operator where that one's seal is missing or void, which may be the very
+// reason for the refusal.
+func (x *Exchange) witness(v *directory.View, m union.MemberID) (Credential, error) {
+	if cred, err := x.credential(m); err == nil {
+		if c, ok := v.Certificate(sha256.Sum256(cred.Cert.Raw)); ok && c.At(x.deps.Now()) == nil {
+			return cred, nil
 		}
 	}
-	if err != nil {
-		x.deps.Log.Error("a refusal left no record", "code", f.Code, "support", f.ID, "error", err)
-		return storeFault(err, "recording a refusal")
-	}
-	if entry.Status >= http.StatusInternalServerError {
-		x.deps.Log.Warn("call not answered", "service", c.Service.String(), "code", f.Code, "support", f.ID, "error", f)
-	}
-	return f
+	return x.credential(x.cfg.Operator)
 }
 
 func (x *Exchange) observeAsking(c *asking, code fault.Code) {

@@ -157,8 +157,11 @@ func backendFault(ctx context.Context, err error) error {
 	var f *fault.Error
 	switch {
 	case errors.As(err, &f):
-		if f.Code == fault.BodyTruncated {
+		switch f.Code {
+		case fault.BodyTruncated:
 			return fault.Wrap(fault.BackendFailed, err, "the service's answer broke off")
+		case fault.TooLarge:
+			return fault.Wrap(fault.BackendFailed, err, "the service's answer: %s", f.Detail)
 		}
 		return f
 	case errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil:

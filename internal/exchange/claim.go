@@ -10,6 +10,7 @@ import (
 
 	"github.com/falaj/falaj/internal/exchange/message"
 	"github.com/falaj/falaj/internal/store"
+	"github.com/falaj/falaj/internal/union"
 )
 
 // The sides of a claim.
@@ -38,8 +39,8 @@ type claim struct {
 var errClaimed = errors.New("id already claimed")
 
 // claimKey hashes client and id, so that the row's key has one size.
-func claimKey(r *message.Request) []byte {
-	h := sha256.Sum256([]byte(r.Client.String() + "\x00" + r.ID))
+func claimKey(client union.SubsystemID, id string) []byte {
+	h := sha256.Sum256([]byte(client.String() + "\x00" + id))
 	return h[:]
 }
 
@@ -48,7 +49,7 @@ func claimKey(r *message.Request) []byte {
 func (x *Exchange) claimID(ctx context.Context, tx *store.Tx, side int, r *message.Request, content [32]byte, leaf int64) error {
 	res, err := tx.Exec(ctx, `INSERT INTO exchange_claim (side, id, client, message, service, content, state, process, asked, answered, changed_at)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?) ON CONFLICT (side, id) DO NOTHING`,
-		side, claimKey(r), r.Client.String(), r.ID, r.Service.String(), content[:], claimOpen, x.process, leaf, x.deps.Now().UnixMilli())
+		side, claimKey(r.Client, r.ID), r.Client.String(), r.ID, r.Service.String(), content[:], claimOpen, x.process, leaf, x.deps.Now().UnixMilli())
 	if err != nil {
 		return fmt.Errorf("claiming an id: %w", err)
 	}
@@ -65,7 +66,7 @@ func (x *Exchange) claimID(ctx context.Context, tx *store.Tx, side int, r *messa
 func (x *Exchange) reclaim(ctx context.Context, tx *store.Tx, side int, r *message.Request, was claim, leaf int64) error {
 	res, err := tx.Exec(ctx, `UPDATE exchange_claim SET state = ?, process = ?, asked = ?, changed_at = ?
 		WHERE side = ? AND id = ? AND state = ? AND process = ?`,
-		claimOpen, x.process, leaf, x.deps.Now().UnixMilli(), side, claimKey(r), was.state, was.process)
+		claimOpen, x.process, leaf, x.deps.Now().UnixMilli(), side, claimKey(r.Client, r.ID), was.state, was.process)
 	if err != nil {
 		return fmt.Errorf("taking over an id: %w", err)
 	}
@@ -82,13 +83,13 @@ func (x *Exchange) settle(ctx context.Context, tx *store.Tx, side int, r *messag
 	var err error
 	switch became {
 	case effectNone: // the id is free again: nothing happened
-		_, err = tx.Exec(ctx, `DELETE FROM exchange_claim WHERE side = ? AND id = ?`, side, claimKey(r))
+		_, err = tx.Exec(ctx, `DELETE FROM exchange_claim WHERE side = ? AND id = ?`, side, claimKey(r.Client, r.ID))
 	case effectUnknown:
 		_, err = tx.Exec(ctx, `UPDATE exchange_claim SET state = ?, answered = ?, changed_at = ? WHERE side = ? AND id = ?`,
-			claimUnknown, leaf, x.deps.Now().UnixMilli(), side, claimKey(r))
+			claimUnknown, leaf, x.deps.Now().UnixMilli(), side, claimKey(r.Client, r.ID))
 	case effectDone:
 		_, err = tx.Exec(ctx, `UPDATE exchange_claim SET state = ?, answered = ?, changed_at = ? WHERE side = ? AND id = ?`,
-			claimAnswered, leaf, x.deps.Now().UnixMilli(), side, claimKey(r))
+			claimAnswered, leaf, x.deps.Now().UnixMilli(), side, claimKey(r.Client, r.ID))
 	}
 	if err != nil {
 		return fmt.Errorf("settling an id: %w", err)
@@ -102,7 +103,7 @@ func (x *Exchange) claimed(ctx context.Context, side int, r *message.Request) (c
 		var content []byte
 		var leaf sql.NullInt64
 		err := tx.QueryRow(ctx, `SELECT content, state, process, answered FROM exchange_claim WHERE side = ? AND id = ?`,
-			side, claimKey(r)).Scan(&content, &c.state, &c.process, &leaf)
+			side, claimKey(r.Client, r.ID)).Scan(&content, &c.state, &c.process, &leaf)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil
 		}
@@ -153,42 +154,4 @@ func (x *Exchange) beat(ctx context.Context, alone bool) error {
 		return fmt.Errorf("saying that this process lives: %w", err)
 	}
 	return nil
-}
-
-// Outcome is a call whose effect nobody knows.
-type Outcome struct {
-	Client  string    `json:"client"`
-	ID      string    `json:"id"`
-	Service string    `json:"service"`
-	Since   time.Time `json:"since"`
-	Request int64     `json:"request"` // leaf of the request's record
-}
-
-// Outcomes lists the calls to this node's services whose effect is unknown,
-// the oldest first, at most most of them.
-func (x *Exchange) Outcomes(ctx context.Context, most int) ([]Outcome, error) {
-	var out []Outcome
-	err := x.deps.DB.Read(ctx, func(tx *store.Tx) error {
-		out = nil
-		rows, err := tx.Query(ctx, `SELECT client, message, service, changed_at, asked FROM exchange_claim
-			WHERE state = ? AND side = ? ORDER BY changed_at, id LIMIT ?`, claimUnknown, sideProvider, most)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var o Outcome
-			var ms int64
-			if err := rows.Scan(&o.Client, &o.ID, &o.Service, &ms, &o.Request); err != nil {
-				return err
-			}
-			o.Since = time.UnixMilli(ms).UTC()
-			out = append(out, o)
-		}
-		return rows.Err()
-	})
-	if err != nil {
-		return nil, fmt.Errorf("listing unknown outcomes: %w", err)
-	}
-	return out, nil
 }

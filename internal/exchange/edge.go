@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"strconv"
@@ -27,10 +28,12 @@ func (x *Exchange) Edge() http.Handler {
 			x.serveR1(w, r)
 		case path == "/listClients":
 			x.listClients(w, r)
+		case strings.HasPrefix(path, "/async/"):
+			x.serveAsync(w, r)
 		case strings.HasPrefix(path, "/evidence/"):
 			x.serveEvidence(w, r)
 		default:
-			problem(w, fault.New(fault.NotFound, "this door knows /r1/, /listClients and /evidence/"))
+			problem(w, fault.New(fault.NotFound, "this door knows /r1/, /async/, /listClients and /evidence/"))
 		}
 	})
 }
@@ -66,7 +69,13 @@ func (x *Exchange) fromHTTP(r *http.Request) (*Reply, error) {
 	if a.Service, a.Path, err = address(target); err != nil {
 		return nil, err
 	}
-	if a.Headers, err = passed(r.Header); err != nil {
+	headers := r.Header
+	if async, rest := respondAsync(r.Header["Prefer"]); async {
+		// What this node does is not asked of the service again.
+		a.Async, headers = true, maps.Clone(headers)
+		headers["Prefer"] = rest
+	}
+	if a.Headers, err = passed(headers); err != nil {
 		return nil, err
 	}
 	for header, value := range map[string]*string{
@@ -152,14 +161,7 @@ func (x *Exchange) writeReply(w http.ResponseWriter, r *http.Request, reply *Rep
 		name := http.CanonicalHeaderKey(p.Name)
 		h[name] = append(h[name], p.Value)
 	}
-	h["X-Road-Client"] = []string{reply.Client.String()}
-	h["X-Road-Service"] = []string{reply.Service.String()}
-	h["X-Road-Id"] = []string{reply.ID}
-	h["X-Road-Request-Id"] = []string{reply.RequestID}
-	h["X-Road-Request-Hash"] = []string{reply.Hash}
-	if reply.Fault != "" {
-		h["X-Road-Error"] = []string{fault.Lookup(reply.Fault).Type}
-	}
+	label(h, reply)
 	if _, ok := h["Content-Type"]; !ok {
 		h["Content-Type"] = nil // none was sent: net/http must not guess one
 	}
@@ -180,6 +182,20 @@ func (x *Exchange) writeReply(w http.ResponseWriter, r *http.Request, reply *Rep
 	}
 	if !reply.Keep {
 		x.discard(reply.Body)
+	}
+}
+
+// label writes the headers of X-Road's protocol that name call and answer.
+func label(h http.Header, reply *Reply) {
+	h["X-Road-Client"] = []string{reply.Client.String()}
+	h["X-Road-Service"] = []string{reply.Service.String()}
+	h["X-Road-Id"] = []string{reply.ID}
+	h["X-Road-Request-Id"] = []string{reply.RequestID}
+	if reply.Hash != "" { // only the serving node's word counts
+		h["X-Road-Request-Hash"] = []string{reply.Hash}
+	}
+	if reply.Fault != "" {
+		h["X-Road-Error"] = []string{fault.Lookup(reply.Fault).Type}
 	}
 }
 

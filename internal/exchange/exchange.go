@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -38,7 +39,11 @@ type Config struct {
 	MaxBody  int64         // bytes of one body [4 GiB]
 	CallTime time.Duration // the longest that a call may take [5 min]; a service may say less
 	Skew     time.Duration // how far another node's clock may be off [30 s]
-	Answer   time.Duration // how long an asynchronous call is tried [7 d]
+	Answer   time.Duration // how long an asynchronous call is tried, and its answer pushed [7 d]; at most message.MaxValidity
+	Keep     time.Duration // how long ids and outcomes are remembered [32 d]; at least so long that no sealed request outlives it
+	Senders  int           // deliveries and pushes at work at a time [16]
+	Retry    time.Duration // pause after a first failed delivery or push [1 s]; it doubles
+	RetryCap time.Duration // longest such pause [1 min]
 
 	Allow []netip.Prefix   // networks where backends may lie although they are loopback, private or link-local
 	Own   []netip.AddrPort // this node's own listeners: never a backend
@@ -50,6 +55,11 @@ func (c *Config) defaults() {
 	set(&c.CallTime, 5*time.Minute)
 	set(&c.Skew, 30*time.Second)
 	set(&c.Answer, 7*24*time.Hour)
+	c.Answer = min(c.Answer, message.MaxValidity)
+	c.Keep = max(c.Keep, message.MaxValidity+24*time.Hour)
+	set(&c.Senders, 16)
+	set(&c.Retry, time.Second)
+	set(&c.RetryCap, time.Minute)
 }
 
 func set[T comparable](v *T, d T) {
@@ -95,6 +105,7 @@ type Exchange struct {
 	flights  flights
 	judge    atomic.Pointer[judge]
 	backends backends
+	senders  senders
 }
 
 // New makes an exchange over registrations already read.
@@ -107,6 +118,7 @@ func New(cfg Config, deps Deps, local *Local) (*Exchange, error) {
 		deps.Observe = func(Observation) {}
 	}
 	x := &Exchange{cfg: cfg, deps: deps, local: local, process: uuid.NewString()}
+	x.senders.wake = make(chan struct{}, 1)
 	return x, nil
 }
 
@@ -125,8 +137,12 @@ func (x *Exchange) Start(ctx context.Context) error {
 	return x.sweep(ctx)
 }
 
-// Run keeps the exchange alive until ctx ends.
+// Run keeps the exchange alive, and its outbox moving, until ctx ends.
 func (x *Exchange) Run(ctx context.Context) error {
+	var rest sync.WaitGroup
+	defer rest.Wait()
+	rest.Go(func() { x.deliver(ctx) })
+	rest.Go(func() { x.prune(ctx) })
 	tick := time.NewTicker(beatEvery)
 	defer tick.Stop()
 	for {
@@ -150,17 +166,18 @@ type judge struct {
 	set  *policy.Set
 }
 
-// rules compiles the directory's and the node's rules once a version.
-func (x *Exchange) rules(v *directory.View) (*policy.Set, error) {
+// rules compiles the directory's and the node's rules once a version. What is
+// faulty in them denies that state's calls alone: the set says so itself.
+func (x *Exchange) rules(v *directory.View) *policy.Set {
 	if j := x.judge.Load(); j != nil && j.view == v {
-		return j.set, nil
+		return j.set
 	}
 	set, err := policy.Compile(append(v.Policies(), x.deps.Rules()...), v.Agreements())
 	if err != nil {
-		return nil, fault.Wrap(fault.DirectoryInvalid, err, "the rules of directory version %d", v.Version())
+		x.deps.Log.Error("faulty rules in the directory", "version", v.Version(), "error", err)
 	}
 	x.judge.Store(&judge{view: v, set: set})
-	return set, nil
+	return set
 }
 
 // decide puts the question to the rules of one side.
@@ -169,12 +186,8 @@ func (x *Exchange) decide(v *directory.View, role policy.Role, r *message.Reques
 		// Metaservices tell what the directory tells every member anyway.
 		return policy.Decision{Allow: true}, nil
 	}
-	set, err := x.rules(v)
-	if err != nil {
-		return policy.Decision{}, err
-	}
 	purpose, _ := v.Purpose(r.Purpose)
-	d := set.Decide(policy.Question{
+	d := x.rules(v).Decide(policy.Question{
 		Role: role, Client: r.Client, Service: r.Service, Method: r.Method, Path: pathOnly(r.Path),
 		Purpose: r.Purpose, Basis: purpose.Basis.En, DataClass: offer.DataClass, At: x.deps.Now(),
 	})

@@ -24,6 +24,7 @@ type note struct {
 	Repeat  bool     `json:"repeat,omitzero"`   // answered from the record of an earlier call
 	Effect  string   `json:"effect,omitzero"`   // what became of the backend
 	Subject *subject `json:"subject,omitempty"` // whose data
+	Wide    []byte   `json:"wide,omitempty"`    // SHA-512 of the body of a request that is delivered later
 }
 
 func (n note) bytes() []byte {

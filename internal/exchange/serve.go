@@ -214,7 +214,7 @@ func (x *Exchange) claimServing(ctx context.Context, c *serving) error {
 	case was.state == claimSettled:
 		return fault.New(fault.Conflict, "the provider decided that this request was carried out; its answer is not known")
 	case !x.repeatable(c):
-		return fault.New(fault.OutcomeUnknown, "an earlier call with this id may have taken effect")
+		return x.unknown(ctx, c, was)
 	}
 	// The service may be asked again: take the claim over.
 	err = x.recordAsked(ctx, c, func(ctx context.Context, tx *store.Tx, leaf int64) error {
@@ -387,26 +387,42 @@ func (x *Exchange) observeServing(c *serving, a *message.Answer, res *result) {
 // recorded rebuilds the answer that a record holds, for a client that repeats
 // its id.
 func (x *Exchange) recorded(ctx context.Context, leaf int64) (*Reply, error) {
-	s, err := x.deps.Journal.Get(ctx, leaf)
+	s, a, err := x.answerAt(ctx, leaf)
 	if err != nil {
-		return nil, storeFault(err, "reading the recorded answer")
-	}
-	head, _, err := message.Open(s.Envelope)
-	if err != nil {
-		return nil, storeFault(err, "reading the recorded answer")
-	}
-	a, err := message.ParseAnswer(head)
-	if err != nil {
-		return nil, storeFault(err, "reading the recorded answer")
+		return nil, err
 	}
 	b, err := x.bodyOf(s, a.Body)
 	if err != nil {
 		return nil, err
 	}
+	return replyOf(a, b), nil
+}
+
+// answerAt reads the record of an answer or refusal.
+func (x *Exchange) answerAt(ctx context.Context, leaf int64) (journal.Stored, *message.Answer, error) {
+	s, err := x.deps.Journal.Get(ctx, leaf)
+	if err != nil {
+		return s, nil, storeFault(err, "reading the recorded answer")
+	}
+	if s.Erased {
+		return s, nil, fault.New(fault.AnswerGone, "its retention has ended")
+	}
+	head, _, err := message.Open(s.Envelope)
+	if err != nil {
+		return s, nil, storeFault(err, "reading the recorded answer")
+	}
+	a, err := message.ParseAnswer(head)
+	if err != nil {
+		return s, nil, storeFault(err, "reading the recorded answer")
+	}
+	return s, a, nil
+}
+
+func replyOf(a *message.Answer, b *body) *Reply {
 	return &Reply{
 		ID: a.ID, RequestID: a.RequestID, Hash: a.Hash, Client: a.Client, Service: a.Service,
 		Status: a.Status, Headers: a.Headers, Fault: fault.Code(a.Fault), Body: b, Keep: true,
-	}, nil
+	}
 }
 
 // bodyOf finds the body that a record's head names: in the record or in the
@@ -427,13 +443,4 @@ func (x *Exchange) bodyOf(s journal.Stored, said *message.Body) (*body, error) {
 		b.spool = n.Spool
 	}
 	return b, nil
-}
-
-func pathOnly(target string) string {
-	for i := range len(target) {
-		if target[i] == '?' {
-			return target[:i]
-		}
-	}
-	return target
 }

@@ -1,0 +1,92 @@
+package exchange
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/falaj/falaj/internal/store"
+)
+
+const (
+	pruneEvery = time.Minute
+	pruneStep  = 1000 // rows looked at in one transaction
+)
+
+// prune forgets, until ctx ends, ids and deliveries that ended long ago. What
+// is open or unknown stays for as long as it is.
+func (x *Exchange) prune(ctx context.Context) {
+	var at mark
+	for wait := pruneEvery; ; {
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+		busy, err := x.pruneOnce(ctx, &at)
+		if err != nil && ctx.Err() == nil {
+			x.deps.Log.Error("forgetting what ended long ago", "error", err)
+		}
+		// Where much is old it goes on at once, else tables would grow faster
+		// than they are looked through.
+		if wait = pruneEvery; busy && err == nil {
+			wait = pruneEvery / 600
+		}
+	}
+}
+
+// mark is how far the claims have been looked through. They have no index by
+// age: every call would pay for it, twice at each node.
+type mark struct {
+	side int
+	id   []byte
+}
+
+// pruneOnce takes one step and tells whether it found much.
+func (x *Exchange) pruneOnce(ctx context.Context, at *mark) (busy bool, err error) {
+	before := x.deps.Now().Add(-x.cfg.Keep).UnixMilli()
+	var next mark
+	err = x.deps.DB.Write(ctx, func(tx *store.Tx) error {
+		next, busy = mark{id: []byte{}}, false
+		res, err := tx.Exec(ctx, `DELETE FROM exchange_delivery WHERE id IN
+			(SELECT id FROM exchange_delivery WHERE work = 0 AND changed_at < ? ORDER BY changed_at LIMIT ?)`, before, pruneStep)
+		if err != nil {
+			return err
+		}
+		gone, err := res.RowsAffected()
+		if err != nil {
+			return err
+		}
+		err = tx.QueryRow(ctx, `SELECT side, id FROM exchange_claim WHERE side > ? OR side = ? AND id > ?
+			ORDER BY side, id LIMIT 1 OFFSET ?`, at.side, at.side, at.id, pruneStep).Scan(&next.side, &next.id)
+		last := errors.Is(err, sql.ErrNoRows)
+		if err != nil && !last {
+			return err
+		}
+		// What stays open at the caller's side got no answer in its time; the
+		// provider knows what became of it.
+		query := `DELETE FROM exchange_claim WHERE (side > ? OR side = ? AND id > ?) AND changed_at < ?
+			AND (state = ? OR state = ? OR side = ? AND process <> ?)`
+		args := []any{at.side, at.side, at.id, before, claimAnswered, claimSettled, sideCaller, outbox}
+		if !last {
+			query += ` AND (side < ? OR side = ? AND id <= ?)`
+			args = append(args, next.side, next.side, next.id)
+		}
+		res, err = tx.Exec(ctx, query, args...)
+		if err != nil {
+			return err
+		}
+		n, err := res.RowsAffected()
+		busy = gone == pruneStep || n >= pruneStep/4
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("pruning: %w", err)
+	}
+	*at = next
+	return busy, nil
+}

@@ -92,6 +92,20 @@ func (p *plan) assign(base int) error {
 	return nil
 }
 
+// free tells whether nobody listens on the union's ports.
+func (p *plan) free() bool {
+	for s, doors := range p.Ports {
+		for door := range doors {
+			l, err := net.Listen("tcp", p.at(s, door))
+			if err != nil {
+				return false
+			}
+			l.Close()
+		}
+	}
+	return true
+}
+
 // readPlan reads a folder's plan; nil where there is none.
 func readPlan(dir string) (*plan, error) {
 	b, err := os.ReadFile(filepath.Join(dir, planFile))

@@ -125,12 +125,16 @@ func (u *Union) settle(ctx context.Context, cfg Config) error {
 		return u.begin(ctx, cfg)
 	}
 	u.plan = p
-	before := make(map[union.State]string)
+	before := map[union.State]string{}
 	for _, s := range p.States {
 		before[s] = p.link(s)
 	}
-	if cfg.Base != nil && (*cfg.Base != p.Base || *cfg.Base == 0) {
-		if err := p.assign(*cfg.Base); err != nil {
+	base := p.Base
+	if cfg.Base != nil {
+		base = *cfg.Base
+	}
+	if base != p.Base || base == 0 && !p.free() {
+		if err := p.assign(base); err != nil {
 			return err
 		}
 	}

@@ -62,6 +62,9 @@ const (
 	BackendRefused    Code = "backend.address"
 	ServiceDisabled   Code = "service.disabled"
 	OutcomeUnknown    Code = "outcome.unknown"
+	DeliveryPending   Code = "delivery.pending"
+	DeliveryExpired   Code = "delivery.expired"
+	DeliverySkipped   Code = "delivery.skipped"
 	Overloaded        Code = "node.overloaded"
 	Draining          Code = "node.draining"
 	StoreFailed       Code = "node.store"
@@ -251,6 +254,15 @@ func entries() []Entry {
 		{OutcomeUnknown, provider + "OutcomeUnknown", 500,
 			t("It is not known whether the call took effect; it is not repeated.", "لا يُعرف هل نُفِّذ الطلب أم لا، ولن يُعاد تنفيذه تلقائياً."),
 			t("The serving state decides it with falaj outcome; ask later with the same X-Road-Id.", "تبتّ الدولة المقدِّمة فيه بالأمر falaj outcome، فاستعلم لاحقاً بالمعرّف X-Road-Id نفسه.")},
+		{DeliveryPending, client + "DeliveryPending", 409,
+			t("The call has been accepted and has no answer yet.", "قُبل الطلب ولم يرد جوابه بعد."),
+			t("Wait as long as Retry-After says, then ask again.", "انتظر المدة المبيّنة في الترويسة Retry-After ثم استعلم مرة أخرى.")},
+		{DeliveryExpired, consumer + "DeliveryExpired", 500,
+			t("The call could not be delivered in the time that it was valid.", "تعذّر تسليم الطلب خلال مدة صلاحيته."),
+			t("It may have taken effect if an attempt reached the other node: repeat it under the same X-Road-Id.", "ربما نُفِّذ إن بلغت إحدى المحاولات العقدة الأخرى: أعده بالمعرّف X-Road-Id نفسه.")},
+		{DeliverySkipped, consumer + "DeliverySkipped", 500,
+			t("The delivery was ended by a decision, so that what waited behind it could go on.", "أُنهي التسليم بقرار ليتابع ما كان ينتظر خلفه."),
+			t("The node's operator knows the reason; if the call is still wanted, repeat it under the same X-Road-Id.", "السبب لدى مشغّل العقدة؛ وإن كان الطلب لا يزال مطلوباً فأعده بالمعرّف X-Road-Id نفسه.")},
 		{Overloaded, consumer + "Overloaded", 503,
 			t("The node has more work than it can take.", "الحمل على العقدة يفوق طاقتها."),
 			t("Wait as long as Retry-After says, then try again.", "انتظر المدة المبيّنة في الترويسة Retry-After ثم أعد المحاولة.")},

@@ -462,7 +462,7 @@ func (x *Exchange) refuse(ctx context.Context, c *asking, cause error) error {
 // recordRefusal seals and journals why a call got no answer.
 func (x *Exchange) recordRefusal(ctx context.Context, c *asking, f *fault.Error) error {
 	kind := journal.Refused
-	if c.asked != (journal.Entry{}) {
+	if c.asked != (journal.Entry{}) || c.delivery != nil {
 		kind = journal.Unanswered
 	}
 	entry := f.Entry()

@@ -114,6 +114,7 @@ func (x *Exchange) pushTo(ctx context.Context, d *delivery, address string) (fau
 		}
 	}
 	label(h, reply)
+	h["User-Agent"] = []string{""} // none
 	h[headerStatus] = []string{strconv.Itoa(reply.Status)}
 	res, err := transport.RoundTrip(req)
 	if err != nil {

@@ -41,13 +41,19 @@ func (x *Exchange) attempt(ctx context.Context, d delivery) (away error) {
 	return nil
 }
 
-// reopen takes the sealed request from its record: every attempt sends these
-// bytes.
+// reopen takes the sealed request from its record, or finds that it is valid
+// no longer.
 func (x *Exchange) reopen(ctx context.Context, c *asking) error {
-	d := c.delivery
-	if !x.deps.Now().Before(d.expires) {
-		return fault.New(fault.DeliveryExpired, "not delivered by %s", d.expires.Format(time.RFC3339))
+	err := x.readRequest(ctx, c)
+	if !x.deps.Now().Before(c.delivery.expires) {
+		return fault.New(fault.DeliveryExpired, "not delivered by %s", c.delivery.expires.Format(time.RFC3339))
 	}
+	return err
+}
+
+// readRequest reads the request's record: every attempt sends these bytes.
+func (x *Exchange) readRequest(ctx context.Context, c *asking) error {
+	d := c.delivery
 	s, err := x.deps.Journal.Get(ctx, d.asked)
 	if err != nil {
 		return storeFault(err, "reading the request to deliver")
@@ -170,8 +176,8 @@ func (x *Exchange) failed(ctx context.Context, c *asking, stage string, cause er
 }
 
 // verdict is what a fault means for a delivery: its end, or another attempt.
-// Where it came from matters: that the other node's certificate is void says
-// nothing against the request, that its own is ends it.
+// Where it came from matters: that a node's certificate is void says nothing
+// against the request, that its own is ends it.
 func verdict(stage string, code fault.Code, err error) (state int) {
 	switch stage {
 	case "send":
@@ -183,7 +189,8 @@ func verdict(stage string, code fault.Code, err error) (state int) {
 	case "verify":
 		return deliveryOpen // the answer was at fault; the next one may be right
 	case "vouch":
-		if code == fault.CertUnknown {
+		switch code {
+		case fault.CertUnknown, fault.CertRevoked, fault.CertExpired:
 			return deliveryRefused
 		}
 	}
@@ -193,7 +200,7 @@ func verdict(stage string, code fault.Code, err error) (state int) {
 	case fault.BadRequest, fault.BadIdentifier, fault.BadPath, fault.BadHeader, fault.RepeatedHeader, fault.MissingClient,
 		fault.UnknownClient, fault.ClientNotAuthentic, fault.TooLarge, fault.MethodNotAllowed, fault.MissingPurpose, fault.UnknownPurpose,
 		fault.IDConflict, fault.AnswerGone, fault.NotFound, fault.UnknownService, fault.UnknownState, fault.PolicyDenied,
-		fault.SealInvalid, fault.MessageMalformed, fault.MessageMismatch, fault.MessageReplayed, fault.CertRevoked, fault.CertExpired,
+		fault.SealInvalid, fault.MessageMalformed, fault.MessageMismatch, fault.MessageReplayed,
 		fault.OutcomeUnknown, fault.Conflict, fault.NotAllowed:
 		return deliveryRefused
 	}

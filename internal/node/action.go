@@ -1,6 +1,71 @@
 package node
 
-import "github.com/falaj/falaj/internal/node/admin"
+import (
+	"github.com/falaj/falaj/internal/node/admin"
+	"github.com/falaj/falaj/internal/node/config"
+	"github.com/falaj/falaj/internal/union"
+)
 
-func (n *Node) actions() []admin.Action { return nil }
-func (n *Node) queries() []admin.Query  { return nil }
+func t(en, ar string) union.Text { return union.Text{En: en, Ar: ar} }
+
+// actions is the table of what the node's people may change. Two says that it
+// touches keys or the directory, which takes two persons.
+func (n *Node) actions() []admin.Action {
+	officer := []config.Role{config.SecurityOfficer}
+	registrar := []config.Role{config.Registrar}
+	services := []config.Role{config.ServiceAdministrator}
+	return []admin.Action{
+		{Name: "client.add", Event: "client.added", Text: t("Register a system that calls through this node.", "تسجيل نظام يتصل عبر هذه العقدة."),
+			Roles: registrar, Two: true, Do: admin.Params(n.addClient)},
+		{Name: "client.remove", Event: "client.removed", Text: t("Let a system call through this node no more.", "إلغاء اتصال نظام عبر هذه العقدة."),
+			Roles: registrar, Do: admin.Params(n.removeClient)},
+		{Name: "service.add", Event: "service.added", Text: t("Offer a service to the union, or change it.", "إتاحة خدمة للاتحاد أو تعديلها."),
+			Roles: services, Two: true, Do: admin.Params(n.addService)},
+		{Name: "service.move", Event: "service.moved", Text: t("Change where a service of this node really runs.", "تغيير موضع تشغيل إحدى خدمات هذه العقدة."),
+			Roles: services, Do: admin.Params(n.moveService)},
+		{Name: "service.remove", Event: "service.removed", Text: t("Offer a service no more.", "إلغاء إتاحة خدمة."),
+			Roles: services, Two: true, Do: admin.Params(n.removeService)},
+		{Name: "access.grant", Event: "access.granted", Text: t("Let a client call a service for stated purposes.", "السماح لعميل بطلب خدمة لأغراض محددة."),
+			Roles: services, Two: true, Do: admin.Params(n.grant)},
+		{Name: "access.revoke", Event: "access.revoked", Text: t("Take a grant back.", "سحب إذن."),
+			Roles: services, Two: true, Do: admin.Params(n.revoke)},
+		{Name: "policy.set", Event: "policy.set", Text: t("Publish the state's own rules (Cedar).", "نشر قواعد الدولة (Cedar)."),
+			Roles: officer, Two: true, Do: admin.Params(n.setPolicy)},
+		{Name: "key.rotate", Event: "key.rotated", Text: t("Replace a key of a seal or of the link, and publish its certificate.", "استبدال مفتاح ختم أو ربط ونشر شهادته."),
+			Roles: officer, Two: true, Do: admin.Params(n.rotateKey)},
+		{Name: "key.renew", Event: "key.renewed", Text: t("Renew what is due: certificates, revocation list, the directory's signatures.", "تجديد ما حان موعده: الشهادات وقائمة الإلغاء وتواقيع الدليل."),
+			Roles: officer, Two: true, Do: admin.Params(n.renewDue)},
+		{Name: "certificate.revoke", Event: "certificate.revoked", Text: t("Revoke a certificate of this state.", "إلغاء شهادة من شهادات هذه الدولة."),
+			Roles: officer, Two: true, Do: admin.Params(n.revokeCertificate)},
+		{Name: "directory.refresh", Event: "directory.refreshed", Text: t("Fetch the newest directory now.", "جلب أحدث نسخة من الدليل الآن."),
+			Roles: registrar, Do: admin.Params(n.refreshDirectory)},
+		{Name: "outcome.resolve", Event: "outcome.resolved", Text: t("Decide whether a call of unknown outcome took effect.", "البتّ في نفاذ طلب مجهول النتيجة."),
+			Roles: services, Do: admin.Params(n.resolveOutcome)},
+		{Name: "delivery.skip", Event: "delivery.skipped", Text: t("Give up a delivery, so that its conversation goes on.", "تجاوز تسليم ليستمر ما بعده."),
+			Roles: services, Do: admin.Params(n.skipDelivery)},
+		{Name: "backup", Event: "node.backed-up", Text: t("Write a copy of the node's data and keys.", "حفظ نسخة احتياطية من بيانات العقدة ومفاتيحها."),
+			Roles: officer, Two: true, Do: admin.Params(n.backup)},
+	}
+}
+
+// queries is the table of what they may ask.
+func (n *Node) queries() []admin.Query {
+	auditors := []config.Role{config.Auditor, config.SecurityOfficer}
+	return []admin.Query{
+		{Name: "node", Text: t("This node: state, version, doors.", "هذه العقدة: الدولة والإصدار والأبواب."), Do: n.describe},
+		{Name: "health", Text: t("What is wrong with the node.", "ما بالعقدة من خلل."), Do: n.examine},
+		{Name: "clients", Text: t("Systems that call through this node.", "الأنظمة المتصلة عبر هذه العقدة."), Do: n.listClients},
+		{Name: "services", Text: t("Services of this state.", "خدمات هذه الدولة."), Do: n.listServices},
+		{Name: "access", Text: t("Who may call this state's services.", "من يحق له طلب خدمات هذه الدولة."), Do: n.listAccess},
+		{Name: "purposes", Text: t("The union's purposes.", "أغراض الاتحاد."), Do: n.listPurposes},
+		{Name: "policy", Text: t("Who decides a call, and how.", "من يبتّ في طلب وكيف."), Do: n.explain},
+		{Name: "directory", Text: t("The directory in force.", "الدليل الساري."), Do: n.showDirectory},
+		{Name: "keys", Text: t("Keys and certificates of this node.", "مفاتيح هذه العقدة وشهاداتها."), Roles: auditors, Do: n.listKeys},
+		{Name: "evidence", Text: t("What both sides hold of a call.", "ما لدى الطرفين عن طلب."), Roles: auditors, Do: n.showEvidence},
+		{Name: "verification", Text: t("Whether the evidence of a call holds.", "هل تصح أدلة طلب."), Roles: auditors, Do: n.verifyEvidence},
+		{Name: "outcomes", Text: t("Calls of unknown outcome.", "الطلبات المجهولة النتيجة."), Do: n.listOutcomes},
+		{Name: "deliveries", Text: t("Deliveries of this node's clients.", "تسليمات عملاء هذه العقدة."), Do: n.listDeliveries},
+		{Name: "events", Text: t("The catalogue of audit events.", "فهرس أحداث التدقيق."), Do: n.listEvents},
+		{Name: "changes", Text: t("What was changed here on a day.", "ما تغيّر هنا في يوم معيّن."), Roles: auditors, Do: n.listChanges},
+	}
+}

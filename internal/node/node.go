@@ -24,6 +24,7 @@ import (
 	"github.com/falaj/falaj/internal/node/admin"
 	"github.com/falaj/falaj/internal/node/config"
 	"github.com/falaj/falaj/internal/node/operation"
+	"github.com/falaj/falaj/internal/policy"
 	"github.com/falaj/falaj/internal/seal"
 	"github.com/falaj/falaj/internal/store"
 )
@@ -48,7 +49,8 @@ type Node struct {
 	spool     *seal.Spool
 	directory *directory.Directory
 	identity  *identity
-	sources   []directory.Peer // of the configuration
+	rules     func() []policy.Source // this node's own
+	sources   []directory.Peer       // of the configuration
 	exchange  *exchange.Exchange
 	link      *link.Link
 	admin     *admin.Server
@@ -154,8 +156,7 @@ func (n *Node) openExchange(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("the key that hides persons: %w", err)
 	}
-	rules, err := readRules(n.cfg.Directory.Rules, n.cfg.State)
-	if err != nil {
+	if n.rules, err = readRules(n.cfg.Directory.Rules, n.cfg.State); err != nil {
 		return err
 	}
 	n.meters = newMeters()
@@ -165,7 +166,7 @@ func (n *Node) openExchange(ctx context.Context) error {
 		Allow: n.cfg.Backends.Allow, Own: n.doors.own(),
 	}, exchange.Deps{
 		DB: n.db, Journal: n.journal, Spool: n.spool, Directory: n.view, Seal: n.identity.Seal, Subject: person,
-		Rules: rules, Observe: n.meters.observe, Now: n.now, Log: n.log,
+		Rules: n.rules, Observe: n.meters.observe, Now: n.now, Log: n.log,
 	}, local)
 	if err != nil {
 		return fmt.Errorf("opening the exchange: %w", err)
@@ -195,9 +196,10 @@ func (n *Node) view() (*directory.View, error) {
 	return v, v.Fresh(n.now())
 }
 
-// record writes what administration does into the journal.
-func (n *Node) record(ctx context.Context, key string, local []byte) error {
-	_, err := n.journal.Append(ctx, journal.Record{Kind: journal.Decision, Key: key, At: n.now(), Class: "admin", Local: local})
+// record writes what administration does into the journal, under its day.
+func (n *Node) record(ctx context.Context, local []byte) error {
+	now := n.now()
+	_, err := n.journal.Append(ctx, journal.Record{Kind: journal.Decision, Key: changeKey(now), At: now, Class: "admin", Local: local})
 	return err
 }
 

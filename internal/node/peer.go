@@ -9,7 +9,6 @@ import (
 	"github.com/falaj/falaj/internal/directory"
 	"github.com/falaj/falaj/internal/exchange/link"
 	"github.com/falaj/falaj/internal/fault"
-	"github.com/falaj/falaj/internal/node/admin"
 	"github.com/falaj/falaj/internal/union"
 )
 
@@ -88,11 +87,12 @@ func (n *Node) follow(ctx context.Context) error {
 		within, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
 		if err := f(within); err != nil && ctx.Err() == nil {
-			n.log.Warn(what, "event", admin.EventDirectoryStale, "error", err)
+			n.log.Warn(what, "error", err)
 		}
 	}
 	changed := n.directory.Watch()
 	do("a renewal failed", n.directory.Renew)
+	do("ending the retention of records failed", n.retain)
 	for {
 		select {
 		case <-ctx.Done():
@@ -101,6 +101,7 @@ func (n *Node) follow(ctx context.Context) error {
 			do("the directory could not be refreshed", n.directory.Refresh)
 		case <-renew.C:
 			do("a renewal failed", n.directory.Renew)
+			do("ending the retention of records failed", n.retain)
 		case <-changed:
 			changed = n.directory.Watch()
 			n.link.Drop(func(p link.Peer) bool { return !n.identity.known(p) })

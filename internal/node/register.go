@@ -63,5 +63,5 @@ func (n *Node) register(ctx context.Context) error {
 	if len(entry) > 60<<10 {
 		entry = []byte(fmt.Sprintf(`{"event":%q,"count":%d}`, admin.EventConfigApplied, len(changed)))
 	}
-	return n.record(ctx, "admin|"+admin.EventConfigApplied, entry)
+	return n.record(ctx, entry)
 }

@@ -130,7 +130,7 @@ func (s *Server) write(ctx context.Context, c *change, phase string, d Done, f e
 	if err != nil {
 		return fmt.Errorf("writing down %s: %w", c.action.Name, err)
 	}
-	return s.deps.Record(ctx, "admin|"+c.action.Event+"|"+c.id, local)
+	return s.deps.Record(ctx, local)
 }
 
 func hexDigest(b []byte) string {

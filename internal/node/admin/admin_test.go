@@ -69,7 +69,7 @@ func open(t *testing.T, cfg config.Admin) *counter {
 	}
 	deps := Deps{
 		DB: db, Now: c.clock, Log: slog.New(slog.DiscardHandler),
-		Record: func(_ context.Context, key string, local []byte) error {
+		Record: func(_ context.Context, local []byte) error {
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			if c.full {

@@ -25,8 +25,8 @@ const (
 	EventShed           = "call.shed"
 	EventUnknownCaller  = "call.unauthenticated"
 	EventConfigApplied  = "config.applied"
-	EventRenewed        = "certificate.renewed"
 	EventDirectoryStale = "directory.stale"
+	EventRetained       = "retention.ended"
 )
 
 func t(en, ar string) union.Text { return union.Text{En: en, Ar: ar} }
@@ -40,7 +40,7 @@ func (s *Server) Catalogue() []Event {
 		{Name: EventShed, Text: t("A call was turned away: too many at once.", "رُدّ طلب بسبب كثرة الطلبات في آن واحد."), Where: "log"},
 		{Name: EventUnknownCaller, Text: t("A caller did not prove who it is.", "لم يُثبت متصل هويته."), Where: "log"},
 		{Name: EventConfigApplied, Text: t("The configuration file's systems were registered.", "سُجّلت الأنظمة الواردة في ملف الإعدادات."), Where: "journal"},
-		{Name: EventRenewed, Text: t("The node renewed a certificate of its own.", "جدّدت العقدة إحدى شهاداتها."), Where: "journal"},
+		{Name: EventRetained, Text: t("Records reached the end of their retention: their key was destroyed.", "انتهت مدة حفظ قيود فأُتلف مفتاحها."), Where: "journal"},
 		{Name: EventDirectoryStale, Text: t("The directory could not be refreshed.", "تعذّر تحديث الدليل."), Where: "log"},
 	}
 	for _, a := range s.actions {

@@ -34,7 +34,7 @@ const (
 // Deps are what the counter needs of the node.
 type Deps struct {
 	DB     *store.DB
-	Record func(ctx context.Context, key string, local []byte) error // into the journal, durable
+	Record func(ctx context.Context, local []byte) error // into the journal, durable
 	Now    func() time.Time
 	Log    *slog.Logger
 }

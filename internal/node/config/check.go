@@ -179,8 +179,10 @@ func (c *Config) checkLimits(p *problems) {
 			p.add(key, "keep_days %d is not between 1 and 36500", r.KeepDays)
 		}
 	}
-	if !names["exchange"] {
-		p.add("retention", "the class \"exchange\" is missing: calls without a class of their own are kept under it")
+	for _, must := range []string{"exchange", "admin"} {
+		if !names[must] {
+			p.add("retention", "the class %q is missing: it is for calls without a class of their own (exchange) and for changes at the admin door (admin)", must)
+		}
 	}
 }
 

@@ -190,7 +190,7 @@ func defaults() Config {
 			ClientRate: 5000, ClientBurst: 5000,
 			HeaderTime: 10 * time.Second, IdleTime: 2 * time.Minute, CallTime: 5 * time.Minute,
 		},
-		Retention: []Class{{Name: "exchange", KeepDays: 3650}},
+		Retention: []Class{{Name: "exchange", KeepDays: 3650}, {Name: "admin", KeepDays: 3650}},
 		Log:       Log{Level: "info", Format: "text"},
 	}
 }

@@ -1,0 +1,491 @@
+package node
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/falaj/falaj/internal/directory"
+	"github.com/falaj/falaj/internal/exchange"
+	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/node/admin"
+	"github.com/falaj/falaj/internal/node/config"
+	"github.com/falaj/falaj/internal/policy"
+	"github.com/falaj/falaj/internal/seal"
+	"github.com/falaj/falaj/internal/union"
+)
+
+// ClientAdd registers a system that calls. A member or subsystem that the
+// directory does not know is entered there, the member with a seal of its own.
+type ClientAdd struct {
+	ID           union.SubsystemID `json:"id"`
+	Mode         exchange.Mode     `json:"mode,omitempty"`
+	Certificates []string          `json:"certificates,omitempty"`
+	Push         string            `json:"push,omitempty"`
+	Name         union.Text        `json:"name,omitzero"`   // of the subsystem; default: its code
+	Member       union.Text        `json:"member,omitzero"` // name of the member; default: its code
+}
+
+// ID names what is to go.
+type ID struct {
+	ID string `json:"id"`
+}
+
+func (n *Node) addClient(ctx context.Context, _ admin.Person, p ClientAdd) (admin.Done, error) {
+	if p.ID.State != n.cfg.State {
+		return admin.Done{}, fault.New(fault.BadIdentifier, "%s is not a system of %s", p.ID, n.cfg.State)
+	}
+	before, had := n.exchange.Local().Client(p.ID)
+	after := exchange.Client{ID: p.ID, Mode: p.Mode, Certificates: p.Certificates, Push: p.Push}
+	if after.Mode == "" && len(after.Certificates) > 0 {
+		after.Mode = exchange.ModeMutual
+	}
+	if err := n.exchange.Local().PutClient(ctx, after); err != nil {
+		return admin.Done{}, err
+	}
+	err := n.directory.Publish(ctx, func(e *directory.Edition) error {
+		m, err := n.member(e, p.ID.MemberID, p.Member)
+		if err != nil || p.ID.Subsystem == "" {
+			return err
+		}
+		subsystem(m, p.ID.Subsystem, p.Name)
+		return nil
+	})
+	if err != nil {
+		return admin.Done{}, errors.Join(err, n.putBack(ctx, before, had, p.ID))
+	}
+	after, _ = n.exchange.Local().Client(p.ID)
+	return admin.Done{Result: after, Before: before, After: after}, nil
+}
+
+// putBack undoes a registration whose publication failed.
+func (n *Node) putBack(ctx context.Context, c exchange.Client, had bool, id union.SubsystemID) error {
+	if had {
+		return n.exchange.Local().PutClient(ctx, c)
+	}
+	return n.exchange.Local().DropClient(ctx, id)
+}
+
+func (n *Node) removeClient(ctx context.Context, _ admin.Person, p ID) (admin.Done, error) {
+	id, err := union.ParseClient(p.ID)
+	if err != nil {
+		return admin.Done{}, fault.Wrap(fault.BadIdentifier, err, "%v", err)
+	}
+	before, _ := n.exchange.Local().Client(id)
+	return admin.Done{Result: p, Before: before}, n.exchange.Local().DropClient(ctx, id)
+}
+
+// member finds a member in the state's part, or enters it with a seal that the
+// state's own authority issues. It may run again with another edition.
+func (n *Node) member(e *directory.Edition, id union.MemberID, name union.Text) (*directory.Member, error) {
+	for i := range e.Members {
+		if m := &e.Members[i]; m.Class == id.Class && m.Code == id.Code {
+			if name.Complete() {
+				m.Name = name
+			}
+			return m, nil
+		}
+	}
+	if !name.Complete() {
+		name = union.Text{En: or(name.En, id.Code), Ar: or(name.Ar, or(name.En, id.Code))}
+	}
+	issuer, err := n.directory.Authority()
+	if err != nil {
+		return nil, fault.Wrap(fault.NotAllowed, err, "%s is new, and the state's authority, which would issue its seal, is not in this node's hands", id)
+	}
+	key, err := n.key(directory.SealKey(id))
+	if err != nil {
+		return nil, err
+	}
+	cert, err := issuer.Seal(id, name.En, key.Public())
+	if err != nil {
+		return nil, err
+	}
+	e.Members = append(e.Members, directory.Member{ID: id, Class: id.Class, Code: id.Code, Name: name, Seals: []directory.Cert{{Certificate: cert}}})
+	return &e.Members[len(e.Members)-1], nil
+}
+
+// subsystem finds or enters a subsystem of a member.
+func subsystem(m *directory.Member, code string, name union.Text) *directory.Subsystem {
+	for i := range m.Subsystems {
+		if s := &m.Subsystems[i]; s.Code == code {
+			if name.Complete() {
+				s.Name = name
+			}
+			return s
+		}
+	}
+	if !name.Complete() {
+		name = union.Text{En: or(name.En, code), Ar: or(name.Ar, or(name.En, code))}
+	}
+	m.Subsystems = append(m.Subsystems, directory.Subsystem{Code: code, Name: name})
+	return &m.Subsystems[len(m.Subsystems)-1]
+}
+
+func or(s, other string) string {
+	if s == "" {
+		return other
+	}
+	return s
+}
+
+// ServiceAdd offers a service. Where it is offered already, what is given here
+// takes the place of what stood there.
+type ServiceAdd struct {
+	ID          union.ServiceID   `json:"id"`
+	Address     string            `json:"address"`
+	Name        union.Text        `json:"name,omitzero"`      // default: the description's title, or the code
+	Subsystem   union.Text        `json:"subsystem,omitzero"` // name, where it is new
+	Member      union.Text        `json:"member,omitzero"`    // name, where it is new
+	OpenAPI     json.RawMessage   `json:"openapi,omitempty"`  // the description
+	Endpoints   []policy.Endpoint `json:"endpoints,omitempty"`
+	Idempotent  bool              `json:"idempotent,omitzero"`
+	Async       bool              `json:"async,omitzero"`
+	TimeoutMS   int64             `json:"timeout_ms,omitzero"`
+	Retention   string            `json:"retention,omitzero"` // default: exchange
+	DigestOnly  bool              `json:"digest_only,omitzero"`
+	DataClass   string            `json:"data_class,omitzero"` // default: official
+	KeyHeader   string            `json:"key_header,omitzero"`
+	Authorities string            `json:"authorities,omitzero"` // PEM
+}
+
+func (n *Node) addService(ctx context.Context, _ admin.Person, p ServiceAdd) (admin.Done, error) {
+	if p.ID.State != n.cfg.State {
+		return admin.Done{}, fault.New(fault.BadIdentifier, "%s is not a service of %s", p.ID, n.cfg.State)
+	}
+	d, err := readDescription(p.OpenAPI)
+	if err != nil {
+		return admin.Done{}, err
+	}
+	if !p.Name.Complete() {
+		p.Name = union.Text{En: or(p.Name.En, or(d.title.En, p.ID.Service)), Ar: or(p.Name.Ar, or(d.title.Ar, p.ID.Service))}
+	}
+	if len(p.Endpoints) == 0 {
+		p.Endpoints = d.endpoints
+	}
+	offered := directory.Service{
+		ID: p.ID, Code: p.ID.Service, Name: p.Name, Endpoints: p.Endpoints, Idempotent: p.Idempotent, Async: p.Async,
+		TimeoutMS: p.TimeoutMS, Retention: or(p.Retention, "exchange"), DigestOnly: p.DigestOnly, DataClass: or(p.DataClass, "official"),
+	}
+	if !slices.ContainsFunc(n.cfg.Retention, func(c config.Class) bool { return c.Name == offered.Retention }) {
+		return admin.Done{}, fault.New(fault.BadRequest, "this node's configuration has no retention class %q", offered.Retention)
+	}
+	before, had := n.exchange.Local().Backend(p.ID)
+	after := exchange.Backend{Service: p.ID, Address: p.Address, KeyHeader: p.KeyHeader, RootsPEM: p.Authorities}
+	// The backend first: a service that stood in the directory without one
+	// would be called in vain.
+	if err := n.exchange.Local().PutBackend(ctx, after); err != nil {
+		return admin.Done{}, err
+	}
+	err = n.directory.Publish(ctx, func(e *directory.Edition) error {
+		m, err := n.member(e, p.ID.MemberID, p.Member)
+		if err != nil {
+			return err
+		}
+		s := subsystem(m, p.ID.Subsystem, p.Subsystem)
+		if len(p.OpenAPI) > 0 {
+			offered.OpenAPI = "openapi/" + fileName(p.ID) + ".json"
+			e.Files[offered.OpenAPI] = p.OpenAPI
+		}
+		s.Services = append(slices.DeleteFunc(s.Services, func(o directory.Service) bool { return o.Code == offered.Code }), offered)
+		return nil
+	})
+	if err != nil {
+		if had {
+			return admin.Done{}, errors.Join(err, n.exchange.Local().PutBackend(ctx, before))
+		}
+		return admin.Done{}, errors.Join(err, n.exchange.Local().DropBackend(ctx, p.ID))
+	}
+	return admin.Done{Result: Service{Service: offered, ID: p.ID, Address: p.Address}, Before: before, After: after}, nil
+}
+
+// fileName names a service's description: two services never share one.
+func fileName(id union.ServiceID) string {
+	sum := sha256.Sum256([]byte(id.String()))
+	return hex.EncodeToString(sum[:16])
+}
+
+// ServiceMove changes the backend of a service, which only this node knows.
+type ServiceMove struct {
+	ID          union.ServiceID `json:"id"`
+	Address     string          `json:"address"`
+	KeyHeader   string          `json:"key_header,omitzero"`
+	Authorities string          `json:"authorities,omitzero"`
+}
+
+func (n *Node) moveService(ctx context.Context, _ admin.Person, p ServiceMove) (admin.Done, error) {
+	before, ok := n.exchange.Local().Backend(p.ID)
+	if !ok {
+		return admin.Done{}, fault.New(fault.NotFound, "%s has no backend at this node", p.ID)
+	}
+	after := exchange.Backend{Service: p.ID, Address: p.Address, KeyHeader: p.KeyHeader, RootsPEM: p.Authorities}
+	return admin.Done{Result: p, Before: before, After: after}, n.exchange.Local().PutBackend(ctx, after)
+}
+
+func (n *Node) removeService(ctx context.Context, _ admin.Person, p ID) (admin.Done, error) {
+	id, err := union.ParseService(p.ID)
+	if err != nil {
+		return admin.Done{}, fault.Wrap(fault.BadIdentifier, err, "%v", err)
+	}
+	before, _ := n.exchange.Local().Backend(id)
+	gone := false
+	err = n.directory.Publish(ctx, func(e *directory.Edition) error {
+		gone = false
+		for i := range e.Members {
+			for j := range e.Members[i].Subsystems {
+				s := &e.Members[i].Subsystems[j]
+				if e.Members[i].ID == id.MemberID && s.Code == id.Subsystem {
+					s.Services = slices.DeleteFunc(s.Services, func(o directory.Service) bool {
+						gone = gone || o.Code == id.Service
+						return o.Code == id.Service
+					})
+				}
+			}
+		}
+		e.Agreements = slices.DeleteFunc(e.Agreements, func(a directory.Agreement) bool { return a.Service == id })
+		return nil
+	})
+	if err != nil {
+		return admin.Done{}, err
+	}
+	err = n.exchange.Local().DropBackend(ctx, id)
+	if gone && fault.CodeOf(err) == fault.NotFound {
+		err = nil
+	}
+	return admin.Done{Result: p, Before: before}, err
+}
+
+// Grant is what access.grant takes: an agreement of the serving state.
+type Grant struct {
+	ID             string            `json:"id,omitzero"` // default: made of client and service, so that a second grant changes the first
+	Client         union.SubsystemID `json:"client"`
+	Service        union.ServiceID   `json:"service"`
+	Endpoints      []policy.Endpoint `json:"endpoints,omitempty"`
+	Purposes       []string          `json:"purposes"`
+	DefaultPurpose string            `json:"default_purpose,omitzero"`
+	From           time.Time         `json:"from,omitzero"`
+	Until          time.Time         `json:"until,omitzero"`
+	Basis          union.Text        `json:"basis,omitzero"` // default: that of the first purpose
+}
+
+func grantID(client union.SubsystemID, service union.ServiceID) string {
+	sum := sha256.Sum256([]byte(client.String() + "\x00" + service.String()))
+	return "grant-" + hex.EncodeToString(sum[:8])
+}
+
+func (n *Node) grant(ctx context.Context, _ admin.Person, p Grant) (admin.Done, error) {
+	v := n.directory.View()
+	if p.Service.State != n.cfg.State {
+		return admin.Done{}, fault.New(fault.BadIdentifier, "%s is not a service of %s: only the serving state grants", p.Service, n.cfg.State)
+	}
+	if _, ok := v.Service(p.Service); !ok {
+		return admin.Done{}, fault.New(fault.UnknownService, "the directory names no service %s", p.Service)
+	}
+	if _, ok := v.Subsystem(p.Client); !ok {
+		return admin.Done{}, fault.New(fault.UnknownClient, "the directory names no subsystem %s", p.Client)
+	}
+	if len(p.Purposes) == 0 {
+		return admin.Done{}, fault.New(fault.MissingPurpose, "a grant names at least one purpose of the union's list")
+	}
+	for _, code := range p.Purposes {
+		x, ok := v.Purpose(code)
+		if !ok {
+			return admin.Done{}, fault.New(fault.UnknownPurpose, "%q; falaj access purposes lists them", code)
+		}
+		if !p.Basis.Complete() {
+			p.Basis = x.Basis
+		}
+	}
+	if p.ID == "" {
+		p.ID = grantID(p.Client, p.Service)
+	}
+	agreement := directory.Agreement{Agreement: policy.Agreement{
+		ID: p.ID, Client: p.Client, Service: p.Service, Endpoints: p.Endpoints, Purposes: p.Purposes, From: p.From, Until: p.Until, Basis: p.Basis,
+	}, DefaultPurpose: p.DefaultPurpose}
+	var before *directory.Agreement
+	err := n.directory.Publish(ctx, func(e *directory.Edition) error {
+		before = nil
+		for i := range e.Agreements {
+			if e.Agreements[i].ID == p.ID {
+				old := e.Agreements[i]
+				before, e.Agreements[i] = &old, agreement
+				return nil
+			}
+		}
+		e.Agreements = append(e.Agreements, agreement)
+		return nil
+	})
+	return admin.Done{Result: agreement, Before: before, After: agreement}, err
+}
+
+func (n *Node) revoke(ctx context.Context, _ admin.Person, p ID) (admin.Done, error) {
+	var before *directory.Agreement
+	err := n.directory.Publish(ctx, func(e *directory.Edition) error {
+		before = nil
+		e.Agreements = slices.DeleteFunc(e.Agreements, func(a directory.Agreement) bool {
+			if a.ID == p.ID {
+				before = &a
+			}
+			return a.ID == p.ID
+		})
+		if before == nil {
+			return fault.New(fault.NotFound, "%s grants nothing under %q", n.cfg.State, p.ID)
+		}
+		return nil
+	})
+	return admin.Done{Result: p, Before: before}, err
+}
+
+// Policy is Cedar text.
+type Policy struct {
+	Cedar string `json:"cedar"`
+}
+
+func (n *Node) setPolicy(ctx context.Context, _ admin.Person, p Policy) (admin.Done, error) {
+	if strings.TrimSpace(p.Cedar) == "" {
+		return admin.Done{}, fault.New(fault.BadRequest, "no rules are given; without any, every call would be denied")
+	}
+	if _, err := policy.Compile([]policy.Source{{Name: "policy.cedar", State: n.cfg.State, Text: p.Cedar}}, nil); err != nil {
+		return admin.Done{}, fault.Wrap(fault.BadRequest, err, "%v", err)
+	}
+	var before string
+	err := n.directory.Publish(ctx, func(e *directory.Edition) error {
+		before, e.Policy = e.Policy, p.Cedar
+		return nil
+	})
+	return admin.Done{Before: before, After: p.Cedar}, err
+}
+
+// KeyName names a key of the folder.
+type KeyName struct {
+	Name string `json:"name"`
+}
+
+// rotateKey replaces a key that certificates speak for. Keys that sign the
+// directory are replaced by a ceremony, with their union's knowledge.
+func (n *Node) rotateKey(ctx context.Context, _ admin.Person, p KeyName) (admin.Done, error) {
+	if p.Name != directory.TLSKey && p.Name != directory.StampKey && !strings.HasPrefix(p.Name, "seal-") {
+		return admin.Done{}, fault.New(fault.BadRequest, "the key %q is not replaced here: those of the directory take a ceremony (falaj directory)", p.Name)
+	}
+	if !n.keys.Has(p.Name) {
+		return admin.Done{}, fault.New(fault.NotFound, "no key %q is in this node's folder", p.Name)
+	}
+	if _, err := n.directory.Authority(); err != nil {
+		return admin.Done{}, err // nobody would certify the new key
+	}
+	before, err := n.keyDigest(p.Name)
+	if err != nil {
+		return admin.Done{}, err
+	}
+	// Until the new certificate is published, the old pair, in memory, goes on.
+	if _, err := n.identity.TLS(); err != nil {
+		n.log.Warn("rotating a key while the link has no certificate", "error", err)
+	}
+	if _, err := n.keys.Replace(p.Name, seal.ECDSAP256, n.now()); err != nil {
+		return admin.Done{}, fmt.Errorf("replacing the key: %w", err)
+	}
+	if err := n.directory.Renew(ctx); err != nil {
+		return admin.Done{}, fmt.Errorf("publishing the new key's certificate: %w", err)
+	}
+	after, err := n.keyDigest(p.Name)
+	return admin.Done{Result: map[string]string{"name": p.Name, "public_sha256": after}, Before: before, After: after}, err
+}
+
+func (n *Node) renewDue(ctx context.Context, _ admin.Person, _ struct{}) (admin.Done, error) {
+	before := n.directory.View().Version()
+	err := n.directory.Renew(ctx)
+	after := n.directory.View().Version()
+	return admin.Done{Result: map[string]bool{"renewed": after != before}, Before: before, After: after}, err
+}
+
+// Revocation names a certificate and why it is to count no more.
+type Revocation struct {
+	SHA256 string `json:"sha256"`
+	Reason string `json:"reason"` // RFC 5280: keyCompromise, superseded, …
+}
+
+func (n *Node) revokeCertificate(ctx context.Context, _ admin.Person, p Revocation) (admin.Done, error) {
+	raw, err := hex.DecodeString(strings.ReplaceAll(p.SHA256, ":", ""))
+	if err != nil || len(raw) != 32 {
+		return admin.Done{}, fault.New(fault.BadRequest, "a certificate is named by its SHA-256 in hexadecimal")
+	}
+	return admin.Done{Result: p, After: p}, n.directory.Revoke(ctx, [32]byte(raw), p.Reason)
+}
+
+func (n *Node) refreshDirectory(ctx context.Context, _ admin.Person, _ struct{}) (admin.Done, error) {
+	before := n.directory.View().Version()
+	err := n.directory.Refresh(ctx)
+	after := n.directory.View().Version()
+	return admin.Done{Result: map[string]int64{"version": after}, Before: before, After: after}, err
+}
+
+// Resolution decides an unknown outcome.
+type Resolution struct {
+	Client   union.SubsystemID `json:"client"`
+	ID       string            `json:"id"`
+	Happened bool              `json:"happened"`
+	Reason   string            `json:"reason"`
+}
+
+func (n *Node) resolveOutcome(ctx context.Context, who admin.Person, p Resolution) (admin.Done, error) {
+	return admin.Done{Result: p, After: p}, n.exchange.ResolveOutcome(ctx, p.Client, p.ID, p.Happened, who.Name, p.Reason)
+}
+
+// Skip gives a delivery up.
+type Skip struct {
+	Client union.SubsystemID `json:"client"`
+	ID     string            `json:"id"`
+	Reason string            `json:"reason"`
+}
+
+func (n *Node) skipDelivery(ctx context.Context, who admin.Person, p Skip) (admin.Done, error) {
+	return admin.Done{Result: p, After: p}, n.exchange.SkipDelivery(ctx, p.Client, p.ID, who.Name, p.Reason)
+}
+
+// description is what a service's OpenAPI description says that the directory
+// wants to know.
+type description struct {
+	title     union.Text
+	endpoints []policy.Endpoint
+}
+
+// maxDescription bounds a description, in bytes: the directory's own limit.
+const maxDescription = 4 << 20
+
+func readDescription(raw json.RawMessage) (description, error) {
+	var d description
+	if len(raw) == 0 {
+		return d, nil
+	}
+	if len(raw) > maxDescription {
+		return d, fault.New(fault.TooLarge, "a description of %d bytes; at most %d", len(raw), maxDescription)
+	}
+	var doc struct {
+		OpenAPI string `json:"openapi"`
+		Info    struct {
+			Title   string `json:"title"`
+			TitleAr string `json:"x-title-ar"`
+		} `json:"info"`
+		Paths map[string]map[string]json.RawMessage `json:"paths"`
+	}
+	if err := json.Unmarshal(raw, &doc); err != nil || !strings.HasPrefix(doc.OpenAPI, "3.") {
+		return d, fault.New(fault.BadRequest, "the description is not OpenAPI 3 in JSON")
+	}
+	d.title = union.Text{En: doc.Info.Title, Ar: or(doc.Info.TitleAr, doc.Info.Title)}
+	for _, path := range slices.Sorted(maps.Keys(doc.Paths)) {
+		for _, method := range slices.Sorted(maps.Keys(doc.Paths[path])) {
+			switch method {
+			case "get", "put", "post", "delete", "options", "head", "patch", "trace":
+				d.endpoints = append(d.endpoints, policy.Endpoint{Method: strings.ToUpper(method), Path: path})
+			}
+		}
+	}
+	return d, nil
+}

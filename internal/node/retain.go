@@ -1,0 +1,43 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/falaj/falaj/internal/node/admin"
+)
+
+// retain ends what is over: it destroys the keys of the months whose records
+// have been kept as long as their class says. With a key go the records, in
+// the database and in every copy of it. What it ends, it writes down first.
+func (n *Node) retain(ctx context.Context) error {
+	for _, c := range n.cfg.Retention {
+		periods, err := n.keys.Records().Periods(c.Name)
+		if err != nil {
+			return fmt.Errorf("retention of %s: %w", c.Name, err)
+		}
+		for _, p := range periods {
+			if n.now().Before(p.End().Add(time.Duration(c.KeepDays) * 24 * time.Hour)) {
+				break // oldest first
+			}
+			entry, err := json.Marshal(struct {
+				Event  string `json:"event"`
+				Class  string `json:"class"`
+				Period string `json:"period"`
+			}{admin.EventRetained, c.Name, p.String()})
+			if err != nil {
+				return err
+			}
+			if err := n.record(ctx, entry); err != nil {
+				return fmt.Errorf("retention of %s: %w", c.Name, err)
+			}
+			if err := n.keys.Records().Destroy(c.Name, p); err != nil {
+				return fmt.Errorf("retention of %s: %w", c.Name, err)
+			}
+			n.log.Info("records have reached the end of their retention", "event", admin.EventRetained, "class", c.Name, "period", p.String())
+		}
+	}
+	return nil
+}

@@ -35,17 +35,12 @@ func newInflow(c *conn, s *stream, size int64) *inflow {
 	return in
 }
 
-// expect holds an arriving chunk against what was declared and granted.
-func (in *inflow) expect(n int) *fault.Error {
+// expect tells whether an arriving chunk is within its credit, which is never
+// more than what is left of the declared size.
+func (in *inflow) expect(n int) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	switch {
-	case int64(n) > in.left:
-		return fault.New(fault.MessageMalformed, "a body beyond its declared size")
-	case int64(n) > in.credit:
-		return fault.New(fault.MessageMalformed, "a body beyond its credit")
-	}
-	return nil
+	return int64(n) <= in.credit
 }
 
 // add takes a piece of an expected chunk.

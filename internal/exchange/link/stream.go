@@ -128,16 +128,13 @@ func (c *conn) chunk(h header) error {
 		return err
 	}
 	left := int(h.length)
-	if s != nil {
-		e := fault.New(fault.MessageMalformed, "a body beyond its declared size")
-		if in != nil {
-			e = in.expect(left)
+	if s != nil && (in == nil || !in.expect(left)) {
+		e := fault.New(fault.MessageMalformed, "a body beyond its declared size or its credit")
+		if c.dialled {
+			e.Cause = ErrBroken
 		}
-		if e != nil {
-			e.Cause = c.blame()
-			c.reset(s, e, 0)
-			in = nil
-		}
+		c.reset(s, e, 0)
+		in = nil
 	}
 	if in == nil {
 		_, err := c.br.Discard(left)
@@ -159,14 +156,6 @@ func (c *conn) chunk(h header) error {
 	}
 	if in.whole() && c.dialled {
 		c.remove(s, nil)
-	}
-	return nil
-}
-
-// blame is what a caller must think of a call that the peer's fault ended.
-func (c *conn) blame() error {
-	if c.dialled {
-		return ErrBroken
 	}
 	return nil
 }

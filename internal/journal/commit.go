@@ -2,6 +2,7 @@ package journal
 
 import (
 	"context"
+	"database/sql"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -51,6 +52,7 @@ func (j *Journal) run(ctx context.Context) {
 func (j *Journal) take() (group []*job, closing bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	j.writing = 0
 	for range yields {
 		n := len(j.queue)
 		if n == 0 || n >= maxGroup {
@@ -79,6 +81,7 @@ func (j *Journal) take() (group []*job, closing bool) {
 	rest := copy(j.queue, j.queue[n:])
 	clear(j.queue[rest:])
 	j.queue = j.queue[:rest]
+	j.writing = len(group)
 	return group, j.closing && rest == 0
 }
 
@@ -202,12 +205,22 @@ func (w *job) hook(ctx context.Context, tx *store.Tx) error {
 		return nil
 	}
 	tx.ResetChanged()
-	err := w.in(ctx, tx, w.entry.Index)
+	err := w.callIn(ctx, tx)
 	if err == nil && tx.Failed() {
 		err = fault.New(fault.Internal, "journal: a hook hid the failure of its statement")
 	}
 	w.excluded = err != nil && (tx.Failed() || tx.Changed())
 	return err
+}
+
+// callIn keeps a panic in one hook from taking every exchange with it.
+func (w *job) callIn(ctx context.Context, tx *store.Tx) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fault.New(fault.Internal, "journal: a hook panicked: %v", p)
+		}
+	}()
+	return w.in(ctx, tx, w.entry.Index)
 }
 
 // lockHead reads the head and, on PostgreSQL, holds it against other
@@ -216,8 +229,11 @@ func lockHead(ctx context.Context, tx *store.Tx) (merkle.Edge, error) {
 	var size int64
 	var b []byte
 	err := tx.QueryRow(ctx, "SELECT size, edge FROM journal_head WHERE id = 1 FOR UPDATE").Scan(&size, &b)
-	if err != nil {
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return merkle.Edge{}, fmt.Errorf("reading the head: %w", err)
+	}
+	if err != nil {
+		return merkle.Edge{}, fault.New(fault.Corrupt, "the log has no head")
 	}
 	edge, err := merkle.ParseEdge(size, b)
 	if err != nil {

@@ -76,6 +76,7 @@ type Journal struct {
 	mu      sync.Mutex
 	queue   []*job
 	bytes   int
+	writing int
 	closing bool
 	down    *fault.Error // why nothing is accepted; nil in health
 }
@@ -210,6 +211,13 @@ func (j *Journal) signal() {
 	case j.wake <- struct{}{}:
 	default:
 	}
+}
+
+// Load is how many records wait for the committer, and how many it is writing.
+func (j *Journal) Load() (waiting, writing int) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.queue), j.writing
 }
 
 // Err says why the journal accepts nothing, or nil: for readiness.

@@ -32,7 +32,8 @@ func (j *Journal) Head(ctx context.Context) (int64, merkle.Hash, error) {
 
 func readHead(ctx context.Context, q querier) (size int64, root merkle.Hash, edge []byte, err error) {
 	var r []byte
-	if err = q.QueryRow(ctx, "SELECT size, root, edge FROM journal_head WHERE id = 1").Scan(&size, &r, &edge); err != nil {
+	err = q.QueryRow(ctx, "SELECT size, root, edge FROM journal_head WHERE id = 1").Scan(&size, &r, &edge)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return 0, root, nil, fmt.Errorf("reading the log's head: %w", err)
 	}
 	if len(r) != merkle.HashSize || size < 0 || size > merkle.MaxSize {

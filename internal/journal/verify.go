@@ -98,7 +98,7 @@ func (v *verifier) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		return tx.QueryRow(ctx, "SELECT COALESCE(MAX(first), -1) FROM journal_commit").Scan(&last)
+		return tx.QueryRow(ctx, "SELECT COALESCE(MAX(first), ?) FROM journal_commit", int64(math.MinInt64)).Scan(&last)
 	})
 	if err != nil {
 		return err

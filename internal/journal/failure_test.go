@@ -1,0 +1,164 @@
+package journal_test
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/journal"
+	"github.com/falaj/falaj/internal/store"
+	"github.com/falaj/falaj/internal/store/storetest"
+)
+
+// several appends records at once and gives their codes.
+func several(t *testing.T, j *journal.Journal, n int, change func(*journal.Record)) map[fault.Code]int {
+	t.Helper()
+	codes := map[fault.Code]int{}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			r := record(i)
+			change(&r)
+			_, err := j.Append(t.Context(), r)
+			mu.Lock()
+			codes[fault.CodeOf(err)]++
+			mu.Unlock()
+		})
+	}
+	wg.Wait()
+	return codes
+}
+
+func asItIs(*journal.Record) {}
+
+// TestStoreFails takes a table away: every caller of the group is told, all
+// who come are refused, until a write has succeeded.
+func TestStoreFails(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, cfg store.Config) {
+		db := storetest.Open(t, cfg, journal.Migrations())
+		j := start(t, journal.Config{ProbeEvery: 20 * time.Millisecond}, deps(t, db, filepath.Join(t.TempDir(), "keys")))
+		fill(t, j, 10)
+		if _, err := db.Exec(t.Context(), "ALTER TABLE journal_head RENAME TO gone"); err != nil {
+			t.Fatal(err)
+		}
+		if codes := several(t, j, 20, asItIs); codes[fault.StoreFailed] != 20 {
+			t.Errorf("without its table: %v", codes)
+		}
+		time.Sleep(100 * time.Millisecond)
+		if fault.CodeOf(j.Err()) != fault.StoreFailed {
+			t.Errorf("several probes later: %v", j.Err())
+		}
+		if codes := several(t, j, 3, asItIs); codes[fault.StoreFailed] != 3 {
+			t.Errorf("while it probes: %v", codes)
+		}
+		if _, err := db.Exec(t.Context(), "ALTER TABLE gone RENAME TO journal_head"); err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, func() bool { return j.Err() == nil })
+		if codes := several(t, j, 5, asItIs); codes[""] != 5 {
+			t.Errorf("after the repair: %v", codes)
+		}
+		if r := verify(t, j); !r.OK() || r.Size != 15 {
+			t.Errorf("%+v", r)
+		}
+	})
+}
+
+func TestDiskFull(t *testing.T) {
+	db := storetest.Open(t, storetest.SQLite(t), journal.Migrations())
+	j := start(t, journal.Config{ProbeEvery: 20 * time.Millisecond}, deps(t, db, filepath.Join(t.TempDir(), "keys")))
+	fill(t, j, 10)
+	large := func(r *journal.Record) { r.Body = make([]byte, 100_000) }
+	for range 3 {
+		waitFor(t, func() bool { return j.Err() == nil }) // the probe needs no room
+		// SQLite takes this as the size that the file has, until the
+		// connection, which has failed, is replaced.
+		if _, err := db.Exec(t.Context(), "PRAGMA max_page_count = 1"); err != nil {
+			t.Fatal(err)
+		}
+		if codes := several(t, j, 1, large); codes[fault.DiskFull] != 1 {
+			t.Errorf("a full disk: %v", codes)
+		}
+	}
+	waitFor(t, func() bool { return j.Err() == nil })
+	if codes := several(t, j, 4, large); codes[""] != 4 {
+		t.Errorf("with room again: %v", codes)
+	}
+	if r := verify(t, j); !r.OK() || r.Size != 14 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestConnectionLost breaks the connection between a hook and the commit.
+func TestConnectionLost(t *testing.T) {
+	j, db := open(t, storetest.Postgres(t))
+	records := make([]journal.Record, 5)
+	for i := range records {
+		records[i] = record(i)
+	}
+	once := true
+	records[2].In = func(ctx context.Context, tx *store.Tx, _ int64) error {
+		if !once {
+			return nil
+		}
+		once = false
+		var pid int
+		if err := tx.QueryRow(ctx, "SELECT pg_backend_pid()").Scan(&pid); err != nil {
+			return err
+		}
+		storetest.Admin(t, fmt.Sprintf("SELECT pg_terminate_backend(%d)", pid))
+		return nil
+	}
+	_, errs := together(t, j, db, records)
+	for i, err := range errs {
+		if fault.CodeOf(err) != fault.StoreFailed {
+			t.Errorf("record %d: %v", i, err)
+		}
+	}
+	waitFor(t, func() bool { return j.Err() == nil })
+	if codes := several(t, j, 5, asItIs); codes[""] != 5 {
+		t.Errorf("after it: %v", codes)
+	}
+	if r := verify(t, j); !r.OK() || r.Size != 6 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestOpenRefuses opens logs that are torn, cut or partly restored.
+func TestOpenRefuses(t *testing.T) {
+	for name, damage := range map[string]string{
+		"last commit gone":     "DELETE FROM journal_commit WHERE first = (SELECT MAX(first) FROM journal_commit)",
+		"tile gone":            "DELETE FROM journal_tile",
+		"older head":           "UPDATE journal_head SET size = 0, edge = substr(edge, 1, 0)",
+		"head gone":            "DELETE FROM journal_head",
+		"head too large":       "UPDATE journal_head SET size = 4000000000000000000",
+		"tile of another tree": "UPDATE journal_tile SET hashes = (SELECT leaves FROM journal_commit WHERE first = 0)",
+	} {
+		t.Run(name, func(t *testing.T) {
+			storetest.Each(t, func(t *testing.T, cfg store.Config) {
+				db := storetest.Open(t, cfg, journal.Migrations())
+				d := deps(t, db, filepath.Join(t.TempDir(), "keys"))
+				j := start(t, journal.Config{}, d)
+				fill(t, j, 300)
+				if err := j.Close(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				start(t, journal.Config{}, d) // as it is, it opens
+				if _, err := db.Exec(t.Context(), damage); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := journal.New(journal.Config{}, d); fault.CodeOf(err) != fault.Corrupt {
+					t.Errorf("it opened: %v", err)
+				}
+			})
+		})
+	}
+	if _, err := journal.New(journal.Config{}, journal.Deps{}); err == nil {
+		t.Error("a journal on nothing")
+	}
+}

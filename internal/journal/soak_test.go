@@ -1,0 +1,7 @@
+//go:build soak
+
+package journal_test
+
+import "testing"
+
+func TestSoakCrash(t *testing.T) { crash(t, 1000) }

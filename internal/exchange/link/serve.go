@@ -117,6 +117,7 @@ func (l *Link) welcome(raw net.Conn) (*conn, error) {
 // establish makes a connection of a socket, all within ctx: TLS, registering,
 // HELLO. In this order, because after HELLO the other side may call.
 func (l *Link) establish(ctx context.Context, raw net.Conn, nc *tls.Conn, id *identity, addr string, dialled bool) (*conn, error) {
+	tune(raw)
 	if err := nc.HandshakeContext(ctx); err != nil {
 		return nil, fmt.Errorf("TLS handshake: %w", err)
 	}

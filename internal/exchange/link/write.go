@@ -87,7 +87,7 @@ func (c *conn) write() {
 				c.fail(err)
 				return
 			}
-			if cap(out) > 4*maxChunk {
+			if cap(out) > 8*maxChunk {
 				out = nil // a rare large envelope does not keep its buffer
 			}
 		}

@@ -2,8 +2,10 @@ package journal_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -131,10 +133,13 @@ func TestConnectionLost(t *testing.T) {
 
 // TestOpenRefuses opens logs that are torn, cut or partly restored.
 func TestOpenRefuses(t *testing.T) {
+	empty := sha256.Sum256(nil)
 	for name, damage := range map[string]string{
 		"last commit gone":     "DELETE FROM journal_commit WHERE first = (SELECT MAX(first) FROM journal_commit)",
 		"tile gone":            "DELETE FROM journal_tile",
-		"older head":           "UPDATE journal_head SET size = 0, edge = substr(edge, 1, 0)",
+		"older head":           "UPDATE journal_head SET size = 0, edge = substr(edge, 1, 0), root = ?",
+		"older root":           "UPDATE journal_head SET root = ?",
+		"edge of another tree": "UPDATE journal_head SET edge = (SELECT substr(leaves, 1, length(edge)) FROM journal_commit ORDER BY length(leaves) DESC LIMIT 1)",
 		"head gone":            "DELETE FROM journal_head",
 		"head too large":       "UPDATE journal_head SET size = 4000000000000000000",
 		"tile of another tree": "UPDATE journal_tile SET hashes = (SELECT leaves FROM journal_commit WHERE first = 0)",
@@ -149,7 +154,11 @@ func TestOpenRefuses(t *testing.T) {
 					t.Fatal(err)
 				}
 				start(t, journal.Config{}, d) // as it is, it opens
-				if _, err := db.Exec(t.Context(), damage); err != nil {
+				var args []any
+				if strings.Contains(damage, "?") {
+					args = append(args, empty[:])
+				}
+				if _, err := db.Exec(t.Context(), damage, args...); err != nil {
 					t.Fatal(err)
 				}
 				if _, err := journal.New(journal.Config{}, d); fault.CodeOf(err) != fault.Corrupt {

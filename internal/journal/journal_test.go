@@ -643,6 +643,14 @@ func TestEras(t *testing.T) {
 		if r := verify(t, j); !r.OK() {
 			t.Errorf("%+v", r.Wrong)
 		}
+		for _, stray := range []string{"journal_key (part, era, keys) VALUES (3, 99, ?)", "journal_tile (level, n, hashes) VALUES (1, 99, ?)"} {
+			if _, err := db.Exec(ctx, "INSERT INTO "+stray, []byte("astray")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if r := verify(t, j); len(r.Wrong) != 2 {
+			t.Errorf("what belongs to no record: %+v", r.Wrong)
+		}
 	})
 }
 

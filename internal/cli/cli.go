@@ -37,16 +37,35 @@ type World struct {
 
 // root is the command line. Its texts stand in text.go, in both languages.
 type root struct {
-	Lang  string `enum:"auto,en,ar" default:"auto" placeholder:"en|ar"`
-	JSON  bool   `name:"json"`
-	Admin string `env:"FALAJ_ADMIN" placeholder:"SOCKET|URL"`
-	Cert  string `env:"FALAJ_ADMIN_CERT" placeholder:"FILE"`
-	Key   string `env:"FALAJ_ADMIN_KEY" placeholder:"FILE"`
-	State string `placeholder:"BH"`
+	Lang       string `enum:"auto,en,ar" default:"auto" placeholder:"en|ar"`
+	JSON       bool   `name:"json"`
+	Admin      string `env:"FALAJ_ADMIN" placeholder:"SOCKET|URL"`
+	Cert       string `env:"FALAJ_ADMIN_CERT" placeholder:"FILE"`
+	PrivateKey string `name:"key" env:"FALAJ_ADMIN_KEY" placeholder:"FILE"`
+	State      string `placeholder:"BH"`
 
-	Up      upCmd      `cmd:""`
-	Config  configCmd  `cmd:""`
-	Version versionCmd `cmd:""`
+	Authority string `env:"FALAJ_ADMIN_AUTHORITY" placeholder:"FILE"`
+
+	Up          upCmd          `cmd:""`
+	Call        callCmd        `cmd:""`
+	Service     serviceCmd     `cmd:""`
+	Access      accessCmd      `cmd:""`
+	Client      clientCmd      `cmd:""`
+	Policy      policyCmd      `cmd:""`
+	Evidence    evidenceCmd    `cmd:""`
+	Outcome     outcomeCmd     `cmd:""`
+	Delivery    deliveryCmd    `cmd:""`
+	Doctor      doctorCmd      `cmd:""`
+	Node        nodeCmd        `cmd:""`
+	Secretariat secretariatCmd `cmd:""`
+	Registry    registryCmd    `cmd:""`
+	Key         keyCmd         `cmd:""`
+	Approval    approvalCmd    `cmd:""`
+	Audit       auditCmd       `cmd:""`
+	Backup      backupCmd      `cmd:""`
+	Restore     restoreCmd     `cmd:""`
+	Config      configCmd      `cmd:""`
+	Version     versionCmd     `cmd:""`
 }
 
 // session is one command being run.

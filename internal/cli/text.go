@@ -11,7 +11,9 @@ import (
 func t(en, ar string) union.Text { return union.Text{En: en, Ar: ar} }
 
 var (
-	textValid = t("The configuration is valid.", "الإعدادات صحيحة.")
+	textValid   = t("The configuration is valid.", "الإعدادات صحيحة.")
+	textRemoved = t("Removed:", "أُزيل:")
+	textDecided = t("Decided, and written into the journal.", "بُتّ في الأمر وقُيّد في السجل.")
 )
 
 // helpTexts are the texts of the help: by command ("config show"), flag
@@ -21,13 +23,14 @@ func helpTexts() map[string]union.Text {
 	return map[string]union.Text{
 		"falaj": t("Exchange sealed requests between the states of a union.", "تبادل الطلبات المختومة بين دول الاتحاد."),
 
-		"--help":  t("Show this help.", "عرض هذه المساعدة."),
-		"--lang":  t("Language of what is printed: en or ar (default: the environment's).", "لغة المخرجات: en أو ar (الافتراضي: لغة البيئة)."),
-		"--json":  t("Print JSON for machines.", "طباعة JSON للآلات."),
-		"--admin": t("Admin door of the node: a Unix socket, or https://… with --cert and --key.", "باب إدارة العقدة: مقبس يونكس، أو https://… مع --cert و--key."),
-		"--cert":  t("Client certificate (PEM) for an https admin door.", "شهادة العميل (PEM) لباب الإدارة عبر https."),
-		"--key":   t("Private key (PEM) of the client certificate.", "المفتاح الخاص (PEM) لشهادة العميل."),
-		"--state": t("State whose node of the union on this machine is meant; with up: the states that take part.", "الدولة التي تُقصد عقدتها في الاتحاد العامل على هذا الجهاز، ومع up: الدول المشاركة."),
+		"--help":      t("Show this help.", "عرض هذه المساعدة."),
+		"--lang":      t("Language of what is printed: en or ar (default: the environment's).", "لغة المخرجات: en أو ar (الافتراضي: لغة البيئة)."),
+		"--json":      t("Print JSON for machines.", "طباعة JSON للآلات."),
+		"--admin":     t("Admin door of the node: a Unix socket, or https://… with --cert and --key.", "باب إدارة العقدة: مقبس يونكس، أو https://… مع --cert و--key."),
+		"--cert":      t("Client certificate (PEM) for an https admin door.", "شهادة العميل (PEM) لباب الإدارة عبر https."),
+		"--key":       t("Its private key (PKCS #8 PEM, mode 0600, in a folder of mode 0700).", "مفتاحها الخاص (PKCS #8 PEM بصلاحية 0600 في مجلد بصلاحية 0700)."),
+		"--authority": t("Authority (PEM) by which an https door is known.", "سلطة التصديق (PEM) التي يُعرف بها باب https."),
+		"--state":     t("State whose node of the union on this machine is meant; with up: the states that take part.", "الدولة التي تُقصد عقدتها في الاتحاد العامل على هذا الجهاز، ومع up: الدول المشاركة."),
 
 		"up":              t("Run a whole demonstration union on this machine.", "تشغيل اتحاد تجريبي كامل على هذا الجهاز."),
 		"up --data":       t("Folder of the union (default: ~/.falaj/up).", "مجلد الاتحاد (الافتراضي: ~/.falaj/up)."),
@@ -42,6 +45,126 @@ func helpTexts() map[string]union.Text {
 		"config keys":  t("List what --set and the environment can name.", "سرد المفاتيح التي يقبلها --set ومتغيرات البيئة."),
 		"--config":     t("Configuration file of the node (YAML).", "ملف إعدادات العقدة (YAML)."),
 		"--set":        t("Set one value, over file and environment; may be repeated.", "تحديد قيمة واحدة تعلو على الملف والبيئة، ويمكن تكراره."),
+
+		"call":           t("Call a service of another state, as one of this node's clients.", "طلب خدمة من دولة أخرى باسم أحد عملاء هذه العقدة."),
+		"call <path>":    t("What follows the service in the address, with its query.", "ما يلي الخدمة في العنوان، مع معاملات الاستعلام."),
+		"call --method":  t("HTTP method (default: GET, or POST with -d).", "طريقة HTTP (الافتراضي: GET، أو POST مع -d)."),
+		"call --data":    t("Body to send; @FILE reads a file, @- the standard input.", "المحتوى المرسل؛ @FILE من ملف و@- من الدخل القياسي."),
+		"call --header":  t("Header to send; may be repeated.", "ترويسة تُرسل، ويمكن تكرارها."),
+		"call --client":  t("Subsystem that calls (default: the node's only one).", "النظام المتصل (الافتراضي: عميل العقدة الوحيد)."),
+		"call --id":      t("X-Road-Id, to repeat a call safely (default: a new one).", "المعرّف X-Road-Id لإعادة الطلب بأمان (الافتراضي: معرّف جديد)."),
+		"call --include": t("Print the answer's status and headers too.", "طباعة حالة الرد وترويساته أيضاً."),
+		"call --timeout": t("How long to wait for the answer.", "مدة انتظار الرد."),
+		"--purpose":      t("Purpose, a code of the union's list (falaj access purposes).", "الغرض: رمز من قائمة الاتحاد (falaj access purposes)."),
+		"<service>":      t("Service: state/class/member/subsystem/service.", "الخدمة: الدولة/الفئة/الجهة/النظام/الخدمة."),
+		"<client>":       t("Client: state/class/member/subsystem.", "العميل: الدولة/الفئة/الجهة/النظام."),
+		"<id>":           t("X-Road-Id of the call.", "المعرّف X-Road-Id للطلب."),
+		"--reason":       t("Why: it stands in the journal.", "السبب، ويُقيّد في السجل."),
+		"--name-en":      t("Name in English.", "الاسم بالإنجليزية."),
+		"--name-ar":      t("Name in Arabic.", "الاسم بالعربية."),
+
+		"service":                   t("Offer services to the union.", "إتاحة الخدمات للاتحاد."),
+		"service add":               t("Offer a running HTTP service, or change what is offered.", "إتاحة خدمة HTTP عاملة أو تعديل ما هو متاح."),
+		"<address>":                 t("Base address of the HTTP service, such as http://10.1.2.3:8080/api.", "العنوان الأساسي لخدمة HTTP، مثل http://10.1.2.3:8080/api."),
+		"service add --openapi":     t("Its OpenAPI description: a file or an address, JSON or YAML.", "وصف OpenAPI للخدمة: ملف أو عنوان، بصيغة JSON أو YAML."),
+		"service add --idempotent":  t("A call may be repeated without a second effect.", "يمكن تكرار الطلب دون أثر ثانٍ."),
+		"service add --async":       t("Answers later: calls are accepted and delivered in the background.", "ترد لاحقاً: تُقبل الطلبات وتُسلّم في الخلفية."),
+		"service add --timeout":     t("How long it may take to answer.", "المدة المسموح بها للرد."),
+		"service add --retention":   t("Retention class of its records (default: exchange).", "فئة حفظ قيودها (الافتراضي: exchange)."),
+		"service add --digest-only": t("Keep only the digests of bodies.", "حفظ بصمات المحتوى فقط."),
+		"service add --data-class":  t("Class of its data, for the rules (default: official).", "فئة بياناتها التي تعتمدها القواعد (الافتراضي: official)."),
+		"--key-header":              t("Header in which it takes our id as its idempotency key.", "الترويسة التي تقبل فيها معرّفنا مفتاحاً لعدم التكرار."),
+		"--backend-ca":              t("Authorities (PEM) of an https address.", "سلطات التصديق (PEM) لعنوان https."),
+		"service list":              t("List the state's services and where they run.", "سرد خدمات الدولة ومواضع تشغيلها."),
+		"service move":              t("Change where a service really runs.", "تغيير موضع تشغيل خدمة."),
+		"service remove":            t("Offer a service no more, and end its grants.", "إلغاء إتاحة خدمة وإنهاء أذونها."),
+
+		"access":                         t("Say who may call this state's services.", "تحديد من يحق له طلب خدمات هذه الدولة."),
+		"access grant":                   t("Let a client call a service for stated purposes.", "السماح لعميل بطلب خدمة لأغراض محددة."),
+		"access grant --default-purpose": t("Purpose of calls that name none.", "الغرض المعتمد للطلبات التي لا تذكر غرضاً."),
+		"access grant --endpoint":        t("Only this method and path, such as \"GET /vehicles/*\"; may be repeated.", "هذه الطريقة وهذا المسار فقط، مثل \"GET /vehicles/*\"، ويمكن تكراره."),
+		"access grant --until":           t("Last day, exclusive.", "تاريخ الانتهاء (غير مشمول)."),
+		"access grant --basis-en":        t("Legal basis in English (default: the purpose's).", "السند القانوني بالإنجليزية (الافتراضي: سند الغرض)."),
+		"access grant --basis-ar":        t("Legal basis in Arabic (default: the purpose's).", "السند القانوني بالعربية (الافتراضي: سند الغرض)."),
+		"access revoke":                  t("Take a grant back.", "سحب إذن."),
+		"<grant>":                        t("The grant's name (falaj access list).", "اسم الإذن (falaj access list)."),
+		"access list":                    t("List the grants.", "سرد الأذون."),
+		"access list --service":          t("Only those for this service.", "أذون هذه الخدمة فقط."),
+		"access purposes":                t("List the union's purposes.", "سرد أغراض الاتحاد."),
+		"--client":                       t("Only those of this client.", "ما يخص هذا العميل فقط."),
+
+		"client":                   t("Register the state's own systems.", "تسجيل أنظمة الدولة."),
+		"client add":               t("Register a system that calls, and enter it in the directory.", "تسجيل نظام متصل وقيده في الدليل."),
+		"client add --mode":        t("How it connects: http, https, or mutual (with its certificate).", "طريقة اتصاله: http أو https أو mutual (بشهادته)."),
+		"client add --certificate": t("SHA-256 of its client certificate; may be repeated.", "بصمة SHA-256 لشهادة العميل، ويمكن تكرارها."),
+		"client add --push":        t("Address that answers to asynchronous calls are sent to.", "العنوان الذي تُرسل إليه ردود الطلبات غير المتزامنة."),
+		"client list":              t("List the systems that call through this node.", "سرد الأنظمة المتصلة عبر هذه العقدة."),
+		"client remove":            t("Let a system call through this node no more.", "إلغاء اتصال نظام عبر هذه العقدة."),
+
+		"policy":                  t("Ask and set the rules.", "الاستفسار عن القواعد وتحديدها."),
+		"policy explain":          t("Say who decides a call, and by which rules.", "بيان من يبتّ في الطلب وبأي قواعد."),
+		"policy explain --method": t("HTTP method of the call.", "طريقة HTTP للطلب."),
+		"policy explain --path":   t("Path of the call, after the service.", "مسار الطلب بعد الخدمة."),
+		"policy explain --all":    t("Show every rule that was asked.", "عرض كل قاعدة سُئلت."),
+		"policy set":              t("Publish the state's own rules (Cedar).", "نشر قواعد الدولة (Cedar)."),
+		"policy set <file>":       t("File with the rules.", "ملف القواعد."),
+
+		"evidence":        t("See and check what both sides hold of a call.", "الاطلاع على ما لدى الطرفين عن طلب والتحقق منه."),
+		"evidence show":   t("Show what both sides hold of a call.", "عرض ما لدى الطرفين عن طلب."),
+		"evidence verify": t("Check the evidence of a call.", "التحقق من أدلة طلب."),
+
+		"outcome":                    t("Decide calls of unknown outcome.", "البتّ في الطلبات المجهولة النتيجة."),
+		"outcome list":               t("List them.", "سردها."),
+		"outcome resolve":            t("Say whether one took effect.", "بيان هل نُفِّذ أحدها."),
+		"outcome resolve --happened": t("It took effect.", "نُفِّذ."),
+		"outcome resolve --nothing":  t("It had no effect, and may be asked again.", "لم يُنفَّذ، ويجوز طلبه من جديد."),
+
+		"delivery":                     t("See asynchronous deliveries.", "الاطلاع على التسليم غير المتزامن."),
+		"delivery list":                t("List deliveries of this node's clients.", "سرد تسليمات عملاء هذه العقدة."),
+		"delivery list --conversation": t("Only those of this conversation.", "تسليمات هذه المحادثة فقط."),
+		"delivery list --status":       t("Only those of this status.", "تسليمات هذه الحالة فقط."),
+		"delivery skip":                t("Give a delivery up, so that its conversation goes on.", "تجاوز تسليم ليستمر ما بعده."),
+
+		"doctor":       t("Say what is wrong with a node and what to do.", "بيان ما بالعقدة من خلل وما ينبغي فعله."),
+		"doctor --all": t("Show what is right, too.", "عرض السليم أيضاً."),
+
+		"node":                        t("Run one state's node.", "تشغيل عقدة دولة واحدة."),
+		"secretariat":                 t("Run the union's secretariat.", "تشغيل الأمانة العامة للاتحاد."),
+		"secretariat --data":          t("Folder of its keys and its copy of the directory.", "مجلد مفاتيحها ونسختها من الدليل."),
+		"--listen":                    t("Address to listen on.", "عنوان الاستماع."),
+		"secretariat --root":          t("The union's pinned root (default: root.json in the folder).", "جذر الثقة المثبّت للاتحاد (الافتراضي: root.json في المجلد)."),
+		"secretariat --demonstration": t("Accept a demonstration union.", "قبول اتحاد تجريبي."),
+
+		"registry":           t("Run a state's simulated registers as an HTTP service.", "تشغيل سجلات محاكاة لدولة كخدمة HTTP."),
+		"registry <country>": t("The state.", "الدولة."),
+		"registry --kind":    t("Which register: all, persons, vehicles, companies.", "أي سجل: all أو persons أو vehicles أو companies."),
+		"registry --seed":    t("Seed of what is in it.", "بذرة محتواه."),
+
+		"key":                 t("See and replace keys and certificates.", "الاطلاع على المفاتيح والشهادات واستبدالها."),
+		"key list":            t("List the node's keys and their certificates.", "سرد مفاتيح العقدة وشهاداتها."),
+		"key rotate":          t("Replace a key of a seal or of the link.", "استبدال مفتاح ختم أو ربط."),
+		"<name>":              t("Name of the key (falaj key list).", "اسم المفتاح (falaj key list)."),
+		"key renew":           t("Renew what is due: certificates, revocation list, directory.", "تجديد ما حان موعده: الشهادات وقائمة الإلغاء والدليل."),
+		"key revoke":          t("Revoke a certificate of this state.", "إلغاء شهادة من شهادات هذه الدولة."),
+		"<sha256>":            t("SHA-256 of the certificate.", "بصمة SHA-256 للشهادة."),
+		"key revoke --reason": t("Reason (RFC 5280): superseded, keyCompromise, cessationOfOperation, …", "السبب (RFC 5280): superseded أو keyCompromise أو cessationOfOperation…"),
+
+		"approval":              t("Decide as the second person.", "البتّ بصفة الشخص الثاني."),
+		"approval list":         t("List changes that wait, or waited.", "سرد التغييرات المنتظرة والسابقة."),
+		"approval approve":      t("Agree to a change.", "الموافقة على تغيير."),
+		"approval reject":       t("Reject a change.", "رفض تغيير."),
+		"approval approve <id>": t("Number of the change.", "رقم التغيير."),
+		"approval reject <id>":  t("Number of the change.", "رقم التغيير."),
+
+		"audit":               t("See what was changed at a node.", "الاطلاع على ما تغيّر في العقدة."),
+		"audit events":        t("List the catalogue of audit events.", "سرد فهرس أحداث التدقيق."),
+		"audit changes":       t("List a day's changes.", "سرد تغييرات يوم."),
+		"audit changes --day": t("The day, UTC (default: today).", "اليوم بالتوقيت العالمي (الافتراضي: اليوم)."),
+
+		"backup":                t("Write a copy of the running node.", "حفظ نسخة من العقدة العاملة."),
+		"<folder>":              t("Folder of the copy.", "مجلد النسخة."),
+		"backup --without-keys": t("Leave the private keys out.", "دون المفاتيح الخاصة."),
+		"restore":               t("Bring a copy into the empty place of a node.", "استعادة نسخة إلى موضع خالٍ لعقدة."),
 
 		"version": t("Show the version of this binary.", "عرض إصدار هذا البرنامج."),
 	}

@@ -38,6 +38,26 @@ type ID struct {
 	ID string `json:"id"`
 }
 
+// publish changes the state's part and tells the peers before anybody hears
+// that it is done: who reads of a new service may call it at once.
+func (n *Node) publish(ctx context.Context, change func(*directory.Edition) error) error {
+	if err := n.directory.Publish(ctx, change); err != nil {
+		return err
+	}
+	n.tell(ctx)
+	return nil
+}
+
+// tellTime is how long a change waits for peers to hear of it. Those that do
+// not hear of it now, ask.
+const tellTime = time.Second
+
+func (n *Node) tell(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, tellTime)
+	defer cancel()
+	n.directory.PassOn(ctx)
+}
+
 func (n *Node) addClient(ctx context.Context, _ admin.Person, p ClientAdd) (admin.Done, error) {
 	if p.ID.State != n.cfg.State {
 		return admin.Done{}, fault.New(fault.BadIdentifier, "%s is not a system of %s", p.ID, n.cfg.State)
@@ -50,7 +70,7 @@ func (n *Node) addClient(ctx context.Context, _ admin.Person, p ClientAdd) (admi
 	if err := n.exchange.Local().PutClient(ctx, after); err != nil {
 		return admin.Done{}, err
 	}
-	err := n.directory.Publish(ctx, func(e *directory.Edition) error {
+	err := n.publish(ctx, func(e *directory.Edition) error {
 		m, err := n.member(e, p.ID.MemberID, p.Member)
 		if err != nil || p.ID.Subsystem == "" {
 			return err
@@ -184,7 +204,7 @@ func (n *Node) addService(ctx context.Context, _ admin.Person, p ServiceAdd) (ad
 	if err := n.exchange.Local().PutBackend(ctx, after); err != nil {
 		return admin.Done{}, err
 	}
-	err = n.directory.Publish(ctx, func(e *directory.Edition) error {
+	err = n.publish(ctx, func(e *directory.Edition) error {
 		m, err := n.member(e, p.ID.MemberID, p.Member)
 		if err != nil {
 			return err
@@ -236,7 +256,7 @@ func (n *Node) removeService(ctx context.Context, _ admin.Person, p ID) (admin.D
 	}
 	before, _ := n.exchange.Local().Backend(id)
 	gone := false
-	err = n.directory.Publish(ctx, func(e *directory.Edition) error {
+	err = n.publish(ctx, func(e *directory.Edition) error {
 		gone = false
 		for i := range e.Members {
 			for j := range e.Members[i].Subsystems {
@@ -310,7 +330,7 @@ func (n *Node) grant(ctx context.Context, _ admin.Person, p Grant) (admin.Done, 
 		ID: p.ID, Client: p.Client, Service: p.Service, Endpoints: p.Endpoints, Purposes: p.Purposes, From: p.From, Until: p.Until, Basis: p.Basis,
 	}, DefaultPurpose: p.DefaultPurpose}
 	var before *directory.Agreement
-	err := n.directory.Publish(ctx, func(e *directory.Edition) error {
+	err := n.publish(ctx, func(e *directory.Edition) error {
 		before = nil
 		for i := range e.Agreements {
 			if e.Agreements[i].ID == p.ID {
@@ -327,7 +347,7 @@ func (n *Node) grant(ctx context.Context, _ admin.Person, p Grant) (admin.Done, 
 
 func (n *Node) revoke(ctx context.Context, _ admin.Person, p ID) (admin.Done, error) {
 	var before *directory.Agreement
-	err := n.directory.Publish(ctx, func(e *directory.Edition) error {
+	err := n.publish(ctx, func(e *directory.Edition) error {
 		before = nil
 		e.Agreements = slices.DeleteFunc(e.Agreements, func(a directory.Agreement) bool {
 			if a.ID == p.ID {
@@ -356,7 +376,7 @@ func (n *Node) setPolicy(ctx context.Context, _ admin.Person, p Policy) (admin.D
 		return admin.Done{}, fault.Wrap(fault.BadRequest, err, "%v", err)
 	}
 	var before string
-	err := n.directory.Publish(ctx, func(e *directory.Edition) error {
+	err := n.publish(ctx, func(e *directory.Edition) error {
 		before, e.Policy = e.Policy, p.Cedar
 		return nil
 	})
@@ -394,6 +414,7 @@ func (n *Node) rotateKey(ctx context.Context, _ admin.Person, p KeyName) (admin.
 	if err := n.directory.Renew(ctx); err != nil {
 		return admin.Done{}, fmt.Errorf("publishing the new key's certificate: %w", err)
 	}
+	n.tell(ctx)
 	after, err := n.keyDigest(p.Name)
 	return admin.Done{Result: map[string]string{"name": p.Name, "public_sha256": after}, Before: before, After: after}, err
 }
@@ -416,7 +437,11 @@ func (n *Node) revokeCertificate(ctx context.Context, _ admin.Person, p Revocati
 	if err != nil || len(raw) != 32 {
 		return admin.Done{}, fault.New(fault.BadRequest, "a certificate is named by its SHA-256 in hexadecimal")
 	}
-	return admin.Done{Result: p, After: p}, n.directory.Revoke(ctx, [32]byte(raw), p.Reason)
+	if err := n.directory.Revoke(ctx, [32]byte(raw), p.Reason); err != nil {
+		return admin.Done{}, err
+	}
+	n.tell(ctx)
+	return admin.Done{Result: p, After: p}, nil
 }
 
 func (n *Node) refreshDirectory(ctx context.Context, _ admin.Person, _ struct{}) (admin.Done, error) {

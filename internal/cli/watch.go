@@ -1,0 +1,472 @@
+package cli
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/falaj/falaj/internal/exchange"
+	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/node"
+	"github.com/falaj/falaj/internal/node/admin"
+	"github.com/falaj/falaj/internal/node/operation"
+	"github.com/falaj/falaj/internal/union"
+)
+
+type evidenceCmd struct {
+	Show   evidenceShowCmd   `cmd:""`
+	Verify evidenceVerifyCmd `cmd:""`
+}
+
+type evidenceShowCmd struct {
+	ID string `arg:"" name:"id"`
+}
+
+// ask puts the question about a call to the nodes until one knows it.
+func (s *session) ask(query, id string, out any) error {
+	all, err := s.nodes("")
+	if err != nil {
+		return err
+	}
+	for _, n := range all {
+		err = n.Query(s.ctx, query, url.Values{"id": {id}}, out)
+		var r *admin.Refusal
+		if !errors.As(err, &r) || r.Code != fault.NotFound {
+			return err
+		}
+	}
+	return err
+}
+
+func (c *evidenceShowCmd) Run(s *session) error {
+	var e exchange.Evidence
+	if err := s.ask("evidence", c.ID, &e); err != nil {
+		return err
+	}
+	return s.show(e, func() {
+		for _, h := range e.Halves {
+			s.printf("%s %s/%s\n", s.say(t("Held by node", "لدى العقدة")), h.State, h.Node)
+			for _, r := range h.Records {
+				var head struct {
+					Client, Service, Method, Path, Purpose, Fault string
+					Status                                        int
+				}
+				json.Unmarshal(r.Head, &head) // what cannot be read is left out
+				what := head.Method + " " + head.Path + " " + head.Purpose
+				if head.Status != 0 {
+					what = strconv.Itoa(head.Status) + " " + head.Fault
+				}
+				s.printf("  %s  %-16s  %s → %s  %s\n", r.At.Format(time.RFC3339Nano), r.Kind, head.Client, head.Service, strings.TrimSpace(what))
+				s.printf("    %s %s, %s %s\n", s.say(t("sealed", "خُتم")), r.Sealed.Format(time.RFC3339), s.say(t("certificate", "الشهادة")), hex.EncodeToString(r.Cert[:8]))
+				s.printf("    %s %d, %s\n", s.say(t("leaf", "الورقة")), r.Leaf, hex.EncodeToString(r.Hash[:]))
+			}
+		}
+		if e.Missing != "" {
+			s.printf("%s %s\n", s.say(t("The other side's half is missing:", "نصف الطرف الآخر غير متوفر:")), e.Missing)
+		}
+	})
+}
+
+type evidenceVerifyCmd struct {
+	ID string `arg:"" name:"id"`
+}
+
+func (c *evidenceVerifyCmd) Run(s *session) error {
+	var v node.Verification
+	if err := s.ask("verification", c.ID, &v); err != nil {
+		return err
+	}
+	if err := s.show(v, func() {
+		for _, x := range v.Checks {
+			s.printf("%s %s %s\n", mark(x.OK), x.What, x.Detail)
+		}
+		if v.OK {
+			s.line(t("The evidence holds.", "الأدلة صحيحة."))
+		} else {
+			s.line(t("The evidence does not hold.", "الأدلة غير صحيحة."))
+		}
+	}); err != nil {
+		return err
+	}
+	if !v.OK {
+		return errExit(ExitFailed)
+	}
+	return nil
+}
+
+func mark(ok bool) string {
+	if ok {
+		return "✓"
+	}
+	return "✗"
+}
+
+type outcomeCmd struct {
+	List    outcomeListCmd    `cmd:""`
+	Resolve outcomeResolveCmd `cmd:""`
+}
+
+type outcomeListCmd struct{}
+
+func (c *outcomeListCmd) Run(s *session) error {
+	n, err := s.node("")
+	if err != nil {
+		return err
+	}
+	var list []exchange.Outcome
+	if err := n.Query(s.ctx, "outcomes", nil, &list); err != nil {
+		return err
+	}
+	return s.show(list, func() {
+		if len(list) == 0 {
+			s.line(t("No call's outcome is unknown.", "لا يوجد طلب مجهول النتيجة."))
+			return
+		}
+		var rows [][]string
+		for _, o := range list {
+			rows = append(rows, []string{o.ID, o.Client, o.Service, o.Since.Local().Format(time.DateTime)})
+		}
+		s.table([]string{"X-Road-Id", s.say(t("client", "العميل")), s.say(t("service", "الخدمة")), s.say(t("since", "منذ"))}, rows)
+	})
+}
+
+type outcomeResolveCmd struct {
+	Client   string `arg:"" name:"client"`
+	ID       string `arg:"" name:"id"`
+	Happened bool   `xor:"decision" required:""`
+	Nothing  bool   `xor:"decision" required:""`
+	Reason   string `required:"" placeholder:"TEXT"`
+}
+
+func (c *outcomeResolveCmd) Run(s *session) error {
+	id, err := union.ParseClient(c.Client)
+	if err != nil {
+		return fault.New(fault.BadIdentifier, "%v", err)
+	}
+	n, err := s.node("")
+	if err != nil {
+		return err
+	}
+	return s.changed(n, "outcome.resolve", node.Resolution{Client: id, ID: c.ID, Happened: c.Happened, Reason: c.Reason}, nil, func() { s.line(textDecided) })
+}
+
+type deliveryCmd struct {
+	List deliveryListCmd `cmd:""`
+	Skip deliverySkipCmd `cmd:""`
+}
+
+type deliveryListCmd struct {
+	Client       string `placeholder:"CLIENT"`
+	Conversation string `placeholder:"ID"`
+	Status       string `placeholder:"STATUS"`
+}
+
+func (c *deliveryListCmd) Run(s *session) error {
+	n, err := s.node("")
+	if err != nil {
+		return err
+	}
+	q := url.Values{}
+	for k, v := range map[string]string{"client": c.Client, "conversation": c.Conversation, "status": c.Status} {
+		if v != "" {
+			q.Set(k, v)
+		}
+	}
+	var list []exchange.Delivery
+	if err := n.Query(s.ctx, "deliveries", q, &list); err != nil {
+		return err
+	}
+	return s.show(list, func() {
+		if len(list) == 0 {
+			s.line(t("There are no such deliveries.", "لا توجد تسليمات كهذه."))
+			return
+		}
+		var rows [][]string
+		for _, d := range list {
+			rows = append(rows, []string{d.ID, d.Client.String(), d.Service.String(), d.Conversation, string(d.Status), strconv.Itoa(d.Attempts), d.Accepted.Local().Format(time.DateTime)})
+		}
+		s.table([]string{"X-Road-Id", s.say(t("client", "العميل")), s.say(t("service", "الخدمة")), s.say(t("conversation", "المحادثة")),
+			s.say(t("status", "الحالة")), s.say(t("attempts", "المحاولات")), s.say(t("accepted", "قُبل"))}, rows)
+	})
+}
+
+type deliverySkipCmd struct {
+	Client string `arg:"" name:"client"`
+	ID     string `arg:"" name:"id"`
+	Reason string `required:"" placeholder:"TEXT"`
+}
+
+func (c *deliverySkipCmd) Run(s *session) error {
+	id, err := union.ParseClient(c.Client)
+	if err != nil {
+		return fault.New(fault.BadIdentifier, "%v", err)
+	}
+	n, err := s.node(id.State)
+	if err != nil {
+		return err
+	}
+	return s.changed(n, "delivery.skip", node.Skip{Client: id, ID: c.ID, Reason: c.Reason}, nil, func() { s.line(textDecided) })
+}
+
+type keyCmd struct {
+	List   keyListCmd   `cmd:""`
+	Rotate keyRotateCmd `cmd:""`
+	Renew  keyRenewCmd  `cmd:""`
+	Revoke keyRevokeCmd `cmd:""`
+}
+
+type keyListCmd struct{}
+
+func (c *keyListCmd) Run(s *session) error {
+	n, err := s.node("")
+	if err != nil {
+		return err
+	}
+	var list []node.Key
+	if err := n.Query(s.ctx, "keys", nil, &list); err != nil {
+		return err
+	}
+	return s.show(list, func() {
+		var rows [][]string
+		for _, k := range list {
+			if len(k.Certificates) == 0 {
+				rows = append(rows, []string{k.Name, k.PublicSHA256[:16], "", "", ""})
+			}
+			for _, x := range k.Certificates {
+				revoked := ""
+				if x.Revoked {
+					revoked = s.say(t("revoked", "ملغاة"))
+				}
+				rows = append(rows, []string{k.Name, k.PublicSHA256[:16], x.Use, x.Until.Local().Format(time.DateOnly), x.SHA256 + " " + revoked})
+			}
+		}
+		s.table([]string{s.say(t("key", "المفتاح")), s.say(t("public", "العام")), s.say(t("use", "الاستعمال")), s.say(t("until", "حتى")), s.say(t("certificate", "الشهادة"))}, rows)
+	})
+}
+
+type keyRotateCmd struct {
+	Name string `arg:"" name:"name"`
+}
+
+func (c *keyRotateCmd) Run(s *session) error {
+	n, err := s.node("")
+	if err != nil {
+		return err
+	}
+	return s.changed(n, "key.rotate", node.KeyName{Name: c.Name}, nil, func() {
+		s.printf("%s %s\n", s.say(t("Replaced, and its certificate published:", "استُبدل ونُشرت شهادته:")), c.Name)
+	})
+}
+
+type keyRenewCmd struct{}
+
+func (c *keyRenewCmd) Run(s *session) error {
+	n, err := s.node("")
+	if err != nil {
+		return err
+	}
+	var done struct{ Renewed bool }
+	return s.changed(n, "key.renew", struct{}{}, &done, func() {
+		if done.Renewed {
+			s.line(t("What was due is renewed.", "جُدّد ما حان موعده."))
+		} else {
+			s.line(t("Nothing is due.", "لا شيء حان موعد تجديده."))
+		}
+	})
+}
+
+type keyRevokeCmd struct {
+	SHA256 string `arg:"" name:"sha256"`
+	Reason string `default:"superseded" placeholder:"REASON"`
+}
+
+func (c *keyRevokeCmd) Run(s *session) error {
+	n, err := s.node("")
+	if err != nil {
+		return err
+	}
+	return s.changed(n, "certificate.revoke", node.Revocation{SHA256: c.SHA256, Reason: c.Reason}, nil, func() {
+		s.printf("%s %s\n", s.say(t("Revoked:", "أُلغيت:")), c.SHA256)
+	})
+}
+
+type approvalCmd struct {
+	List    approvalListCmd    `cmd:""`
+	Approve approvalApproveCmd `cmd:""`
+	Reject  approvalRejectCmd  `cmd:""`
+}
+
+type approvalListCmd struct{}
+
+func (c *approvalListCmd) Run(s *session) error {
+	n, err := s.node("")
+	if err != nil {
+		return err
+	}
+	var list []admin.Approval
+	if err := n.Query(s.ctx, "approvals", nil, &list); err != nil {
+		return err
+	}
+	return s.show(list, func() {
+		if len(list) == 0 {
+			s.line(t("Nothing waits for a second person.", "لا شيء ينتظر شخصاً ثانياً."))
+			return
+		}
+		var rows [][]string
+		for _, a := range list {
+			rows = append(rows, []string{a.ID, a.State, a.Action, a.RequestedBy, a.RequestedAt.Local().Format(time.DateTime), string(a.Params)})
+		}
+		s.table([]string{s.say(t("change", "التغيير")), s.say(t("state", "الحالة")), s.say(t("action", "الإجراء")), s.say(t("asked by", "طلبه")), s.say(t("at", "في")), ""}, rows)
+	})
+}
+
+type approvalApproveCmd struct {
+	ID string `arg:"" name:"id"`
+}
+
+func (c *approvalApproveCmd) Run(s *session) error { return s.decide(c.ID, "approve") }
+
+type approvalRejectCmd struct {
+	ID string `arg:"" name:"id"`
+}
+
+func (c *approvalRejectCmd) Run(s *session) error { return s.decide(c.ID, "reject") }
+
+func (s *session) decide(id, verb string) error {
+	n, err := s.node("")
+	if err != nil {
+		return err
+	}
+	a, err := n.Change(s.ctx, "approvals/"+url.PathEscape(id)+"/"+verb, struct{}{}, nil)
+	if err != nil {
+		return err
+	}
+	return s.show(a, func() { s.line(textDecided) })
+}
+
+type auditCmd struct {
+	Events  auditEventsCmd  `cmd:""`
+	Changes auditChangesCmd `cmd:""`
+}
+
+type auditEventsCmd struct{}
+
+func (c *auditEventsCmd) Run(s *session) error {
+	all, err := s.nodes("")
+	if err != nil {
+		return err
+	}
+	var list []admin.Event
+	if err := all[0].Query(s.ctx, "events", nil, &list); err != nil {
+		return err
+	}
+	return s.show(list, func() {
+		var rows [][]string
+		for _, e := range list {
+			rows = append(rows, []string{e.Name, e.Where, s.say(e.Text)})
+		}
+		s.table([]string{s.say(t("event", "الحدث")), s.say(t("in", "في")), ""}, rows)
+	})
+}
+
+type auditChangesCmd struct {
+	Day string `placeholder:"YYYY-MM-DD"`
+}
+
+func (c *auditChangesCmd) Run(s *session) error {
+	n, err := s.node("")
+	if err != nil {
+		return err
+	}
+	q := url.Values{}
+	if c.Day != "" {
+		q.Set("day", c.Day)
+	}
+	var list []node.Change
+	if err := n.Query(s.ctx, "changes", q, &list); err != nil {
+		return err
+	}
+	return s.show(list, func() {
+		var rows [][]string
+		for _, x := range list {
+			var e admin.Entry
+			json.Unmarshal(x.Entry, &e)
+			rows = append(rows, []string{strconv.FormatInt(x.Leaf, 10), x.At.Local().Format(time.TimeOnly), e.Event, e.Phase, e.Person, e.Second, string(e.Params)})
+		}
+		s.table([]string{s.say(t("leaf", "الورقة")), s.say(t("at", "في")), s.say(t("event", "الحدث")), s.say(t("phase", "المرحلة")), s.say(t("by", "من")), s.say(t("with", "مع")), ""}, rows)
+	})
+}
+
+type doctorCmd struct {
+	All bool
+}
+
+// diagnosis is what doctor says of one node.
+type diagnosis struct {
+	State union.State `json:"state,omitzero"`
+	node.Health
+	Error string `json:"error,omitempty"`
+}
+
+func (c *doctorCmd) Run(s *session) error {
+	all, err := s.nodes("")
+	if err != nil {
+		return err
+	}
+	sick := false
+	var out []diagnosis
+	for _, n := range all {
+		d := diagnosis{State: n.place.State}
+		if err := n.Query(s.ctx, "health", nil, &d.Health); err != nil {
+			d.Error = err.Error()
+		}
+		sick = sick || d.Error != "" || !d.Ready
+		out = append(out, d)
+	}
+	if err := s.show(out, func() {
+		for _, d := range out {
+			s.diagnose(d, c.All)
+		}
+	}); err != nil {
+		return err
+	}
+	if sick {
+		return errExit(ExitFailed)
+	}
+	return nil
+}
+
+func (s *session) diagnose(d diagnosis, all bool) {
+	switch {
+	case d.Error != "":
+		s.printf("✗ %s %s\n  %s\n", d.State, s.say(t("the node cannot be reached", "تعذّر الوصول إلى العقدة")), d.Error)
+		return
+	case d.Ready:
+		s.printf("✓ %s %s\n", d.State, s.say(t("the node takes calls", "العقدة تقبل الطلبات")))
+	default:
+		s.printf("✗ %s %s\n", d.State, s.say(t("the node takes no calls", "العقدة لا تقبل الطلبات")))
+	}
+	for _, f := range d.Checks {
+		switch {
+		case f.OK && all:
+			s.printf("  ✓ %s\n", s.say(f.Text))
+		case !f.OK:
+			s.printf("  %s %s\n", sign(f), s.say(union.Text{En: "Not so: " + f.Text.En, Ar: "ليس صحيحاً: " + f.Text.Ar}))
+			s.printf("    %s %s\n", s.say(f.What), s.say(f.Do))
+			if f.Detail != "" {
+				s.printf("    %s [%s]\n", f.Detail, f.Code)
+			}
+		}
+	}
+}
+
+func sign(f operation.Finding) string {
+	if f.Hint {
+		return "!"
+	}
+	return "✗"
+}

@@ -255,7 +255,7 @@ func (x *Exchange) postpone(ctx context.Context, tx interface {
 		counter = "pushes"
 	}
 	_, err := tx.Exec(ctx, `UPDATE exchange_delivery SET `+counter+` = `+counter+` + 1, next_at = ?, lease = '', code = CASE WHEN state = 1 THEN ? ELSE code END
-		WHERE id = ? AND asked = ? AND work = ? AND lease = ?`,
+		WHERE id = ? AND asked = ? AND work = ? AND (lease = ? OR lease = '')`,
 		now.Add(after).UnixMilli(), string(code), d.id, d.asked, d.work, x.process)
 	if err != nil {
 		return fmt.Errorf("postponing a delivery: %w", err)

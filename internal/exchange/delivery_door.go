@@ -97,7 +97,7 @@ func (x *Exchange) showDelivery(row interface{ Scan(...any) error }) (Delivery, 
 		v.Status = StatusSkipped
 	case behind != "" && tries > 0:
 		v.Status, v.Code = StatusBlocked, code
-	case leased == 1 && d.work == workDeliver:
+	case leased == 1 || x.sending(d.id):
 		v.Status = StatusSending
 	default:
 		v.Status = StatusWaiting
@@ -122,6 +122,13 @@ func (x *Exchange) showDelivery(row interface{ Scan(...any) error }) (Delivery, 
 		v.Message, v.MessageAr = e.What.En+" "+e.Do.En, e.What.Ar+" "+e.Do.Ar
 	}
 	return v, d, nil
+}
+
+// sending tells whether this process is at a delivery.
+func (x *Exchange) sending(id []byte) bool {
+	x.senders.mu.Lock()
+	defer x.senders.mu.Unlock()
+	return x.senders.busy[string(id)]
 }
 
 // laneUntil tells until when a lane is left alone, and why.

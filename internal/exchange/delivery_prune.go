@@ -27,7 +27,7 @@ func (x *Exchange) prune(ctx context.Context) {
 			return
 		case <-timer.C:
 		}
-		busy, err := x.pruneOnce(ctx, &at)
+		busy, err := x.pruneSome(ctx, &at, pruneStep)
 		if err != nil && ctx.Err() == nil {
 			x.deps.Log.Error("forgetting what ended long ago", "error", err)
 		}
@@ -46,14 +46,14 @@ type mark struct {
 	id   []byte
 }
 
-// pruneOnce takes one step and tells whether it found much.
-func (x *Exchange) pruneOnce(ctx context.Context, at *mark) (busy bool, err error) {
+// pruneSome looks at as many rows of each table and tells whether many went.
+func (x *Exchange) pruneSome(ctx context.Context, at *mark, rows int64) (busy bool, err error) {
 	before := x.deps.Now().Add(-x.cfg.Keep).UnixMilli()
 	var next mark
 	err = x.deps.DB.Write(ctx, func(tx *store.Tx) error {
 		next, busy = mark{id: []byte{}}, false
 		res, err := tx.Exec(ctx, `DELETE FROM exchange_delivery WHERE id IN
-			(SELECT id FROM exchange_delivery WHERE work = 0 AND changed_at < ? ORDER BY changed_at LIMIT ?)`, before, pruneStep)
+			(SELECT id FROM exchange_delivery WHERE work = 0 AND changed_at < ? ORDER BY changed_at LIMIT ?)`, before, rows)
 		if err != nil {
 			return err
 		}
@@ -62,7 +62,7 @@ func (x *Exchange) pruneOnce(ctx context.Context, at *mark) (busy bool, err erro
 			return err
 		}
 		err = tx.QueryRow(ctx, `SELECT side, id FROM exchange_claim WHERE side > ? OR side = ? AND id > ?
-			ORDER BY side, id LIMIT 1 OFFSET ?`, at.side, at.side, at.id, pruneStep).Scan(&next.side, &next.id)
+			ORDER BY side, id LIMIT 1 OFFSET ?`, at.side, at.side, at.id, rows).Scan(&next.side, &next.id)
 		last := errors.Is(err, sql.ErrNoRows)
 		if err != nil && !last {
 			return err
@@ -81,7 +81,7 @@ func (x *Exchange) pruneOnce(ctx context.Context, at *mark) (busy bool, err erro
 			return err
 		}
 		n, err := res.RowsAffected()
-		busy = gone == pruneStep || n >= pruneStep/4
+		busy = gone == rows || n >= rows/4
 		return err
 	})
 	if err != nil {

@@ -75,18 +75,18 @@ func (x *Exchange) deliver(ctx context.Context) {
 	}
 }
 
-// dispatch leases what is due and starts it. It tells when to look again.
+// dispatch starts what is due, and leases it first where other processes could
+// start it too. It tells when to look again.
 func (x *Exchange) dispatch(ctx context.Context) (time.Duration, error) {
 	due, wait, err := x.due(ctx)
 	if err != nil || len(due) == 0 {
 		return wait, err
 	}
-	mine, err := x.lease(ctx, due)
-	if err != nil {
-		return pollEvery, err
+	if !x.cfg.Alone {
+		due, err = x.lease(ctx, due)
 	}
 	s := &x.senders
-	for _, d := range mine {
+	for _, d := range due {
 		s.mu.Lock()
 		l := s.lane(d.lane)
 		l.busy++
@@ -102,7 +102,7 @@ func (x *Exchange) dispatch(ctx context.Context) (time.Duration, error) {
 			s.stir()
 		})
 	}
-	return wait, nil
+	return wait, err
 }
 
 // lane finds a lane's state. Under mu.
@@ -253,26 +253,21 @@ func laneNames(ctx context.Context, tx *store.Tx) ([]string, error) {
 }
 
 // lease takes deliveries for this process and gives those that it got: of two
-// processes that want one, one gets it.
+// processes that want one, one gets it. Each is a transaction of its own: one
+// that held several rows while it waited for another could meet a group of the
+// journal that waits for one of its.
 func (x *Exchange) lease(ctx context.Context, due []delivery) (mine []delivery, err error) {
-	err = x.deps.DB.Write(ctx, func(tx *store.Tx) error {
-		mine = nil
-		for _, d := range due {
-			res, err := tx.Exec(ctx, `UPDATE exchange_delivery AS d SET lease = ? WHERE d.id = ? AND d.asked = ? AND d.work = ? AND d.next_at = ? AND `+mayLease,
-				x.process, d.id, d.asked, d.work, d.next.UnixMilli(), x.process)
-			if err != nil {
-				return err
-			}
-			if n, err := res.RowsAffected(); err != nil {
-				return err
-			} else if n == 1 {
-				mine = append(mine, d)
-			}
+	for _, d := range due {
+		res, err := x.deps.DB.Exec(ctx, `UPDATE exchange_delivery AS d SET lease = ? WHERE d.id = ? AND d.asked = ? AND d.work = ? AND d.next_at = ? AND `+mayLease,
+			x.process, d.id, d.asked, d.work, d.next.UnixMilli(), x.process)
+		if err != nil {
+			return mine, fmt.Errorf("leasing a delivery: %w", err)
 		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("leasing deliveries: %w", err)
+		if n, err := res.RowsAffected(); err != nil {
+			return mine, fmt.Errorf("leasing a delivery: %w", err)
+		} else if n == 1 {
+			mine = append(mine, d)
+		}
 	}
 	return mine, nil
 }

@@ -45,6 +45,7 @@ var rooms = []room{
 	{"internal/bench", 7, 6},
 	{"internal/node", 7, 6},
 	{"internal/cli", 8, 7},
+	{"internal/acceptance", 9, 8},
 	{"cmd/falaj", 9, 8},
 }
 

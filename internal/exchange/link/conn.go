@@ -373,7 +373,7 @@ func (c *conn) sentAway(p []byte) error {
 	c.away = true
 	for id, s := range c.streams {
 		if id > last {
-			c.end(s, fault.Wrap(fault.Draining, ErrNotSent, "%s: %s", c.peer.State, e.Detail))
+			c.end(s, fault.Wrap(fault.PeerUnreachable, ErrNotSent, "%s is draining: %s", c.peer.State, e.Detail))
 			delete(c.streams, id)
 		}
 	}

@@ -49,7 +49,7 @@ func (l *Link) call(ctx context.Context, to Target, typ byte, m *Message) (*Mess
 		}
 		o.inline, m = inline, nil
 	}
-	for {
+	for repeated := 0; ; {
 		c, err := l.connect(ctx, to)
 		if err != nil {
 			if m != nil {
@@ -69,7 +69,14 @@ func (l *Link) call(ctx context.Context, to Target, typ byte, m *Message) (*Mess
 			}
 			return nil, err
 		}
-		return c.await(ctx, s)
+		answer, err := c.await(ctx, s)
+		// Surely not begun, and not for a reason of the call's own: a node
+		// that drains has a neighbour, or will be back.
+		if m == nil && repeated < 2 && errors.Is(err, ErrNotSent) && fault.CodeOf(err) == fault.PeerUnreachable {
+			repeated++
+			continue
+		}
+		return answer, err
 	}
 }
 
@@ -227,7 +234,7 @@ func (l *Link) connect(ctx context.Context, to Target) (*conn, error) {
 	}
 	l.mu.Unlock()
 	code := fault.PeerUnreachable
-	if f := (*fault.Error)(nil); errors.As(err, &f) {
+	if f := (*fault.Error)(nil); errors.As(err, &f) && f.Code != fault.Draining {
 		code = f.Code // it answered, and one of us refused: a certificate, a version
 	}
 	return nil, fault.Wrap(code, errors.Join(ErrNotSent, err), "no connection to %s", to.State)

@@ -37,6 +37,7 @@ const (
 	maxEnvelope = 1 << 20
 	maxInline   = 64 << 10 // a body up to here travels in the opening frame
 	maxChunk    = 64 << 10 // bytes of a BODY frame
+	freeOpening = 16 << 10 // an opening frame up to here is not counted as held
 	firstCredit = 64 << 10 // credit of each body before any WINDOW
 	maxNotice   = 2 << 10  // RESET and GOAWAY
 	maxHello    = 1 << 10

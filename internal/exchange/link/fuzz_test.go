@@ -104,7 +104,7 @@ func both(t *testing.T, l *Link, w *wire, c *conn, frames []byte) {
 		t.Fatalf("%d bytes of window memory are lost", n)
 	}
 	for _, load := range l.loads {
-		if load.conns != 0 || load.streams.Load() != 0 {
+		if load.conns != 0 || load.streams.Load() != 0 || load.held.Load() != 0 {
 			t.Fatalf("left: %d connections, %d streams", load.conns, load.streams.Load())
 		}
 	}

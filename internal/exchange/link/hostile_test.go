@@ -281,6 +281,34 @@ func TestOverload(t *testing.T) {
 	two.want(typeAnswer)
 }
 
+// TestHeld: calls of one state hold so much memory together and no more, and
+// give it back.
+func TestHeld(t *testing.T) {
+	release := make(chan struct{})
+	l, w := bare(t, Config{MaxHeld: 200 << 10, Ping: time.Hour}, hands{exchange: func(context.Context, Peer, *Message) (*Message, error) {
+		<-release
+		return NewMessage(nil, nil), nil
+	}}, false)
+	w.send(request(1, nil, make([]byte, maxInline), maxInline)) // 64 KiB and a little
+	w.send(request(2, nil, nil, 1<<30))                         // 64 KiB, the first credit
+	for id := uint64(3); id < 5; id++ {
+		frame := request(id, make([]byte, 100<<10), nil, 0)
+		if id == 4 {
+			frame = appendOpening(nil, typeQuery, id, opening{head: []byte("x"), size: 100 << 10})
+		}
+		w.send(frame)
+		if h, e := w.notice(typeReset); h.stream != id || e.Code != fault.Overloaded || h.flags != flagNotBegun {
+			t.Errorf("stream %d: %v, flags %d", h.stream, e, h.flags)
+		}
+	}
+	w.send(request(5, make([]byte, 1000), nil, 0)) // small calls pass
+	close(release)
+	for range 3 {
+		w.want(typeAnswer)
+	}
+	eventually(t, "all is given back", func() bool { return l.loads["SA"].held.Load() == 0 })
+}
+
 // TestConnections: one peer has so many connections and no more.
 func TestConnections(t *testing.T) {
 	p := newPair(t, Config{}, Config{MaxConns: 2}, hands{})

@@ -21,6 +21,7 @@ import (
 
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/union"
+	"golang.org/x/time/rate"
 )
 
 // Every error of Exchange and Query is a fault that wraps exactly one of
@@ -53,7 +54,10 @@ type Target struct {
 type Handler interface {
 	// Exchange answers one sealed request. The request's body must be read
 	// before the answer is returned: an answer ends it. A returned error
-	// reaches the peer as a fault: code, support id and detail, never the cause.
+	// reaches the peer as a fault: code, support id and detail, never the
+	// cause; one that wraps ErrNotSent tells it that the call surely had no
+	// effect. ctx ends with the caller's deadline, when it gives up, and when
+	// the connection breaks.
 	Exchange(ctx context.Context, peer Peer, req *Message) (*Message, error)
 	// Query answers a small question between nodes (directory, evidence).
 	Query(ctx context.Context, peer Peer, kind string, body []byte) ([]byte, error)
@@ -65,6 +69,7 @@ type Config struct {
 	MaxBody          int64         // bytes of a declared body; 4 GiB
 	MaxQuery         int           // bytes of a query's or a reply's body; 8 MiB
 	MaxStreams       int           // calls at work for one peer state at a time; 1024
+	MaxHeld          int64         // bytes that these may hold in memory together, beyond 16 KiB each; 32 MiB
 	MaxConns         int           // accepted connections from one peer state; 32
 	MaxHandshakes    int           // accepted connections in handshake at a time; 64, a quarter of them from one IP address
 	Window           int           // bytes a large body may be ahead of its reader; 512 KiB
@@ -103,6 +108,8 @@ type Link struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // every goroutine the link starts
 	memory atomic.Int64   // what windows hold of Config.Memory
+	turned atomic.Uint64  // connections refused
+	warn   rate.Sometimes // about them: strangers must not fill the log
 	chunks sync.Pool      // *[maxChunk]byte: what is to be sent
 	rings  sync.Pool      // *[]byte: what has arrived
 
@@ -120,7 +127,8 @@ type Link struct {
 // loadOf is what one peer state takes of this node.
 type loadOf struct {
 	streams atomic.Int64
-	conns   int // under Link.mu
+	held    atomic.Int64 // bytes
+	conns   int          // under Link.mu
 }
 
 // New makes a link. It opens nothing: Serve accepts, Exchange and Query dial.
@@ -130,6 +138,7 @@ func New(cfg Config, deps Deps, h Handler) *Link {
 	def(&cfg.MaxBody, 4<<30)
 	def(&cfg.MaxQuery, 8<<20)
 	def(&cfg.MaxStreams, 1024)
+	def(&cfg.MaxHeld, 32<<20)
 	def(&cfg.MaxConns, 32)
 	def(&cfg.MaxHandshakes, 64)
 	def(&cfg.Window, 512<<10)
@@ -163,6 +172,7 @@ func New(cfg Config, deps Deps, h Handler) *Link {
 		shaking:   map[string]int{},
 		empty:     make(chan struct{}),
 	}
+	l.warn = rate.Sometimes{First: 100, Interval: time.Second}
 	l.chunks.New = func() any { return new([maxChunk]byte) }
 	l.rings.New = func() any { return new([]byte) }
 	l.ctx, l.cancel = context.WithCancel(context.Background())
@@ -180,9 +190,10 @@ func def[T comparable](v *T, d T) {
 // req.Body, perhaps after it has returned. The answer's body, if any, must be
 // closed; ctx governs until then.
 func (l *Link) Exchange(ctx context.Context, to Target, req *Message) (*Message, error) {
-	if len(req.Envelope) > l.cfg.MaxEnvelope || req.Size > l.cfg.MaxBody || req.Size < 0 {
+	if e := req.check(l.cfg); e != nil {
 		req.close()
-		return nil, fault.Wrap(fault.TooLarge, ErrNotSent, "an envelope of %d bytes with a body of %d", len(req.Envelope), req.Size)
+		e.Cause = ErrNotSent
+		return nil, e
 	}
 	return l.call(ctx, to, typeRequest, req)
 }

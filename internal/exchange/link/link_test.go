@@ -122,6 +122,10 @@ func TestPeerFault(t *testing.T) {
 				return &Message{Body: io.NopCloser(bytes.NewReader(noise(maxInline, 1))), Size: maxInline + 1}, nil
 			case "nothing":
 				return nil, nil
+			case "no body":
+				return &Message{Size: maxInline + 1}, nil
+			case "bad body":
+				return &Message{Body: io.NopCloser(nil), Size: 1}, nil // panics when read
 			}
 			return nil, errors.New("an inner matter")
 		},
@@ -148,6 +152,8 @@ func TestPeerFault(t *testing.T) {
 	wantFault(t, call("panic"), fault.Internal, ErrRefused)
 	wantFault(t, call("short"), fault.Internal, ErrRefused)
 	wantFault(t, call("nothing"), fault.Internal, ErrRefused)
+	wantFault(t, call("no body"), fault.BodyTruncated, ErrRefused)
+	wantFault(t, call("bad body"), fault.Internal, ErrRefused)
 	wantFault(t, call("shortbig"), fault.BodyTruncated, ErrRefused)
 	if n := len(p.bh.Peers()); n != 1 {
 		t.Errorf("%d connections after faults, want the same one", n)
@@ -315,6 +321,8 @@ func TestBodySize(t *testing.T) {
 			wantFault(t, err, fault.BodyTruncated, c.sentinel)
 		})
 	}
-	_, err := p.bh.Exchange(soon(t), p.to, &Message{Size: -1})
-	wantFault(t, err, fault.TooLarge, ErrNotSent)
+	for _, size := range []int64{-1, 1, maxInline + 1} {
+		_, err := p.bh.Exchange(soon(t), p.to, &Message{Size: size})
+		wantFault(t, err, fault.BodyTruncated, ErrNotSent)
+	}
 }

@@ -51,6 +51,17 @@ func (m *Message) Bytes() ([]byte, bool) {
 	return nil, false
 }
 
+// check holds a message that is to be sent against the limits.
+func (m *Message) check(cfg Config) *fault.Error {
+	switch {
+	case len(m.Envelope) > cfg.MaxEnvelope || m.Size > cfg.MaxBody:
+		return fault.New(fault.TooLarge, "an envelope of %d bytes with a body of %d", len(m.Envelope), m.Size)
+	case m.Size < 0 || m.Size > 0 && m.Body == nil:
+		return fault.New(fault.BodyTruncated, "%d bytes declared, and no body", m.Size)
+	}
+	return nil
+}
+
 func (m *Message) close() {
 	if m.Body != nil {
 		m.Body.Close()
@@ -79,9 +90,6 @@ func (m *Message) inline() ([]byte, error) {
 			return nil, errSize
 		}
 		return b, nil
-	}
-	if m.Body == nil {
-		return nil, errSize
 	}
 	b := make([]byte, m.Size)
 	return b, readExactly(m.Body, b, true)

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"runtime"
 	"runtime/debug"
@@ -101,7 +102,10 @@ func (l *Link) accept(raw net.Conn, ip string) {
 	l.admitted(ip)
 	if err != nil {
 		raw.Close()
-		l.deps.Log.Warn("link: connection refused", "addr", raw.RemoteAddr().String(), "err", err)
+		n := l.turned.Add(1)
+		l.warn.Do(func() {
+			l.deps.Log.Warn("link: connection refused", "addr", raw.RemoteAddr().String(), "err", err, "refused", n)
+		})
 		return
 	}
 	c.run()
@@ -230,7 +234,8 @@ func (c *conn) opened(h header) error {
 	if c.err != nil {
 		return c.err
 	}
-	if e := c.refusal(h.typ, o); e != nil {
+	held := weigh(h, o)
+	if e := c.refusal(h.typ, o, held); e != nil {
 		// This answer waits for room: who calls without reading, waits too.
 		if err := c.wait(c.ctx); err != nil {
 			return err
@@ -254,15 +259,36 @@ func (c *conn) opened(h header) error {
 	s.cancel = cancel
 	c.streams[s.id] = s
 	c.l.wg.Go(func() {
-		defer c.load.streams.Add(-1)
+		defer c.load.free(held)
 		defer cancel()
 		c.handle(ctx, s, m)
 	})
 	return nil
 }
 
+// weigh gives the memory that a call may take until it ends: its opening
+// frame unless small, the first credit of its body, the whole body of a query.
+func weigh(h header, o opening) (held int64) {
+	if h.length > freeOpening {
+		held = int64(h.length)
+	}
+	switch {
+	case o.size <= maxInline:
+	case h.typ == typeQuery:
+		held += int64(min(o.size, math.MaxInt32))
+	default:
+		held += firstCredit
+	}
+	return held
+}
+
+func (l *loadOf) free(held int64) {
+	l.streams.Add(-1)
+	l.held.Add(-held)
+}
+
 // refusal says why a call is not begun, and counts it if it is. Under mu.
-func (c *conn) refusal(typ byte, o opening) *fault.Error {
+func (c *conn) refusal(typ byte, o opening, held int64) *fault.Error {
 	most := uint64(c.l.cfg.MaxBody)
 	if typ == typeQuery {
 		most = uint64(c.l.cfg.MaxQuery)
@@ -274,9 +300,11 @@ func (c *conn) refusal(typ byte, o opening) *fault.Error {
 		return fault.New(fault.TooLarge, "a body of %d bytes; at most %d", o.size, most)
 	case len(o.head) > c.l.cfg.MaxEnvelope:
 		return fault.New(fault.TooLarge, "an envelope of %d bytes; at most %d", len(o.head), c.l.cfg.MaxEnvelope)
-	case c.load.streams.Add(1) > int64(c.l.cfg.MaxStreams):
-		c.load.streams.Add(-1)
-		return fault.New(fault.Overloaded, "%d calls of %s at work", c.l.cfg.MaxStreams, c.peer.State)
+	}
+	streams, bytes := c.load.streams.Add(1), c.load.held.Add(held)
+	if streams > int64(c.l.cfg.MaxStreams) || bytes > c.l.cfg.MaxHeld && held > 0 {
+		c.load.free(held)
+		return fault.New(fault.Overloaded, "%d calls of %s at work, holding %d bytes", streams-1, c.peer.State, bytes-held)
 	}
 	return nil
 }
@@ -285,15 +313,9 @@ func (c *conn) refusal(typ byte, o opening) *fault.Error {
 func (c *conn) handle(ctx context.Context, s *stream, m *Message) {
 	if s.in != nil {
 		s.in.watch(ctx)
+		defer s.in.Close()
 	}
-	out, err := c.invoke(ctx, s, m)
-	if s.in != nil {
-		s.in.Close()
-	}
-	if err == nil {
-		err = c.reply(ctx, s, out)
-	}
-	if err != nil {
+	if err := c.attempt(ctx, s, m); err != nil {
 		var flags byte
 		if errors.Is(err, ErrNotSent) {
 			flags = flagNotBegun
@@ -302,19 +324,30 @@ func (c *conn) handle(ctx context.Context, s *stream, m *Message) {
 	}
 }
 
-// invoke calls the handler; a panic in it costs one call, not the node.
-func (c *conn) invoke(ctx context.Context, s *stream, m *Message) (out *Message, err error) {
+// attempt answers a call; a panic on the way costs that call, not the node.
+func (c *conn) attempt(ctx context.Context, s *stream, m *Message) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			out, err = nil, fault.New(fault.Internal, "")
+			f := fault.New(fault.Internal, "")
 			what := fmt.Sprintf("%T", r) // a value could hold personal data
 			if re, ok := r.(runtime.Error); ok {
 				what = re.Error()
 			}
-			c.l.deps.Log.Error("link: handler panicked", "peer", c.peer.State, "panic", what,
-				"support", err.(*fault.Error).ID, "stack", string(debug.Stack()))
+			c.l.deps.Log.Error("link: handler panicked", "peer", c.peer.State, "panic", what, "support", f.ID, "stack", string(debug.Stack()))
+			err = f
 		}
 	}()
+	out, err := c.invoke(ctx, s, m)
+	if s.in != nil {
+		s.in.Close()
+	}
+	if err != nil {
+		return err
+	}
+	return c.reply(ctx, s, out)
+}
+
+func (c *conn) invoke(ctx context.Context, s *stream, m *Message) (*Message, error) {
 	if !s.query {
 		return c.l.h.Exchange(ctx, c.peer, m)
 	}
@@ -323,10 +356,7 @@ func (c *conn) invoke(ctx context.Context, s *stream, m *Message) (out *Message,
 		return nil, err
 	}
 	body, err = c.l.h.Query(ctx, c.peer, string(m.Envelope), body)
-	if err != nil {
-		return nil, err
-	}
-	return NewMessage(nil, body), nil
+	return NewMessage(nil, body), err
 }
 
 // reply sends an answer, its large body included, and ends the stream. An
@@ -336,8 +366,8 @@ func (c *conn) reply(ctx context.Context, s *stream, m *Message) error {
 		return fault.New(fault.Internal, "")
 	}
 	defer m.close()
-	if m.Size < 0 || m.Size > c.l.cfg.MaxBody || len(m.Envelope) > c.l.cfg.MaxEnvelope {
-		return fault.New(fault.TooLarge, "an answer of %d bytes with a body of %d", len(m.Envelope), m.Size)
+	if e := m.check(c.l.cfg); e != nil {
+		return e
 	}
 	o := opening{size: uint64(m.Size), head: m.Envelope}
 	if m.Size <= maxInline {

@@ -176,6 +176,9 @@ func (c *conn) wasReset(h header, p []byte) error {
 	case !c.dialled:
 	case h.flags == flagNotBegun:
 		e.Cause = ErrNotSent
+		if e.Code == fault.Draining { // they are; this node is not
+			e.Code = fault.PeerUnreachable
+		}
 	default:
 		e.Cause = ErrRefused
 	}
@@ -187,8 +190,6 @@ func (c *conn) wasReset(h header, p []byte) error {
 // writer comes to it. It returns when all is handed over, the stream has
 // ended, or the body failed, and then resets the stream.
 func (c *conn) pump(s *stream, body io.Reader, size int64) {
-	buf := c.l.chunks.Get().(*[maxChunk]byte)
-	defer c.l.chunks.Put(buf)
 	for size > 0 {
 		c.mu.Lock()
 		for s.sends == 0 && !s.muted {
@@ -202,29 +203,36 @@ func (c *conn) pump(s *stream, body io.Reader, size int64) {
 			return
 		}
 		size -= n
-		if err := readExactly(body, buf[:n], size == 0); err != nil {
-			// Our own fault; the peer may have begun.
-			e := fault.Wrap(fault.BodyTruncated, err, "the body ended early or late")
-			if c.dialled {
-				e.Cause = errors.Join(ErrBroken, err)
-			}
-			c.reset(s, e, 0)
-			return
-		}
-		c.mu.Lock()
-		if !s.muted {
-			s.chunk = buf[:n]
-			c.bulk = append(c.bulk, s)
-			c.kick()
-		}
-		for s.chunk != nil && !s.muted {
-			s.cond.Wait()
-		}
-		s.chunk = nil
-		muted = s.muted
-		c.mu.Unlock()
-		if muted {
+		if !c.pass(s, body, n, size == 0) {
 			return
 		}
 	}
+}
+
+// pass sends one chunk of n bytes and tells whether the next is wanted. A
+// buffer is taken only now: a stream that waits for credit holds none.
+func (c *conn) pass(s *stream, body io.Reader, n int64, last bool) bool {
+	buf := c.l.chunks.Get().(*[maxChunk]byte)
+	defer c.l.chunks.Put(buf)
+	if err := readExactly(body, buf[:n], last); err != nil {
+		// Our own fault; the peer may have begun.
+		e := fault.Wrap(fault.BodyTruncated, err, "the body ended early or late")
+		if c.dialled {
+			e.Cause = errors.Join(ErrBroken, err)
+		}
+		c.reset(s, e, 0)
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !s.muted {
+		s.chunk = buf[:n]
+		c.bulk = append(c.bulk, s)
+		c.kick()
+	}
+	for s.chunk != nil && !s.muted {
+		s.cond.Wait()
+	}
+	s.chunk = nil
+	return !s.muted
 }

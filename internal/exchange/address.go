@@ -36,7 +36,7 @@ func address(target string) (union.ServiceID, string, error) {
 	}
 	tail := path[end:]
 	if err := safePath(tail); err != nil {
-		return union.ServiceID{}, "", err
+		return id, "", err // whom it was meant for is told all the same
 	}
 	return id, tail + query, nil
 }

@@ -140,6 +140,7 @@ func (x *Exchange) Ask(ctx context.Context, in Ask) (*Reply, error) {
 	if c.named {
 		leave, err := x.flights.enter(ctx, "ask "+c.Client.String()+" "+c.ID)
 		if err != nil {
+			x.observeAsking(c, fault.CodeOf(err)) // nobody waits for an answer any more
 			return nil, err
 		}
 		defer leave()
@@ -149,6 +150,9 @@ func (x *Exchange) Ask(ctx context.Context, in Ask) (*Reply, error) {
 			return nil, x.refuse(ctx, c, err)
 		}
 		if c.earlier != nil {
+			if !c.later {
+				x.observeAsking(c, "")
+			}
 			return c.earlier, nil
 		}
 	}
@@ -189,7 +193,11 @@ func (x *Exchange) resolve(_ context.Context, c *asking) error {
 	if t := c.offer.Timeout(); t > 0 {
 		limit = min(limit, t+callMargin)
 	}
-	c.deadline = c.In.Add(limit)
+	var size int64
+	if c.Body != nil {
+		size = c.Body.size
+	}
+	c.deadline = x.deps.Now().Add(limit + transit(size))
 	c.later = c.Async || c.offer.Async
 	return nil
 }
@@ -197,6 +205,13 @@ func (x *Exchange) resolve(_ context.Context, c *asking) error {
 // callMargin is what a call may take beyond its service's time-out: both
 // nodes' records and the way between them.
 const callMargin = 5 * time.Second
+
+// transit is how long a body may be on its way between nodes: a service's
+// time-out is about the service, not about the size of what is carried.
+func transit(size int64) time.Duration {
+	const slowest = 1 << 20 // bytes a second
+	return time.Duration(size/slowest) * time.Second
+}
 
 // compose writes down what is asked; the head is sealed later, once it is
 // known that it will be sent.
@@ -214,15 +229,15 @@ func (x *Exchange) compose(_ context.Context, c *asking) error {
 	if _, ok := c.view.Purpose(purpose); !ok && purpose != purposeMeta {
 		return fault.New(fault.UnknownPurpose, "the directory's list has no purpose of this code")
 	}
-	patience := c.deadline.Sub(c.In) + x.cfg.Skew
+	until := c.deadline.Add(x.cfg.Skew)
 	if c.later {
-		patience = x.cfg.Answer
+		until = c.In.Add(x.cfg.Answer)
 	}
 	r := &message.Request{
 		Type: message.TypeRequest, Union: c.view.Union(), Directory: c.view.Version(),
 		ID: c.ID, RequestID: uuid.NewString(), Client: c.Client, Service: c.Service,
 		Method: c.Method, Path: c.Path, Headers: c.Headers, Purpose: purpose, Conversation: c.Conversation,
-		NotBefore: x.deps.Now().UnixMilli(), NotAfter: c.In.Add(patience).UnixMilli(), Body: c.Body.named(),
+		NotBefore: x.deps.Now().UnixMilli(), NotAfter: until.UnixMilli(), Body: c.Body.named(),
 	}
 	c.subject = x.person(c.Subject)
 	r.Subject = c.subject.commitment()
@@ -253,6 +268,11 @@ func (x *Exchange) once(ctx context.Context, c *asking) error {
 		return fault.New(fault.IDConflict, "this client has used the id %q for another request", c.ID)
 	}
 	if was.state == claimAnswered {
+		// The answer is here, but the other state's rules still have a say:
+		// as far as they are published, they are asked again too.
+		if c.decision, err = x.decide(c.view, policy.Provider, c.request, c.offer); err != nil {
+			return err
+		}
 		c.earlier, err = x.recorded(ctx, was.answered)
 		return err
 	}
@@ -270,7 +290,7 @@ func (x *Exchange) sealRequest(_ context.Context, c *asking) error {
 	if err != nil {
 		return fault.Wrap(fault.BadRequest, err, "%v", err)
 	}
-	cred, err := x.credential(c.Client.MemberID)
+	cred, err := x.vouched(c.view, c.Client.MemberID)
 	if err != nil {
 		return err
 	}
@@ -309,7 +329,8 @@ func (x *Exchange) recordRequest(ctx context.Context, c *asking) (err error) {
 			return x.hold(ctx, tx, c.Body, c.offer, leaf)
 		},
 	}
-	c.asked, err = x.deps.Journal.Append(ctx, rec)
+	// A client that hangs up now must not leave in doubt what is recorded.
+	c.asked, err = x.deps.Journal.Append(context.WithoutCancel(ctx), rec)
 	if errors.Is(err, errClaimed) {
 		return fault.New(fault.InFlight, "another process of this node is busy with this id")
 	}
@@ -329,12 +350,15 @@ func (x *Exchange) send(ctx context.Context, c *asking) error {
 			msg = link.NewMessage(c.sealed.envelope, c.Body.inline)
 		}
 	}
-	ctx, c.stop = context.WithDeadline(ctx, c.deadline)
 	c.out = x.deps.Now()
+	ctx, stop := context.WithCancel(ctx)
+	timer := time.AfterFunc(c.deadline.Sub(c.out), stop)
+	c.stop = func() { timer.Stop(); stop() }
 	reply, err := x.deps.Link.Exchange(ctx, c.target, msg)
 	if err != nil {
 		return err
 	}
+	timer.Reset(callMargin + transit(reply.Size))
 	c.reply = reply
 	return nil
 }
@@ -423,7 +447,8 @@ func (x *Exchange) keepAnswer(ctx context.Context, c *asking) error {
 
 // recordAnswer writes the answer's record with what must stand or fall with it.
 func (x *Exchange) recordAnswer(ctx context.Context, c *asking, with func(context.Context, *store.Tx, int64) error) error {
-	_, err := x.deps.Journal.Append(ctx, journal.Record{
+	// It has come, whether or not the client still waits for it.
+	_, err := x.deps.Journal.Append(context.WithoutCancel(ctx), journal.Record{
 		Kind: journal.AnswerReceived, Key: c.ID, At: x.deps.Now(), Class: class(c.offer), Envelope: c.envelope,
 		Local: note{Spool: kept(c.body, c.offer)}.bytes(),
 		Body:  inline(c.body, c.offer),
@@ -444,8 +469,13 @@ func (x *Exchange) recordAnswer(ctx context.Context, c *asking, with func(contex
 // no answer is sealed and journalled like an answer, as far as the store lets.
 func (x *Exchange) refuse(ctx context.Context, c *asking, cause error) error {
 	f := fault.From(cause)
+	if f.ID == "" { // another node's fault, whose support number was none
+		f = fault.Wrap(f.Code, cause, "%s", f.Detail)
+	}
 	x.observeAsking(c, f.Code)
-	if f.Code == fault.StoreFailed || f.Code == fault.DiskFull || f.Code == fault.Draining || c.view == nil || c.view.Version() < 1 {
+	// No code of another node's says anything of this one's store.
+	unable := (f.Code == fault.StoreFailed || f.Code == fault.DiskFull || f.Code == fault.Draining) && !errors.Is(cause, link.ErrRefused)
+	if unable || c.view == nil || c.view.Version() < 1 {
 		x.deps.Log.Error("call ended without a record", "code", f.Code, "support", f.ID, "error", f)
 		return f
 	}
@@ -457,6 +487,24 @@ func (x *Exchange) refuse(ctx context.Context, c *asking, cause error) error {
 		x.deps.Log.Warn("call not answered", "service", c.Service.String(), "code", f.Code, "support", f.ID, "error", f)
 	}
 	return f
+}
+
+// turnAway ends what could not be read as a call. Where the client proved who
+// it is and named a service, that is a refusal like any other; the rest is
+// counted alone.
+func (x *Exchange) turnAway(ctx context.Context, in Ask, cause error) error {
+	c := &asking{Ask: in}
+	if in.Door == "" || in.Service.IsZero() {
+		x.observeAsking(c, fault.CodeOf(cause))
+		return cause
+	}
+	if !message.ValidID(c.ID) {
+		c.ID = uuid.NewString()
+	}
+	if c.view, _ = x.deps.Directory(); c.view != nil {
+		c.offer, _ = c.view.Service(c.Service)
+	}
+	return x.refuse(ctx, c, cause)
 }
 
 // recordRefusal seals and journals why a call got no answer.
@@ -505,12 +553,23 @@ func (x *Exchange) recordRefusal(ctx context.Context, c *asking, f *fault.Error)
 // operator where that one's seal is missing or void, which may be the very
 // reason for the refusal.
 func (x *Exchange) witness(v *directory.View, m union.MemberID) (Credential, error) {
-	if cred, err := x.credential(m); err == nil {
-		if c, ok := v.Certificate(sha256.Sum256(cred.Cert.Raw)); ok && c.At(x.deps.Now()) == nil {
-			return cred, nil
-		}
+	if cred, err := x.vouched(v, m); err == nil {
+		return cred, nil
 	}
 	return x.credential(x.cfg.Operator)
+}
+
+// vouched is a member's seal that the directory stands behind now.
+func (x *Exchange) vouched(v *directory.View, m union.MemberID) (Credential, error) {
+	cred, err := x.credential(m)
+	if err != nil {
+		return cred, fault.Wrap(fault.ServiceDisabled, err, "this node has no seal of %s", m)
+	}
+	c, ok := v.Certificate(sha256.Sum256(cred.Cert.Raw))
+	if !ok {
+		return cred, fault.New(fault.CertUnknown, "the directory does not name this node's seal of %s", m)
+	}
+	return cred, c.At(x.deps.Now())
 }
 
 func (x *Exchange) observeAsking(c *asking, code fault.Code) {
@@ -526,6 +585,9 @@ func (x *Exchange) observeAsking(c *asking, code fault.Code) {
 	}
 	if c.body != nil {
 		o.ResponseSize = c.body.size
+	}
+	if r := c.earlier; r != nil {
+		o.Status, o.Fault, o.ResponseSize = r.Status, r.Fault, r.Body.size
 	}
 	x.deps.Observe(o)
 }

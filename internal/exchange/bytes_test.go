@@ -199,7 +199,7 @@ func TestLargeBody(t *testing.T) {
 	check(t, err)
 	close(stop)
 	if res.StatusCode != 200 || n != size || res.Header.Get("X-Sum") != hex.EncodeToString(want.Sum(nil)) {
-		t.Errorf("status %d, %d of %d bytes", res.StatusCode, n, size)
+		t.Errorf("status %d, %d of %d bytes, %v", res.StatusCode, n, size, res.Header)
 	}
 	if extra := int64(peak.Load()) - int64(before.HeapInuse+before.StackInuse); extra > 64<<20 {
 		t.Errorf("both nodes took %d MiB more for a body of %d MiB", extra>>20, size>>20)

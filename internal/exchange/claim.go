@@ -6,6 +6,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/falaj/falaj/internal/exchange/message"
@@ -122,6 +124,62 @@ func (x *Exchange) claimed(ctx context.Context, side int, r *message.Request) (c
 	return c, ok, nil
 }
 
+// stranded are the provider's claims that this process could not end, since
+// its store failed: they wait for the next beat that can write.
+type stranded struct {
+	mu   sync.Mutex
+	left []strand
+}
+
+// strand is one of them.
+type strand struct {
+	key    []byte
+	asked  int64 // the record that claimed it: another call may take it over
+	became effect
+}
+
+// strand leaves a claim to the next beat, which frees it if nothing can have
+// happened or may happen again, and lists it as unknown otherwise.
+func (x *Exchange) strand(c *serving) {
+	became := effectUnknown
+	if c.effect == effectNone || x.repeatable(c) {
+		became = effectNone
+	}
+	x.stranded.mu.Lock()
+	defer x.stranded.mu.Unlock()
+	x.stranded.left = append(x.stranded.left, strand{claimKey(c.request.Client, c.request.ID), c.asked.Index, became})
+}
+
+// land ends the stranded claims.
+func (x *Exchange) land(ctx context.Context) error {
+	x.stranded.mu.Lock()
+	left := slices.Clone(x.stranded.left)
+	x.stranded.mu.Unlock()
+	if len(left) == 0 {
+		return nil
+	}
+	err := x.deps.DB.Write(ctx, func(tx *store.Tx) error {
+		for _, s := range left {
+			query, args := `DELETE FROM exchange_claim`, []any(nil)
+			if s.became == effectUnknown {
+				query, args = `UPDATE exchange_claim SET state = ?, changed_at = ?`, []any{claimUnknown, x.deps.Now().UnixMilli()}
+			}
+			if _, err := tx.Exec(ctx, query+` WHERE side = ? AND id = ? AND state = ? AND asked = ?`,
+				append(args, sideProvider, s.key, claimOpen, s.asked)...); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("ending claims that were left: %w", err)
+	}
+	x.stranded.mu.Lock()
+	defer x.stranded.mu.Unlock()
+	x.stranded.left = slices.Clone(x.stranded.left[len(left):])
+	return nil
+}
+
 // beatEvery and deadAfter are how processes of one node see each other alive.
 const (
 	beatEvery = 2 * time.Second
@@ -132,6 +190,9 @@ const (
 // processes that do not: what they were doing nobody can know. alone is true
 // where no other process can share the store, so that all others are dead.
 func (x *Exchange) beat(ctx context.Context, alone bool) error {
+	if err := x.land(ctx); err != nil {
+		return err
+	}
 	now := x.deps.Now()
 	oldest := now.Add(-deadAfter).UnixMilli()
 	if alone {

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/falaj/falaj/internal/directory"
 	"github.com/falaj/falaj/internal/exchange/message"
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/union"
@@ -49,25 +50,33 @@ func (x *Exchange) serveR1(w http.ResponseWriter, r *http.Request) {
 
 // fromHTTP reads, authenticates and asks.
 func (x *Exchange) fromHTTP(r *http.Request) (*Reply, error) {
-	a := Ask{In: x.deps.Now(), Method: r.Method}
-	switch r.Method {
-	case "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE":
-	default:
-		return nil, fault.New(fault.MethodNotAllowed, "X-Road carries DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT, TRACE")
+	a := Ask{In: x.deps.Now()}
+	if err := x.read(r, &a); err != nil {
+		return nil, x.turnAway(r.Context(), a, err)
 	}
-	var err error
+	return x.Ask(r.Context(), a)
+}
+
+// read fills in what is asked, as far as it can be read.
+func (x *Exchange) read(r *http.Request, a *Ask) (err error) {
 	if a.Client, a.Door, err = x.client(r); err != nil {
-		return nil, err
+		return err
 	}
 	target := r.RequestURI
 	if !strings.HasPrefix(target, "/") { // absolute form (RFC 9112 §3.2.2)
 		target = r.URL.RequestURI()
 	}
 	if len(target) > message.MaxPath {
-		return nil, fault.New(fault.BadPath, "an address of %d bytes; at most %d", len(target), message.MaxPath)
+		return fault.New(fault.BadPath, "an address of %d bytes; at most %d", len(target), message.MaxPath)
 	}
 	if a.Service, a.Path, err = address(target); err != nil {
-		return nil, err
+		return err
+	}
+	switch r.Method {
+	case "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE":
+		a.Method = r.Method
+	default:
+		return fault.New(fault.MethodNotAllowed, "X-Road carries DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT, TRACE")
 	}
 	headers := r.Header
 	if async, rest := respondAsync(r.Header["Prefer"]); async {
@@ -76,31 +85,38 @@ func (x *Exchange) fromHTTP(r *http.Request) (*Reply, error) {
 		headers["Prefer"] = rest
 	}
 	if a.Headers, err = passed(headers); err != nil {
-		return nil, err
+		return err
 	}
 	for header, value := range map[string]*string{
 		"X-Road-Id": &a.ID, headerPurpose: &a.Purpose, headerSubject: &a.Subject, headerConversation: &a.Conversation,
 	} {
 		if *value, err = one(r.Header, header); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	for name, values := range r.Header {
 		if strings.HasPrefix(name, "Falaj-") && len(values) > 1 {
-			return nil, fault.New(fault.RepeatedHeader, "%s stands %d times", name, len(values))
+			return fault.New(fault.RepeatedHeader, "%s stands %d times", name, len(values))
 		}
 	}
 	if _, sent := r.Header["X-Road-Id"]; sent && !message.ValidID(a.ID) {
-		return nil, fault.New(fault.BadHeader, "X-Road-Id holds 1 to %d visible ASCII characters", message.MaxID)
+		return fault.New(fault.BadHeader, "X-Road-Id holds 1 to %d visible ASCII characters", message.MaxID)
 	}
 	size := r.ContentLength
 	if r.Body == nil || r.Body == http.NoBody {
 		size = 0
 	}
-	if a.Body, err = x.take(r.Body, size, "exchange", true); err != nil {
-		return nil, err
+	a.Body, err = x.take(r.Body, size, x.classOf(a.Service), true)
+	return err
+}
+
+// classOf is the retention class under which a service's bodies arrive.
+func (x *Exchange) classOf(id union.ServiceID) string {
+	var offer directory.Service
+	if v, _ := x.deps.Directory(); v != nil {
+		offer, _ = v.Service(id)
 	}
-	return x.Ask(r.Context(), a)
+	return class(offer)
 }
 
 // client authenticates the calling system: X-Road-Client says who it is, the
@@ -151,6 +167,9 @@ func rank(m Mode) int {
 // writeReply gives the client its answer. Nodes' own headers overwrite the
 // service's.
 func (x *Exchange) writeReply(w http.ResponseWriter, r *http.Request, reply *Reply) {
+	if !reply.Keep {
+		defer x.discard(reply.Body)
+	}
 	body, err := x.open(reply.Body)
 	if err != nil {
 		writeFault(w, err)
@@ -179,9 +198,6 @@ func (x *Exchange) writeReply(w http.ResponseWriter, r *http.Request, reply *Rep
 	if _, err := io.Copy(w, body); err != nil && !gone(err) {
 		x.deps.Log.Warn("an answer broke off on its way to the client", "id", reply.ID, "error", err)
 		panic(http.ErrAbortHandler) // the client must not take the part for the whole
-	}
-	if !reply.Keep {
-		x.discard(reply.Body)
 	}
 }
 

@@ -63,6 +63,13 @@ func (x *Exchange) Query(ctx context.Context, peer link.Peer, kind string, b []b
 	if kind != evidenceKind {
 		return nil, fault.New(fault.NotFound, "this node answers no question of kind %q", kind)
 	}
+	v, err := x.deps.Directory()
+	if err != nil {
+		return nil, err
+	}
+	if err := x.welcome(v, peer); err != nil {
+		return nil, err
+	}
 	var q evidenceQuestion
 	if err := json.Unmarshal(b, &q, json.RejectUnknownMembers(true)); err != nil || !message.ValidID(q.ID) {
 		return nil, fault.New(fault.MessageMalformed, "a question for evidence names one id")

@@ -105,6 +105,7 @@ type Exchange struct {
 	flights  flights
 	judge    atomic.Pointer[judge]
 	backends backends
+	stranded stranded
 	senders  senders
 }
 
@@ -264,6 +265,20 @@ func (x *Exchange) authentic(v *directory.View, manifest, raw []byte, state unio
 		return fault.New(fault.CertExpired, "the certificate ended at %s", c.Cert.NotAfter.UTC().Format(time.RFC3339))
 	}
 	return seal.Verify(c.Cert, manifest, s)
+}
+
+// welcome asks again, for each message, whether the directory still stands
+// behind the peer: its certificate may have been revoked since the link's
+// handshake.
+func (x *Exchange) welcome(v *directory.View, p link.Peer) error {
+	c, ok := v.Certificate(p.Cert)
+	switch {
+	case !ok || c.Use != directory.UseTLS || c.State != p.State:
+		return fault.New(fault.CertUnknown, "the directory no longer names the certificate of this node of %s", p.State)
+	case c.Revoked != nil:
+		return fault.New(fault.CertRevoked, "the certificate of the node was revoked at %s", c.Revoked.At.UTC().Format(time.RFC3339))
+	}
+	return c.At(x.deps.Now())
 }
 
 // inTime holds a head's validity against this node's clock.

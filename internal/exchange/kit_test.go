@@ -53,9 +53,17 @@ type testNode struct {
 	seen    chan Observation
 	now     func() time.Time // this node's clock; change it before it is used
 	shift   *clockShift
+	spool   string // folder of large bodies
 }
 
 type clockShift struct{ d time.Duration }
+
+// engine gives the store of a node.
+type engine func(t testing.TB) store.Config
+
+func onSQLite(t testing.TB) store.Config {
+	return store.Config{DSN: filepath.Join(t.TempDir(), "node.db")}
+}
 
 func desk(s union.State) union.SubsystemID {
 	return union.SubsystemID{MemberID: union.MemberID{State: s, Class: "GOV", Code: "office"}, Subsystem: "desk"}
@@ -77,8 +85,13 @@ var testServices = []directory.Service{
 
 type kitOption func(*Config, *Deps)
 
-// newUnion starts a union of the states given.
+// newUnion starts a union of the states given, on SQLite.
 func newUnion(t testing.TB, states []union.State, options ...kitOption) *testUnion {
+	t.Helper()
+	return newUnionOn(t, onSQLite, states, options...)
+}
+
+func newUnionOn(t testing.TB, on engine, states []union.State, options ...kitOption) *testUnion {
 	t.Helper()
 	u := &testUnion{t: t, nodes: map[union.State]*testNode{}}
 	text := union.Text{En: "a text", Ar: "نص"}
@@ -169,7 +182,7 @@ func newUnion(t testing.TB, states []union.State, options ...kitOption) *testUni
 	check(t, u.nodes[states[0]].dir.Install(t.Context(), draft))
 	u.refresh()
 	for _, s := range states {
-		u.nodes[s].start(t, listeners[s], options)
+		u.nodes[s].start(t, on, listeners[s], options)
 	}
 	return u
 }
@@ -190,15 +203,15 @@ func (u *testUnion) refresh() {
 	}
 }
 
-func (n *testNode) start(t testing.TB, ln net.Listener, options []kitOption) {
+func (n *testNode) start(t testing.TB, on engine, ln net.Listener, options []kitOption) {
 	t.Helper()
-	home := t.TempDir()
+	n.spool = filepath.Join(t.TempDir(), "spool")
 	var err error
-	n.db, err = store.Open(t.Context(), store.Config{DSN: filepath.Join(home, "node.db")}, journal.Migrations(), Migrations())
+	n.db, err = store.Open(t.Context(), on(t), journal.Migrations(), Migrations())
 	check(t, err)
 	n.journal, err = journal.New(journal.Config{}, journal.Deps{DB: n.db, Records: n.keys.Records()})
 	check(t, err)
-	spool, err := seal.OpenSpool(filepath.Join(home, "spool"), n.keys.Records())
+	spool, err := seal.OpenSpool(n.spool, n.keys.Records())
 	check(t, err)
 	hash, err := n.keys.HMAC("person-1")
 	check(t, err)

@@ -138,6 +138,9 @@ func (x *Exchange) trust(_ context.Context, c *serving) error {
 	if err != nil {
 		return err
 	}
+	if err := x.welcome(v, c.peer); err != nil {
+		return err
+	}
 	r := c.request
 	switch {
 	case r.Union != v.Union():
@@ -181,6 +184,11 @@ func (x *Exchange) decideServing(_ context.Context, c *serving) error {
 	}
 	d, err := x.decide(c.view, policy.Provider, r, c.offer)
 	c.decision = d
+	if err != nil {
+		return err
+	}
+	// An effect is not worth an answer that nobody may believe.
+	_, err = x.vouched(c.view, r.Service.MemberID)
 	return err
 }
 
@@ -229,7 +237,8 @@ func (x *Exchange) claimServing(ctx context.Context, c *serving) error {
 
 // recordAsked writes the request's record with what must stand or fall with it.
 func (x *Exchange) recordAsked(ctx context.Context, c *serving, with func(context.Context, *store.Tx, int64) error) (err error) {
-	c.asked, err = x.deps.Journal.Append(ctx, journal.Record{
+	// A peer that hangs up now must not leave in doubt what is recorded.
+	c.asked, err = x.deps.Journal.Append(context.WithoutCancel(ctx), journal.Record{
 		Kind: journal.RequestReceived, Key: c.request.ID, At: x.deps.Now(), Class: class(c.offer), Envelope: c.msg.Envelope,
 		Local: note{Peer: c.peer.Node, Rules: ruleNames(c.decision), Version: c.view.Version(), Spool: kept(c.body, c.offer), Repeat: c.earlier != nil}.bytes(),
 		Body:  inline(c.body, c.offer),
@@ -257,13 +266,16 @@ func (x *Exchange) repeatable(c *serving) bool {
 }
 
 // answer seals what came of a call and makes it durable before it leaves.
-func (x *Exchange) answer(ctx context.Context, c *serving) (*link.Message, error) {
-	// The peer may have hung up; what happened is recorded all the same.
-	keep, cancel := context.WithTimeout(context.WithoutCancel(ctx), callMargin)
-	defer cancel()
+func (x *Exchange) answer(ctx context.Context, c *serving) (m *link.Message, err error) {
+	recorded := false
+	defer func() {
+		if c.claimed && !recorded {
+			x.strand(c)
+		}
+	}()
 	if !c.claimed {
 		// A refusal or a repetition: the request has no record of its own yet.
-		if err := x.recordAsked(keep, c, nil); err != nil {
+		if err := x.recordAsked(ctx, c, nil); err != nil {
 			x.discard(c.body)
 			return nil, storeFault(err, "recording the request")
 		}
@@ -272,6 +284,9 @@ func (x *Exchange) answer(ctx context.Context, c *serving) (*link.Message, error
 	head, err := a.Encode()
 	if err != nil {
 		// Only a backend's headers can be at fault here.
+		if c.earlier == nil {
+			x.discard(res.body)
+		}
 		c.result = &result{fault: fault.Wrap(fault.BackendFailed, err, "the service's answer: %v", err)}
 		a, res = x.compile(c)
 		if head, err = a.Encode(); err != nil {
@@ -279,8 +294,8 @@ func (x *Exchange) answer(ctx context.Context, c *serving) (*link.Message, error
 		}
 	}
 	cred, err := x.credential(c.request.Service.MemberID)
-	if err != nil && a.Fault != "" {
-		cred, err = x.credential(x.cfg.Operator)
+	if a.Fault != "" {
+		cred, err = x.witness(c.view, c.request.Service.MemberID)
 	}
 	if err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "")
@@ -289,7 +304,8 @@ func (x *Exchange) answer(ctx context.Context, c *serving) (*link.Message, error
 	if err != nil {
 		return nil, err
 	}
-	_, err = x.deps.Journal.Append(keep, journal.Record{
+	// The peer may have hung up; what happened is recorded all the same.
+	_, err = x.deps.Journal.Append(context.WithoutCancel(ctx), journal.Record{
 		Kind: journal.AnswerSent, Key: c.request.ID, At: x.deps.Now(), Class: class(c.offer), Envelope: s.envelope,
 		Local: note{Spool: kept(res.body, c.offer), Repeat: c.earlier != nil, Effect: c.effect.String(), Subject: res.subject}.bytes(),
 		Body:  inline(res.body, c.offer),
@@ -311,8 +327,9 @@ func (x *Exchange) answer(ctx context.Context, c *serving) (*link.Message, error
 		}
 		return nil, storeFault(err, "recording the answer")
 	}
+	recorded = true
 	x.observeServing(c, a, res)
-	m := &link.Message{Envelope: s.envelope}
+	m = &link.Message{Envelope: s.envelope}
 	if res.body.size > 0 {
 		if res.body.spool == "" {
 			return link.NewMessage(s.envelope, res.body.inline), nil

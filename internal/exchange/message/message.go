@@ -246,6 +246,8 @@ func (a *Answer) check() error {
 		return bad("status %d", a.Status)
 	case a.Type == TypeRefusal && a.Fault == "":
 		return bad("a refusal without its reason")
+	case a.Fault != "" && a.Status < 400:
+		return bad("a fault with status %d", a.Status)
 	case a.Body != nil && (a.Status == 204 || a.Status == 304):
 		return bad("a body with status %d", a.Status)
 	}
@@ -356,8 +358,16 @@ func Hop(name string) bool { _, ok := slices.BinarySearch(hop, name); return ok 
 // what a client or service sent under these names is never passed on as a header.
 var ours = []string{"x-road-client", "x-road-error", "x-road-id", "x-road-request-hash", "x-road-request-id", "x-road-service"}
 
-// Ours tells whether a header (in lower case) is written by nodes alone.
+// Ours tells whether a header (in lower case) is written by nodes alone, or
+// could be taken for one that is: gateways to CGI and its kin (RFC 3875
+// §4.1.18) read whatever is neither letter nor digit as one and the same sign.
 func Ours(name string) bool {
+	name = strings.Map(func(c rune) rune {
+		if c >= 'a' && c <= 'z' || c >= '0' && c <= '9' {
+			return c
+		}
+		return '-'
+	}, name)
 	_, ok := slices.BinarySearch(ours, name)
 	return ok || strings.HasPrefix(name, "falaj-")
 }

@@ -112,7 +112,7 @@ func (j *Journal) fail(group []*job, err error) {
 // revive tries to write until that succeeds: what failed once is taken to
 // fail until a commit proves otherwise.
 func (j *Journal) revive(ctx context.Context) {
-	for pause := j.cfg.ProbeEvery / 16; ; pause = min(2*pause, j.cfg.ProbeEvery) {
+	for pause := max(j.cfg.ProbeEvery/16, time.Millisecond); ; pause = min(2*pause, j.cfg.ProbeEvery) {
 		err := j.probe(ctx)
 		j.mu.Lock()
 		j.down = fault.From(err)
@@ -174,7 +174,13 @@ func write(ctx context.Context, tx *store.Tx, group []*job) error {
 			continue
 		}
 		w.entry.Index = first + int64(len(in))
-		if w.err = w.hook(ctx, tx); w.excluded {
+		w.err = w.hook(ctx, tx)
+		if err := tx.Broken(); err != nil {
+			return err // the engine's doing, and everyone's
+		}
+		if w.err != nil && (tx.Failed() || tx.Changed()) {
+			// It left something behind: the group starts again without it.
+			w.excluded = true
 			return errAgain
 		}
 		if w.err == nil {
@@ -198,29 +204,21 @@ func write(ctx context.Context, tx *store.Tx, group []*job) error {
 	return nil
 }
 
-// hook runs a record's In. Where it failed and left something behind, the
-// record is excluded for good and the group starts again without it.
-func (w *job) hook(ctx context.Context, tx *store.Tx) error {
+// hook runs a record's In. A panic there must not take every exchange with it.
+func (w *job) hook(ctx context.Context, tx *store.Tx) (err error) {
 	if w.in == nil {
 		return nil
 	}
-	tx.ResetChanged()
-	err := w.callIn(ctx, tx)
-	if err == nil && tx.Failed() {
-		err = fault.New(fault.Internal, "journal: a hook hid the failure of its statement")
-	}
-	w.excluded = err != nil && (tx.Failed() || tx.Changed())
-	return err
-}
-
-// callIn keeps a panic in one hook from taking every exchange with it.
-func (w *job) callIn(ctx context.Context, tx *store.Tx) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fault.New(fault.Internal, "journal: a hook panicked: %v", p)
 		}
 	}()
-	return w.in(ctx, tx, w.entry.Index)
+	tx.ResetChanged()
+	if err = w.in(ctx, tx, w.entry.Index); err == nil && tx.Failed() {
+		err = fault.New(fault.Internal, "journal: a hook hid the failure of its statement")
+	}
+	return err
 }
 
 // lockHead reads the head and, on PostgreSQL, holds it against other

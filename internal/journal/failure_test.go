@@ -96,38 +96,91 @@ func TestDiskFull(t *testing.T) {
 	}
 }
 
-// TestConnectionLost breaks the connection between a hook and the commit.
+// TestConnectionLost breaks the connection between a hook and the commit, and
+// under a hook's own statement.
 func TestConnectionLost(t *testing.T) {
 	j, db := open(t, storetest.Postgres(t))
-	records := make([]journal.Record, 5)
-	for i := range records {
-		records[i] = record(i)
-	}
-	once := true
-	records[2].In = func(ctx context.Context, tx *store.Tx, _ int64) error {
-		if !once {
-			return nil
+	for round := range 2 {
+		records := make([]journal.Record, 5)
+		for i := range records {
+			records[i] = record(i)
 		}
-		once = false
-		var pid int
-		if err := tx.QueryRow(ctx, "SELECT pg_backend_pid()").Scan(&pid); err != nil {
+		once := true
+		records[2].In = func(ctx context.Context, tx *store.Tx, _ int64) error {
+			if !once {
+				return nil
+			}
+			once = false
+			var pid int
+			if err := tx.QueryRow(ctx, "SELECT pg_backend_pid()").Scan(&pid); err != nil {
+				return err
+			}
+			storetest.Admin(t, fmt.Sprintf("SELECT pg_terminate_backend(%d)", pid))
+			if round == 0 {
+				return nil
+			}
+			return tx.QueryRow(ctx, "SELECT 1").Scan(&pid)
+		}
+		_, errs := together(t, j, db, records)
+		for i, err := range errs {
+			if fault.CodeOf(err) != fault.StoreFailed {
+				t.Errorf("record %d: %v", i, err)
+			}
+		}
+		waitFor(t, func() bool { return j.Err() == nil })
+		if codes := several(t, j, 5, asItIs); codes[""] != 5 {
+			t.Errorf("after it: %v", codes)
+		}
+	}
+	if r := verify(t, j); !r.OK() || r.Size != 12 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestDeadlock lets a hook and a neighbour wait for each other's rows: the
+// group runs again and nobody notices.
+func TestDeadlock(t *testing.T) {
+	db := storetest.Open(t, storetest.Postgres(t), journal.Migrations(), store.Migrations{Room: "claim", FS: claimTables()})
+	j := start(t, journal.Config{}, deps(t, db, filepath.Join(t.TempDir(), "keys")))
+	ctx := t.Context()
+	if _, err := db.Exec(ctx, "INSERT INTO claim_id (id, idx) VALUES (1, 0), (2, 0)"); err != nil {
+		t.Fatal(err)
+	}
+	touch := func(ctx context.Context, tx *store.Tx, id int) error {
+		_, err := tx.Exec(ctx, "UPDATE claim_id SET idx = idx + 1 WHERE id = ?", id)
+		return err
+	}
+	var met sync.Once
+	ours, theirs := make(chan struct{}), make(chan error, 1)
+	go func() {
+		theirs <- db.WriteLocked(ctx, func(tx *store.Tx) error {
+			if err := touch(ctx, tx, 2); err != nil {
+				return err
+			}
+			met.Do(func() { <-ours })
+			return touch(ctx, tx, 1)
+		})
+	}()
+	r := record(1)
+	var tries int
+	r.In = func(ctx context.Context, tx *store.Tx, _ int64) error {
+		if err := touch(ctx, tx, 1); err != nil {
 			return err
 		}
-		storetest.Admin(t, fmt.Sprintf("SELECT pg_terminate_backend(%d)", pid))
-		return nil
-	}
-	_, errs := together(t, j, db, records)
-	for i, err := range errs {
-		if fault.CodeOf(err) != fault.StoreFailed {
-			t.Errorf("record %d: %v", i, err)
+		if tries++; tries == 1 {
+			close(ours)
 		}
+		return touch(ctx, tx, 2)
 	}
-	waitFor(t, func() bool { return j.Err() == nil })
-	if codes := several(t, j, 5, asItIs); codes[""] != 5 {
-		t.Errorf("after it: %v", codes)
+	if _, err := j.Append(ctx, r); err != nil {
+		t.Errorf("the record: %v", err)
 	}
-	if r := verify(t, j); !r.OK() || r.Size != 6 {
-		t.Errorf("%+v", r)
+	if err := <-theirs; err != nil {
+		t.Errorf("the neighbour: %v", err)
+	}
+	var sum int
+	if err := db.QueryRow(ctx, "SELECT idx * 10 + (SELECT idx FROM claim_id WHERE id = 2) FROM claim_id WHERE id = 1").Scan(&sum); err != nil || sum != 22 {
+		t.Errorf("the rows stand at %d, %v", sum, err)
 	}
 }
 

@@ -75,3 +75,26 @@ func again(err error) bool {
 	}
 	return false
 }
+
+// own says that a statement failed by its own doing, a broken constraint or a
+// mistake in it, and not because the engine could not serve it.
+func own(err error) bool {
+	var lite *sqlite.Error
+	if errors.As(err, &lite) {
+		switch lite.Code() & 0xff {
+		case sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_RANGE:
+			return true
+		}
+		return false
+	}
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && len(pg.Code) == 5 {
+		switch pg.Code[:2] {
+		case "0A", "21", "22", "23", "42", "44", "P0":
+			return true
+		}
+		return false
+	}
+	// Not from the engine at all: an argument or a column of the wrong type.
+	return !fromEngine(err) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
+}

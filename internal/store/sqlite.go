@@ -21,6 +21,8 @@ const (
 	busyMillis = 5000
 	// keptStatements bounds the prepared statements of one connection.
 	keptStatements = 256
+	// walBytes is what the write-ahead log is cut back to after a burst.
+	walBytes = 64 << 20
 )
 
 // lite is SQLite: one writing connection and a few that read, in WAL mode, so
@@ -85,6 +87,7 @@ func openFile(path string, more ...string) (*sql.DB, error) {
 		"_dqs=0",
 		"_defensive=1",
 		"_pragma=trusted_schema(0)",
+		fmt.Sprintf("_pragma=journal_size_limit(%d)", walBytes),
 	}, more...)
 	c, err := sqlite.NewConnector((&url.URL{Scheme: "file", Path: path, RawQuery: strings.Join(set, "&")}).String())
 	if err != nil {

@@ -131,5 +131,6 @@ func (d *DB) Backup(ctx context.Context, path string) error {
 	return nil
 }
 
-// Close waits for running transactions and closes every connection.
+// Close waits for running transactions and open rows, then closes every
+// connection.
 func (d *DB) Close() error { return d.engine.close() }

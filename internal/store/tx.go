@@ -65,6 +65,17 @@ func (t *Tx) QueryRow(ctx context.Context, query string, args ...any) *Row {
 // Failed reports whether a statement failed: the transaction cannot commit.
 func (t *Tx) Failed() bool { return t.failed != nil }
 
+// Broken is the error of a statement that failed because the engine could not
+// serve it (a lost connection, a full disk, a deadlock), not by its own doing;
+// nil where there is none. Returned from the transaction's function, it has
+// the transaction run again or fail as it should.
+func (t *Tx) Broken() error {
+	if t.failed == nil || own(t.failed) {
+		return nil
+	}
+	return t.failed
+}
+
 // Changed reports whether a statement changed rows, or may have, since the
 // transaction began or ResetChanged was called.
 func (t *Tx) Changed() bool { return t.changed }

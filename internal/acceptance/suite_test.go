@@ -35,6 +35,8 @@ func suite(t *testing.T, u *union) {
 		{"metaservices", metaservices},
 		{"refusals", refusals},
 		{"an answer fetched later", async},
+		{"real input", realInput},
+		{"real uploads", uploads},
 	} {
 		t.Run(x.name, func(t *testing.T) { x.test(t, u) })
 	}

@@ -2,12 +2,14 @@ package acceptance_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"testing"
+	"time"
 )
 
 // ready is what the ready file of `falaj up` says.
@@ -36,7 +38,9 @@ func (r ready) states() []string {
 // union is a union that runs, whichever way it was started.
 type union struct {
 	ready
-	all *process // of `falaj up`; nil where each part is a process of its own
+	all   *process            // of `falaj up`
+	parts map[string]*process // or of each part: by state, and "secretariat"
+	env   map[string][]string // of parts that have one of their own
 }
 
 func (u *union) node(t *testing.T, state string) place {
@@ -108,4 +112,37 @@ func (u *union) read(t *testing.T, from, to, kind string, args ...string) string
 		t.Fatalf("%s asked %s: %s, and the register says: %s", from, to, a.body, entry.body)
 	}
 	return a.header.Get("X-Road-Id")
+}
+
+// falaj runs a command about a state's node, as its people would. In a union
+// of one process the union's folder says where that is.
+func (u *union) falaj(t *testing.T, state string, args ...string) string {
+	t.Helper()
+	r := u.do(t, state, args...)
+	if r.code != 0 {
+		t.Fatalf("%s: code %d\n%s%s", r.line, r.code, r.out, r.err)
+	}
+	return r.out
+}
+
+func (u *union) do(t *testing.T, state string, args ...string) result {
+	t.Helper()
+	if u.all != nil {
+		return do(t, []string{"FALAJ_UP_DATA=" + u.Data}, "falaj", append([]string{"--state", state}, args...)...)
+	}
+	return do(t, nil, "falaj", append([]string{"--admin", u.node(t, state).Admin}, args...)...)
+}
+
+// granted waits until the caller's node has heard of a grant.
+func (u *union) granted(t *testing.T, from, service string) {
+	t.Helper()
+	began := time.Now()
+	eventually(t, "the grant reaches "+from, func() error {
+		r := u.do(t, from, "policy", "explain", u.node(t, from).Client, service, "--purpose", "trial")
+		if r.code != 0 {
+			return fmt.Errorf("%d %s%s", r.code, r.out, r.err)
+		}
+		return nil
+	})
+	t.Logf("the grant had reached %s after %v", from, time.Since(began))
 }

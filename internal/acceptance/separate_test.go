@@ -1,0 +1,87 @@
+package acceptance_test
+
+import (
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/falaj/falaj/internal/store/storetest"
+)
+
+// TestSeparateProcesses runs the union that `falaj up` founded as a process a
+// node, a process for the secretariat and one a register, Oman's node on
+// PostgreSQL: the same suite.
+func TestSeparateProcesses(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "union")
+	founded := up(t, dir, base(t))
+	founded.all.stop(t, syscall.SIGTERM)
+	u := &union{ready: founded.ready, parts: map[string]*process{}, env: map[string][]string{
+		"OM": {"FALAJ_STORE_DSN=" + storetest.Postgres(t).DSN},
+	}}
+	u.startRegisters(t)
+	for _, n := range u.Nodes { // the nodes first: they wait for nobody
+		u.startNode(t, n.State)
+	}
+	u.startSecretariat(t)
+	u.waitReady(t)
+	suite(t, u)
+	t.Run("no personal data in the logs", func(t *testing.T) {
+		var all strings.Builder
+		for _, p := range u.parts {
+			all.WriteString(read(t, p.log))
+		}
+		nobodyIn(t, u, all.String())
+	})
+	for _, p := range u.parts {
+		p.stop(t, syscall.SIGTERM)
+	}
+}
+
+func (u *union) startRegisters(t *testing.T) {
+	for _, n := range u.Nodes {
+		for kind, at := range n.Registers {
+			start(t, nil, "falaj", "registry", n.State, "--kind", kind, "--listen", strings.TrimPrefix(at, "http://"))
+		}
+	}
+}
+
+func (u *union) startNode(t *testing.T, state string) {
+	t.Helper()
+	u.parts[state] = start(t, append(u.env[state], "FALAJ_LOG_LEVEL=debug"), "falaj", "node", "--config", u.node(t, state).Config)
+}
+
+func (u *union) startSecretariat(t *testing.T) {
+	t.Helper()
+	at, err := url.Parse(u.Secretariat)
+	check(t, err)
+	u.parts["secretariat"] = start(t, nil, "falaj", "secretariat", "--data", filepath.Join(u.Data, "secretariat"), "--listen", at.Host, "--demonstration")
+}
+
+// waitReady waits until every node takes calls and every register answers.
+func (u *union) waitReady(t *testing.T) {
+	t.Helper()
+	for _, n := range u.Nodes {
+		for _, at := range n.Registers {
+			eventually(t, "a register of "+n.State, func() error { _, err := tryCurl(t.Context(), at+"/health"); return err })
+		}
+		u.waitNode(t, n.State)
+	}
+}
+
+func (u *union) waitNode(t *testing.T, state string) {
+	t.Helper()
+	eventually(t, "the node of "+state, func() error {
+		if !u.parts[state].running() {
+			t.Fatalf("it ended with code %d", u.parts[state].cmd.ProcessState.ExitCode())
+		}
+		a, err := tryCurl(t.Context(), u.node(t, state).Operations+"/readyz")
+		if err == nil && a.status != 200 {
+			err = fmt.Errorf("%d %s", a.status, a.body)
+		}
+		return err
+	})
+}

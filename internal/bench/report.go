@@ -2,11 +2,7 @@ package bench
 
 import (
 	"cmp"
-	"encoding/json"
-	"fmt"
-	"io"
 	"slices"
-	"text/tabwriter"
 	"time"
 )
 
@@ -23,7 +19,8 @@ type Report struct {
 	RatioPooled  float64   `json:"ratio_pooled"` // the same over stock-pooled's
 	PooledSpread Spread    `json:"ratio_pooled_spread"`
 	Single       Single    `json:"single"`
-	Errors       int       `json:"errors"` // of all rounds of all variants, warm-up included
+	Errors       int       `json:"errors"` // of all rounds of all variants, warm-up included; anything but 0 makes the run worthless
+	FirstError   string    `json:"first_error,omitempty"`
 }
 
 // Summary is one variant at the configured connections: medians of its rounds.
@@ -68,6 +65,11 @@ func summarise(cfg Config, m Machine, many, one map[string][]round) *Report {
 		s := summary(name, many[name])
 		r.Variants = append(r.Variants, s)
 		r.Errors += s.Errors + summary(name, one[name]).Errors
+		for _, x := range slices.Concat(many[name], one[name]) {
+			if x.first != nil && r.FirstError == "" {
+				r.FirstError = name + ": " + x.first.Error()
+			}
+		}
 	}
 	r.Ratio, r.RatioSpread = compare(many[falajName], many[stockName], quotient)
 	r.RatioPooled, r.PooledSpread = compare(many[falajName], many[pooledName], quotient)
@@ -134,50 +136,3 @@ func middle[T any](of []T, f func(T) float64) (float64, Spread) {
 }
 
 func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
-
-// WriteJSON writes the report for programs.
-func (r *Report) WriteJSON(w io.Writer) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(r)
-}
-
-// WriteText writes the report for people.
-func (r *Report) WriteText(w io.Writer) error {
-	fips := ""
-	if r.Machine.FIPS {
-		fips = ", FIPS 140 mode"
-	}
-	_, err := fmt.Fprintf(w, `%s, %s, %d CPUs, GOMAXPROCS %d%s; fdatasync of 4 KiB: %.0f us
-%d rounds of %.3gs a variant, alternating; %d connections, %d bytes each way
-
-`,
-		r.Machine.Go, r.Machine.System, r.Machine.CPUs, r.Machine.GOMAXPROCS, fips, r.Machine.SyncMicros,
-		r.Rounds, r.RoundSeconds, r.Connections, r.Size)
-	if err != nil {
-		return err
-	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "\treq/s\tCPU us\tp50 ms\tp99 ms\tallocations\tKiB\terrors\t")
-	for _, v := range r.Variants {
-		fmt.Fprintf(t, "%s\t%.0f\t%.0f\t%.2f\t%.2f\t%.0f\t%.1f\t%d\t\n",
-			v.Name, v.PerSecond, v.CPUMicros, v.P50Micros/1000, v.P99Micros/1000, v.Objects, v.Bytes/1024, v.Errors)
-	}
-	if err := t.Flush(); err != nil {
-		return err
-	}
-	verdict := "within"
-	if !r.Single.Within {
-		verdict = "over"
-	}
-	_, err = fmt.Fprintf(w, `
-falaj / stock         %.2f (%.2f to %.2f)
-falaj / stock-pooled  %.2f (%.2f to %.2f)
-one connection        p50 %.2f ms, stock %.2f ms: %.2f ms added, %s the budget of %.2f ms (4 fdatasync + 1 ms)
-CPU and allocations are the whole process's for one exchange: client, both hops, backend.
-`,
-		r.Ratio, r.RatioSpread.Least, r.RatioSpread.Greatest,
-		r.RatioPooled, r.PooledSpread.Least, r.PooledSpread.Greatest,
-		r.Single.FalajP50Micros/1000, r.Single.StockP50Micros/1000, r.Single.AddedMicros/1000, verdict, r.Single.BudgetMicros/1000)
-	return err
-}

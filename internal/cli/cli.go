@@ -64,6 +64,7 @@ type root struct {
 	Audit       auditCmd       `cmd:""`
 	Backup      backupCmd      `cmd:""`
 	Restore     restoreCmd     `cmd:""`
+	Bench       benchCmd       `cmd:""`
 	Config      configCmd      `cmd:""`
 	Version     versionCmd     `cmd:""`
 }

@@ -166,6 +166,14 @@ func helpTexts() map[string]union.Text {
 		"backup --without-keys": t("Leave the private keys out.", "دون المفاتيح الخاصة."),
 		"restore":               t("Bring a copy into the empty place of a node.", "استعادة نسخة إلى موضع خالٍ لعقدة."),
 
+		"bench":                        t("Measure what an exchange costs.", "قياس كلفة التبادل."),
+		"bench exchange":               t("Measure two nodes beside two hops of a stock proxy, in this process.", "قياس عقدتين إلى جانب وسيطين عاديين متتاليين داخل هذه العملية."),
+		"bench exchange --duration":    t("Length of one round of each of the three.", "مدة الجولة الواحدة لكل من الثلاثة."),
+		"bench exchange --rounds":      t("Number of rounds.", "عدد الجولات."),
+		"bench exchange --concurrency": t("Connections at once.", "عدد الاتصالات المتزامنة."),
+		"bench exchange --size":        t("Bytes of each request and each answer.", "حجم كل طلب وكل رد بالبايت."),
+		"bench exchange --data":        t("Folder on the disk to be measured (default: the system's for temporary files).", "مجلد على القرص المراد قياسه (الافتراضي: مجلد الملفات المؤقتة في النظام)."),
+
 		"version": t("Show the version of this binary.", "عرض إصدار هذا البرنامج."),
 	}
 }

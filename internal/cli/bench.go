@@ -1,0 +1,77 @@
+package cli
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/falaj/falaj/internal/bench"
+)
+
+type benchCmd struct {
+	Exchange benchExchangeCmd `cmd:""`
+}
+
+type benchExchangeCmd struct {
+	Duration    time.Duration `default:"1s"`
+	Rounds      int           `default:"5"`
+	Concurrency int           `default:"64"`
+	Size        int           `default:"1024"`
+	Data        string        `type:"path" placeholder:"DIR"`
+}
+
+// Run measures two nodes beside a stock proxy.
+func (c *benchExchangeCmd) Run(s *session) error {
+	r, err := bench.Exchange(s.ctx, bench.Config{
+		Duration: c.Duration, Rounds: c.Rounds, Concurrency: c.Concurrency, Size: c.Size, Dir: c.Data,
+	})
+	if err != nil {
+		return err
+	}
+	if err := s.show(r, func() { s.measured(r) }); err != nil {
+		return err
+	}
+	if r.Errors > 0 {
+		return errExit(ExitFailed)
+	}
+	return nil
+}
+
+func (s *session) measured(r *bench.Report) {
+	fips := ""
+	if r.Machine.FIPS {
+		fips = ", FIPS 140"
+	}
+	s.printf("%s, %s, %d CPU, GOMAXPROCS %d%s, fdatasync 4 KiB %.0f µs\n",
+		r.Machine.Go, r.Machine.System, r.Machine.CPUs, r.Machine.GOMAXPROCS, fips, r.Machine.SyncMicros)
+	s.printf(s.say(t("%d alternating rounds of %.3g s; %d connections, %d bytes each way; medians\n\n",
+		"%d جولات متناوبة مدة كل منها %.3g ث؛ %d اتصالات، %d بايت في كل اتجاه؛ القيم وسيطة\n\n")),
+		r.Rounds, r.RoundSeconds, r.Connections, r.Size)
+
+	var rows [][]string
+	for _, v := range r.Variants {
+		rows = append(rows, []string{
+			v.Name, fmt.Sprintf("%.0f", v.PerSecond), fmt.Sprintf("%.0f", v.CPUMicros),
+			fmt.Sprintf("%.2f", v.P50Micros/1000), fmt.Sprintf("%.2f", v.P99Micros/1000),
+			fmt.Sprintf("%.0f", v.Objects), fmt.Sprintf("%.1f", v.Bytes/1024), fmt.Sprint(v.Errors),
+		})
+	}
+	s.table([]string{
+		"", s.say(t("requests/s", "طلب/ث")), s.say(t("CPU µs", "زمن المعالج µs")), "p50 ms", "p99 ms",
+		s.say(t("allocations", "تخصيصات الذاكرة")), "KiB", s.say(t("errors", "أخطاء")),
+	}, rows)
+
+	s.printf("\nfalaj / stock         %.2f (%.2f – %.2f)\n", r.Ratio, r.RatioSpread.Least, r.RatioSpread.Greatest)
+	s.printf("falaj / stock-pooled  %.2f (%.2f – %.2f)\n\n", r.RatioPooled, r.PooledSpread.Least, r.PooledSpread.Greatest)
+	verdict := t("within the budget", "ضمن الحد")
+	if !r.Single.Within {
+		verdict = t("over the budget", "فوق الحد")
+	}
+	s.printf(s.say(t("One connection: p50 %.2f ms, stock %.2f ms; %.2f ms added, %s of %.2f ms (4 fdatasync + 1 ms)\n",
+		"اتصال واحد: p50 %.2f ms مقابل %.2f ms لـ stock؛ الزيادة %.2f ms، %s البالغ %.2f ms (4 fdatasync + 1 ms)\n")),
+		r.Single.FalajP50Micros/1000, r.Single.StockP50Micros/1000, r.Single.AddedMicros/1000, s.say(verdict), r.Single.BudgetMicros/1000)
+	s.line(t("CPU time and allocations are those of the whole process for one exchange: client, both hops, backend.",
+		"زمن المعالج وتخصيصات الذاكرة للعملية كلها في التبادل الواحد: العميل والعقدتان والنظام الخلفي."))
+	if r.Errors > 0 {
+		s.printf("%s %d (%s)\n", s.say(t("Exchanges that failed:", "تبادلات أخفقت:")), r.Errors, r.FirstError)
+	}
+}

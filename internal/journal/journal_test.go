@@ -126,7 +126,7 @@ func hold(t *testing.T, db *store.DB, fn func()) {
 
 func waitFor(t *testing.T, ok func() bool) {
 	t.Helper()
-	for range 2000 {
+	for range 20_000 {
 		if ok() {
 			return
 		}

@@ -74,7 +74,13 @@ func (e *pg) read(ctx context.Context, fn func(*Tx) error) error {
 	return retry(ctx, func() error { return e.run(ctx, opts, fn) })
 }
 
-func (e *pg) run(ctx context.Context, opts *sql.TxOptions, fn func(*Tx) error) error {
+func (e *pg) run(ctx context.Context, opts *sql.TxOptions, fn func(*Tx) error) (err error) {
+	defer func() {
+		// A transaction whose context ends is rolled back behind our back.
+		if errors.Is(err, sql.ErrTxDone) && ctx.Err() != nil {
+			err = ctx.Err()
+		}
+	}()
 	tx, err := e.db.BeginTx(ctx, opts)
 	if err != nil {
 		return broken(err, "beginning a transaction")

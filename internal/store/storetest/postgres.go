@@ -111,7 +111,7 @@ func start() (c cluster, err error) {
 		return c, err
 	}
 	c.dir = dir
-	for range 400 {
+	for range 1200 {
 		var db *store.DB
 		if db, err = store.Open(context.Background(), store.Config{DSN: c.dsn("public")}); err == nil {
 			return c, db.Close()

@@ -97,7 +97,11 @@ func (c *callCmd) answer(s *session, resp *http.Response) error {
 			return err
 		}
 		if json.Unmarshal(b, &f) == nil && f.Code != "" {
-			return &admin.Refusal{Code: f.Code, Title: union.Text{En: f.Message, Ar: f.MessageAr}, ID: f.Detail, Detail: "X-Road-Id: " + resp.Header.Get("X-Road-Id")}
+			r := &admin.Refusal{Code: f.Code, Title: union.Text{En: f.Message, Ar: f.MessageAr}, ID: f.Detail}
+			if id := resp.Header.Get("X-Road-Id"); id != "" {
+				r.Detail = "X-Road-Id: " + id
+			}
+			return r
 		}
 	}
 	if s.JSON {

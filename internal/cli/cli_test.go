@@ -3,7 +3,9 @@ package cli
 import (
 	"context"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/alecthomas/kong"
@@ -14,7 +16,9 @@ import (
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"falaj": func() {
-			os.Exit(Run(context.Background(), os.Args[1:], World{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Env: os.LookupEnv, Home: os.UserHomeDir}))
+			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			os.Exit(Run(ctx, os.Args[1:], World{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Env: os.LookupEnv, Home: os.UserHomeDir}))
 		},
 	})
 }
@@ -24,8 +28,9 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
+		Cmds:                words(),
 		Setup: func(e *testscript.Env) error {
-			e.Vars = append(e.Vars, "LC_ALL=C")
+			e.Vars = append(e.Vars, "LC_ALL=C", "FALAJ_UP_DATA="+e.WorkDir+"/u")
 			return nil
 		},
 	})

@@ -29,6 +29,11 @@ func (x *Exchange) deliveryStages() []stage[*asking] {
 // reached.
 func (x *Exchange) attempt(ctx context.Context, d delivery) (away error) {
 	c := &asking{Ask: Ask{Client: d.client, Service: d.service, ID: d.message, In: x.deps.Now()}, named: true, delivery: &d}
+	defer func() {
+		if c.stop != nil {
+			c.stop()
+		}
+	}()
 	for _, s := range x.deliveryStages() {
 		err := s.do(ctx, c)
 		switch {
@@ -145,6 +150,9 @@ func (x *Exchange) patience(d *delivery) time.Duration {
 // says that the other node was not reached.
 func (x *Exchange) failed(ctx context.Context, c *asking, stage string, cause error) (away error) {
 	f, d := fault.From(cause), c.delivery
+	if f.ID == "" { // another node's fault, whose support number was none
+		f = fault.Wrap(f.Code, cause, "%s", f.Detail)
+	}
 	keep, cancel := context.WithTimeout(context.WithoutCancel(ctx), callMargin)
 	defer cancel()
 	if state := verdict(stage, f.Code, cause); state != deliveryOpen {

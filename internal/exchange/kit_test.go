@@ -53,6 +53,7 @@ type testNode struct {
 	seen    chan Observation
 	now     func() time.Time // this node's clock; change it before it is used
 	shift   *clockShift
+	home    string // folder of the node
 	spool   string // folder of large bodies
 }
 
@@ -93,6 +94,17 @@ func newUnion(t testing.TB, states []union.State, options ...kitOption) *testUni
 
 func newUnionOn(t testing.TB, on engine, states []union.State, options ...kitOption) *testUnion {
 	t.Helper()
+	u, listeners := foundUnion(t, states)
+	for _, s := range states {
+		u.nodes[s].start(t, on, listeners[s], options)
+	}
+	return u
+}
+
+// foundUnion makes keys and directory of a union, and opens the sockets that
+// the directory names; no node runs yet.
+func foundUnion(t testing.TB, states []union.State) (*testUnion, map[union.State]net.Listener) {
+	t.Helper()
 	u := &testUnion{t: t, nodes: map[union.State]*testNode{}}
 	text := union.Text{En: "a text", Ar: "نص"}
 	draft, err := directory.Found(directory.Founding{
@@ -105,8 +117,8 @@ func newUnionOn(t testing.TB, on engine, states []union.State, options ...kitOpt
 		n := &testNode{state: s, seals: map[union.MemberID]Credential{}, seen: make(chan Observation, 4096), shift: &clockShift{}}
 		n.now = func() time.Time { return time.Now().Add(n.shift.d) }
 		u.nodes[s] = n
-		home := t.TempDir()
-		n.keys, err = seal.OpenKeys(filepath.Join(home, "keys"), seal.KeyConfig{Demonstration: true})
+		n.home = t.TempDir()
+		n.keys, err = seal.OpenKeys(filepath.Join(n.home, "keys"), seal.KeyConfig{Demonstration: true})
 		check(t, err)
 		for _, k := range []string{directory.RootKey, directory.StateKey, directory.OnlineKey, directory.AuthorityKey, "tls", directory.SealKey(desk(s).MemberID)} {
 			_, err := n.keys.Create(k, seal.ECDSAP256)
@@ -181,10 +193,7 @@ func newUnionOn(t testing.TB, on engine, states []union.State, options ...kitOpt
 	}
 	check(t, u.nodes[states[0]].dir.Install(t.Context(), draft))
 	u.refresh()
-	for _, s := range states {
-		u.nodes[s].start(t, on, listeners[s], options)
-	}
-	return u
+	return u, listeners
 }
 
 func named(list []directory.Service, name union.Text) []directory.Service {
@@ -205,7 +214,7 @@ func (u *testUnion) refresh() {
 
 func (n *testNode) start(t testing.TB, on engine, ln net.Listener, options []kitOption) {
 	t.Helper()
-	n.spool = filepath.Join(t.TempDir(), "spool")
+	n.spool = filepath.Join(n.home, "spool")
 	var err error
 	n.db, err = store.Open(t.Context(), on(t), journal.Migrations(), Migrations())
 	check(t, err)

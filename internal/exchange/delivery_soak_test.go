@@ -1,0 +1,19 @@
+//go:build soak
+
+package exchange
+
+import (
+	"os"
+	"strconv"
+	"testing"
+)
+
+// TestSoakKills is TestKills for longer: FALAJ_SOAK_KILLS says for how many
+// kills (400).
+func TestSoakKills(t *testing.T) {
+	kills := 400
+	if n, err := strconv.Atoi(os.Getenv("FALAJ_SOAK_KILLS")); err == nil && n > 0 {
+		kills = n
+	}
+	crash{kills: kills}.run(t, func([]string) bool { return false })
+}

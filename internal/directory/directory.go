@@ -82,6 +82,7 @@ type Directory struct {
 	record  record
 	rounds  int                  // refreshes so far: which peer is asked beside the first
 	refused map[[32]byte]refusal // time-stamps refused of late
+	fork    *release             // a valid release that takes something of ours back
 }
 
 // Open loads the last good directory from the folder, expired or not. Where
@@ -196,21 +197,27 @@ func (d *Directory) Fetch(ctx context.Context, name string, limit int64) ([]byte
 	return b, within(name, len(b), limit)
 }
 
-// ViewAt loads an old version from the archive: evidence is judged by the
-// directory of its day. A version that the node does not hold is NotFound.
+// ViewAt loads an old version from the archive, or from a peer's: evidence is
+// judged by the directory of its day. A version that nobody holds is NotFound.
 func (d *Directory) ViewAt(ctx context.Context, version int64) (*View, error) {
 	if v := d.View(); v.Version() == version {
 		return v, nil
 	}
-	stamp, err := d.files.Fetch(ctx, versioned(version, "timestamp"), maxTimestamp)
+	src := chain{d.files}
+	if d.deps.Peers != nil {
+		for _, p := range d.deps.Peers() {
+			src = append(src, p.Fetcher)
+		}
+	}
+	stamp, err := src.get(ctx, versioned(version, metadata.TIMESTAMP), maxTimestamp, nil)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fault.New(fault.NotFound, "this node does not hold version %d of the directory", version)
+		return nil, fault.New(fault.NotFound, "nobody in reach holds version %d of the directory", version)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read directory version %d: %w", version, err)
 	}
 	// The root of that day, not today's: its keys may have been replaced.
-	raw, err := d.files.Fetch(ctx, versioned(version, "snapshot"), maxMetadata)
+	raw, err := src.get(ctx, versioned(version, metadata.SNAPSHOT), maxMetadata, plain)
 	if err != nil {
 		return nil, fmt.Errorf("read directory version %d: %w", version, err)
 	}
@@ -218,7 +225,7 @@ func (d *Directory) ViewAt(ctx context.Context, version int64) (*View, error) {
 	if err != nil || snapshot.Signed.Meta["root.json"] == nil {
 		return nil, fault.Wrap(fault.DirectoryInvalid, err, "directory version %d", version)
 	}
-	r, err := trust{pin: d.cfg.Root, last: snapshot.Signed.Meta["root.json"].Version}.load(ctx, stamp, d.files)
+	r, err := trust{pin: d.cfg.Root, last: snapshot.Signed.Meta["root.json"].Version}.load(ctx, stamp, src...)
 	if err != nil {
 		return nil, fault.Wrap(fault.DirectoryInvalid, err, "directory version %d", version)
 	}

@@ -26,7 +26,8 @@ const (
 
 	clockSlack   = time.Hour // how far a proposer's clock may be ahead of a cosigner's
 	maxJump      = 1 << 20   // versions that one proposal may skip
-	maxAttempts  = 8
+	maxIdle      = 8         // attempts at a proposal while nobody gets on
+	maxTries     = 200       // attempts in all
 	cosignWithin = 20 * time.Second
 )
 
@@ -215,10 +216,11 @@ func (d *Directory) propose(ctx context.Context, change func(*View, *proposal) e
 		return fmt.Errorf("waiting for another publication: %w", ctx.Err())
 	}
 	var last error
-	for attempt := range maxAttempts {
-		if err := d.pause(ctx, attempt); err != nil {
+	for tries, idle := 0, 0; tries < maxTries && idle < maxIdle; tries++ {
+		if err := d.pause(ctx, idle); err != nil {
 			return errors.Join(last, err)
 		}
+		before := d.View().Version()
 		p, err := d.prepare(change)
 		if err != nil || p == nil {
 			return err
@@ -228,18 +230,21 @@ func (d *Directory) propose(ctx context.Context, change func(*View, *proposal) e
 			return err
 		}
 		last = err
+		if idle++; d.View().Version() > before {
+			idle = 0 // somebody else got on: at once again on top of that
+		}
 	}
 	return last
 }
 
-// pause waits before another attempt: longer each time, and not as long as the
-// others do.
-func (d *Directory) pause(ctx context.Context, attempt int) error {
-	if attempt == 0 {
-		return nil
+// pause waits before another attempt after some that moved nobody on: longer
+// each time, and not as long as the others do.
+func (d *Directory) pause(ctx context.Context, idle int) error {
+	if idle == 0 {
+		return ctx.Err()
 	}
 	rank := slices.IndexFunc(d.View().charter.States, func(s Seat) bool { return s.Code == d.cfg.State })
-	t := time.NewTimer(time.Duration(attempt) * time.Duration(rank+2) * 10 * time.Millisecond)
+	t := time.NewTimer(time.Duration(idle) * time.Duration(rank+2) * 10 * time.Millisecond)
 	defer t.Stop()
 	select {
 	case <-t.C:
@@ -264,6 +269,10 @@ func (d *Directory) prepare(change func(*View, *proposal) error) (*proposal, err
 	if err := change(v, p); err != nil {
 		d.record.Part = before
 		return nil, err
+	}
+	if d.fork != nil {
+		p.take(d.fork, v.parts)
+		maps.Copy(p.files, v.release.files) // the other side has not seen these
 	}
 	if len(p.news) == 0 && !p.force {
 		return nil, nil
@@ -488,9 +497,10 @@ func (d *Directory) cosigned(ctx context.Context, p bundle, online crypto.Signer
 	if err != nil {
 		return nil, fault.Wrap(fault.DirectoryInvalid, err, "proposal")
 	}
-	if err := r.follows(v.release); errors.Is(err, errBehind) {
+	if err := r.follows(v.release); err != nil {
 		return nil, fault.Wrap(fault.DirectoryConflict, err, "proposal")
 	}
+	r.markDoubles(v.release)
 	return r, d.goodParts(v, r)
 }
 
@@ -514,26 +524,48 @@ func (d *Directory) goodParts(v *View, r *release) error {
 	return nil
 }
 
-// merge heals a fork. Two pairs of parties that could not see each other may
-// have signed two releases; no part is lost if the newer of each is put
-// together and signed as a release above both, which all can follow.
-func (d *Directory) merge(ctx context.Context, other *release, why error) error {
-	if _, err := d.key(OnlineKey); err != nil {
+// heal puts a fork together. Two pairs of parties that could not see each
+// other may have signed two releases; no part is lost if the newer of each is
+// signed as a release above both, which all can follow. why is what came of an
+// offer.
+func (d *Directory) heal(ctx context.Context, why error) error {
+	d.mu.Lock()
+	other := d.fork
+	d.mu.Unlock()
+	if _, err := d.key(OnlineKey); err != nil || other == nil || !errors.Is(why, errBehind) {
 		return why
 	}
 	err := d.propose(ctx, func(v *View, p *proposal) error {
-		for name, m := range other.snapshot.Signed.Meta {
-			if own := p.meta[name]; own == nil || own.Version < m.Version {
-				p.meta[name], p.news = m, append(p.news, name)
-			}
-		}
-		p.force = other.version >= v.Version() // even with nothing new: those on the other side need a way here
-		p.least = max(p.least, other.version)
-		maps.Copy(p.files, other.files)
+		// Even if there is nothing new in it for this party: those on the
+		// other side need a way here.
+		p.force = v.Version() <= other.version
 		return nil
 	})
+	d.mu.Lock()
+	if d.fork == other {
+		d.fork = nil
+	}
+	d.mu.Unlock()
 	if err != nil {
 		return errors.Join(why, fmt.Errorf("putting two directories together: %w", err))
 	}
 	return nil
+}
+
+// take adds what is newer, and good, in a release that took another way.
+func (p *proposal) take(other *release, parts map[union.State]*part) {
+	p.least = max(p.least, other.version)
+	for name, m := range other.snapshot.Signed.Meta {
+		if own := p.meta[name]; own != nil && own.Version >= m.Version || slices.Contains(p.news, name) {
+			continue
+		}
+		state := union.State(strings.TrimSuffix(name, ".json"))
+		if g := other.roles[state]; g != nil {
+			if _, err := buildPart(state, g, parts[state]); err != nil {
+				continue
+			}
+		}
+		p.meta[name], p.news = m, append(p.news, name)
+	}
+	maps.Copy(p.files, other.files)
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -27,8 +28,8 @@ type refusal struct {
 
 // Refresh takes the newest valid directory that its peers have: it asks the
 // first that answers and, every few rounds, another one in turn, so that no
-// single source can hold a newer one back. When nothing changed it costs one
-// small file.
+// single source can hold a newer one back; and everybody, when its own has
+// expired. When nothing changed it costs one small file.
 func (d *Directory) Refresh(ctx context.Context) error {
 	if d.deps.Peers == nil {
 		return nil
@@ -41,12 +42,12 @@ func (d *Directory) Refresh(ctx context.Context) error {
 	}
 	d.mu.Unlock()
 	var failed []error
-	answered := false
+	answered, stale := false, d.Fresh() != nil
 	for i, p := range peers {
-		if answered && i != extra {
+		if answered && i != extra && !stale {
 			continue
 		}
-		if err := d.pull(ctx, p); err != nil {
+		if err := d.heal(ctx, d.pull(ctx, p)); err != nil {
 			failed = append(failed, fmt.Errorf("from %s: %w", p.name(), err))
 			d.deps.Log.Debug("refresh of the directory failed", "peer", p.name(), "error", err)
 			continue
@@ -73,7 +74,7 @@ func (d *Directory) pull(ctx context.Context, p Peer) error {
 	if err != nil {
 		return err
 	}
-	if err := d.Offer(ctx, stamp, p.Fetcher); err != nil {
+	if err := d.offer(ctx, stamp, p.Fetcher); err != nil {
 		return err
 	}
 	d.pass(ctx, p, stamp)
@@ -90,9 +91,16 @@ func (d *Directory) pass(ctx context.Context, p Peer, shown []byte) {
 	if m, err := metadata.Timestamp().FromBytes(shown); shown != nil && (err != nil || m.Signed.Version >= r.version) {
 		return
 	}
-	if err := p.Offer(ctx, r.stamp, func() ([]byte, error) { return r.files.encode() }); err != nil {
+	if err := p.Offer(ctx, r.stamp, r.whole); err != nil {
 		d.deps.Log.Debug("passing the directory on failed", "peer", p.name(), "error", err)
 	}
+}
+
+// whole is everything that the release stands on.
+func (r *release) whole() ([]byte, error) {
+	b := maps.Clone(r.files)
+	b[timestampName] = r.stamp
+	return b.encode()
 }
 
 // PassOn tells every peer of the current directory: for when it has changed,
@@ -115,6 +123,10 @@ func (d *Directory) PassOn(ctx context.Context) {
 // Offer looks at a time-stamp that a peer passed on and, if it is newer than
 // what the node has, fetches the rest from there. An old one is no error.
 func (d *Directory) Offer(ctx context.Context, stamp []byte, from Fetcher) error {
+	return d.heal(ctx, d.offer(ctx, stamp, from))
+}
+
+func (d *Directory) offer(ctx context.Context, stamp []byte, from Fetcher) error {
 	cur := d.View().release
 	if cur != nil && bytes.Equal(stamp, cur.stamp) {
 		return nil
@@ -154,7 +166,9 @@ func (d *Directory) consider(ctx context.Context, cur *release, stamp []byte, fr
 	}
 	err = d.commit(r)
 	if errors.Is(err, errBehind) {
-		return d.merge(ctx, r, err)
+		d.mu.Lock()
+		d.fork = r
+		d.mu.Unlock()
 	}
 	return err
 }
@@ -192,5 +206,6 @@ func (d *Directory) commit(r *release) error {
 	if err := r.follows(v.release); err != nil {
 		return fault.Wrap(fault.DirectoryInvalid, err, "offered directory")
 	}
+	r.markDoubles(v.release)
 	return d.replace(r)
 }

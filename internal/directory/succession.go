@@ -111,3 +111,12 @@ func pemKey(key string) (*metadata.Key, string, error) {
 	id, err := k.ID()
 	return k, id, err
 }
+
+// PublicPEM writes a directory key's public half as PEM, as documents hold it.
+func PublicPEM(pub crypto.PublicKey) (string, error) {
+	k, err := tufKey(pub)
+	if err != nil {
+		return "", err
+	}
+	return k.Value.PublicKey, nil
+}

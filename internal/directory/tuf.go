@@ -407,14 +407,21 @@ func (r *release) follows(base *release) error {
 			return fmt.Errorf("%w: two different targets of version %d", errBehind, old.Version)
 		}
 	}
-	// A state that signed two contents under one number harms only itself.
+	return nil
+}
+
+// markDoubles finds states that signed two contents under one number: they
+// harm only themselves.
+func (r *release) markDoubles(base *release) {
+	if base == nil {
+		return
+	}
 	for state, g := range r.roles {
 		old, now := base.snapshot.Signed.Meta[string(state)+".json"], r.snapshot.Signed.Meta[string(state)+".json"]
 		if old != nil && now != nil && now.Version == old.Version && !now.Hashes.Equal(old.Hashes) {
 			g.err = fmt.Errorf("the state signed two different parts as version %d", now.Version)
 		}
 	}
-	return nil
 }
 
 // expires is when the directory as a whole can no longer be relied on.

@@ -88,8 +88,15 @@ func Start() time.Time { return time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC) }
 // until it is moved.
 func New(t testing.TB, states []union.State, edit func(state union.State, e *directory.Edition)) *Union {
 	t.Helper()
+	return NewAt(t, Start(), states, edit)
+}
+
+// NewAt makes a union whose clock stands at a time: for tests with programs
+// that have a clock of their own.
+func NewAt(t testing.TB, now time.Time, states []union.State, edit func(state union.State, e *directory.Edition)) *Union {
+	t.Helper()
 	u := &Union{
-		t: t, Name: "Test union", now: Start(), order: states, absent: map[union.State]bool{},
+		t: t, Name: "Test union", now: now, order: states, absent: map[union.State]bool{},
 		Keys: map[union.State]*Keys{"": {}}, CA: map[union.State]*directory.Authority{}, Dirs: map[union.State]*directory.Directory{},
 	}
 	dr, err := directory.Found(directory.Founding{
@@ -201,10 +208,27 @@ func (u *Union) Peers(of union.State) []directory.Peer {
 	var list []directory.Peer
 	for _, s := range append([]union.State{""}, u.order...) {
 		if d := u.Dirs[s]; s != of && d != nil && !u.absent[s] {
-			list = append(list, directory.Peer{State: s, Fetcher: d, Cosign: d.Cosign})
+			list = append(list, u.peer(of, s, d))
 		}
 	}
 	return list
+}
+
+// peer reaches a directory in this process as it would be reached otherwise: a
+// state's over a link, the secretariat by HTTP.
+func (u *Union) peer(of, s union.State, d *directory.Directory) directory.Peer {
+	if s != "" {
+		return directory.LinkPeer(s, func(ctx context.Context, kind string, body []byte) ([]byte, error) {
+			return d.Answer(ctx, kind, body, u.Dirs[of])
+		})
+	}
+	return directory.Peer{Fetcher: d, Cosign: d.Cosign, Offer: func(ctx context.Context, _ []byte, whole func() ([]byte, error)) error {
+		raw, err := whole()
+		if err != nil {
+			return err
+		}
+		return d.Take(ctx, raw)
+	}}
 }
 
 // Away takes parties out of reach of the others, or brings them back.

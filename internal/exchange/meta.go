@@ -114,9 +114,7 @@ func (x *Exchange) methods(c *serving, allowedOnly bool) *result {
 					m.Endpoints = append([]policy.Endpoint{}, s.Endpoints...)
 					break
 				}
-				for _, e := range a.Endpoints {
-					m.Endpoints = append(m.Endpoints, e)
-				}
+				m.Endpoints = append(m.Endpoints, a.Endpoints...)
 			}
 			if !granted {
 				continue

@@ -8,8 +8,10 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/falaj/falaj/internal/fault"
@@ -330,7 +332,7 @@ func TestConnections(t *testing.T) {
 // TestHandshakes: connections that do not get on with their handshake neither
 // pile up nor keep others out.
 func TestHandshakes(t *testing.T) {
-	p := newPair(t, Config{}, Config{MaxHandshakes: 8, HandshakeTimeout: 300 * time.Millisecond}, hands{})
+	p := newPair(t, Config{}, Config{MaxHandshakes: 8, HandshakeTimeout: time.Second}, hands{})
 	var conns []net.Conn
 	for range 20 {
 		c, err := net.Dial("tcp", p.to.Addrs[0])
@@ -345,7 +347,7 @@ func TestHandshakes(t *testing.T) {
 	})
 	for _, c := range conns { // all are closed: at once, or when their time is over
 		ok(t, c.SetReadDeadline(time.Now().Add(30*time.Second)))
-		if _, err := io.ReadAll(c); errors.Is(err, context.DeadlineExceeded) {
+		if _, err := io.ReadAll(c); errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Fatal("still open")
 		}
 	}
@@ -355,6 +357,41 @@ func TestHandshakes(t *testing.T) {
 	defer p.sa.mu.Unlock()
 	if p.sa.handshake != 0 || len(p.sa.shaking) != 0 {
 		t.Errorf("%d handshakes are still counted", p.sa.handshake)
+	}
+}
+
+// TestSilent: who says nothing, before TLS or after it, has his time and no more.
+func TestSilent(t *testing.T) {
+	for name, says := range map[string]func(*testing.T, net.Conn, *authority) io.Reader{
+		"before TLS": func(_ *testing.T, c net.Conn, _ *authority) io.Reader { return c },
+		"before HELLO": func(t *testing.T, c net.Conn, ca *authority) io.Reader {
+			s := tls.Client(c, &tls.Config{
+				Certificates: []tls.Certificate{*ca.issue("BH", "bh-1")}, NextProtos: []string{protocol}, InsecureSkipVerify: true,
+			})
+			ok(t, s.Handshake())
+			return s
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ca := newAuthority(t)
+				l := New(Config{}, ca.deps(ca.issue("SA", "sa-1")), hands{})
+				defer l.Close()
+				here, there := net.Pipe()
+				defer there.Close()
+				ip, fits := l.admit(here)
+				if !fits {
+					t.Fatal("no room for one")
+				}
+				start := time.Now()
+				go l.accept(here, ip)
+				r := says(t, there, ca)
+				_, _ = io.Copy(io.Discard, r)
+				if d := time.Since(start); d != 10*time.Second {
+					t.Errorf("closed after %v", d)
+				}
+			})
+		})
 	}
 }
 

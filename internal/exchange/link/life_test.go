@@ -356,7 +356,7 @@ func TestDropDuringHandshake(t *testing.T) {
 // certificate ends its connection even if nobody calls Drop; a renewed one of
 // our own retires it gently.
 func TestReview(t *testing.T) {
-	cfg := Config{Ping: 20 * time.Millisecond}
+	cfg := Config{Ping: 250 * time.Millisecond}
 	p := newPair(t, cfg, cfg, hands{})
 	var cert atomic.Pointer[tls.Certificate]
 	cert.Store(p.bhCert)
@@ -376,13 +376,21 @@ func TestReview(t *testing.T) {
 }
 
 // TestPool: one connection for all calls to an address; addresses in order; a
-// dead one is neither waited for nor forgotten.
+// dead one is neither waited for nor forgotten. The clock stands unless the
+// test moves it, and so does the back-off.
 func TestPool(t *testing.T) {
-	p := newPair(t, Config{MaxBackoff: 100 * time.Millisecond}, Config{}, hands{})
-	var dials atomic.Int32
+	p := newPair(t, Config{}, Config{}, hands{})
+	var dials, clock atomic.Int64
+	p.bh.deps.Now = func() time.Time { return time.UnixMilli(clock.Load()) }
 	p.bh.deps.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		dials.Add(1)
 		return new(net.Dialer).DialContext(ctx, network, addr)
+	}
+	wantDials := func(n int64, what string) {
+		t.Helper()
+		if got := dials.Swap(0); got != n {
+			t.Errorf("%d dials for %s, want %d", got, what, n)
+		}
 	}
 	var wg sync.WaitGroup
 	for range 50 {
@@ -393,43 +401,43 @@ func TestPool(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if dials.Load() != 1 {
-		t.Errorf("%d dials for 50 calls at once", dials.Load())
-	}
+	wantDials(1, "50 calls at once")
 	// A dead first address.
 	dead := listen(t)
 	addr := dead.Addr().String()
 	dead.Close()
 	p.bh.Drop(func(Peer) bool { return true })
-	dials.Store(0)
 	to := Target{State: "SA", Addrs: []string{addr, p.to.Addrs[0]}}
 	for range 10 {
 		_, err := p.bh.Query(soon(t), to, "x", nil)
 		ok(t, err)
 	}
-	if n := dials.Load(); n > 4 {
-		t.Errorf("%d dials", n)
-	}
+	wantDials(2, "a dead address and a live one")
 	// It comes back, and is preferred again.
 	sa2 := New(Config{}, p.ca.deps(p.ca.issue("SA", "sa-2")), hands{})
 	ln, err := net.Listen("tcp", addr)
 	ok(t, err)
 	serve(t, sa2, ln)
+	clock.Add(firstBackoff.Milliseconds())
 	eventually(t, "the first address is used again", func() bool {
 		_, err := p.bh.Query(soon(t), to, "x", nil)
 		ok(t, err)
 		return len(sa2.Peers()) == 1
 	})
-	// Nobody at all: quickly told, and told again without a dial.
-	before := time.Now()
+	wantDials(1, "the address that came back")
+	// Nobody at all: told at once, and the pauses between dials grow to their limit.
 	nobody := Target{State: "SA", Addrs: []string{"127.0.0.1:1"}}
-	dials.Store(0)
-	for range 100 {
+	for _, pause := range []int64{50, 100, 200, 400, 800, 1600, 3200, 5000, 5000} {
+		for range 10 {
+			_, err := p.bh.Query(soon(t), nobody, "x", nil)
+			wantFault(t, err, fault.PeerUnreachable, ErrNotSent)
+		}
+		wantDials(1, "ten calls to nobody")
+		clock.Add(pause - 1)
 		_, err := p.bh.Query(soon(t), nobody, "x", nil)
 		wantFault(t, err, fault.PeerUnreachable, ErrNotSent)
-	}
-	if n := dials.Load(); n > 10 || time.Since(before) > 5*time.Second {
-		t.Errorf("%d dials in %v", n, time.Since(before))
+		wantDials(0, "a call before the pause is over")
+		clock.Add(1)
 	}
 	_, err = p.bh.Query(soon(t), Target{State: "SA"}, "x", nil)
 	wantFault(t, err, fault.PeerUnreachable, ErrNotSent)

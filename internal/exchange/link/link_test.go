@@ -256,7 +256,7 @@ func TestSlowReader(t *testing.T) {
 // everything back.
 func TestMemory(t *testing.T) {
 	p := newPair(t, Config{Memory: 1 << 20}, Config{Memory: 1 << 20}, hands{})
-	body := noise(2<<20, 3)
+	body := noise(1<<20, 3)
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {

@@ -325,11 +325,7 @@ func TestStolenStateKey(t *testing.T) {
 	for _, name := range []string{directory.StateKey, directory.OnlineKey, directory.RootKey} {
 		u.Keys["BH"].Replace(name)
 	}
-	replace(t, u, "BH", func(dr *directory.Draft) {
-		s, err := directory.Succeed(u.Name, "BH", old, key(t, u.Keys["BH"], directory.StateKey).Public())
-		must(t, err)
-		must(t, dr.AddSuccession(s))
-	})
+	replace(t, u, "BH", old)
 	for s, d := range u.Dirs {
 		if has(d, "BH", "thief") || len(d.View().Problems()) != 0 {
 			t.Errorf("%s: thief's change %v, problems %v", s, has(d, "BH", "thief"), d.View().Problems())
@@ -359,21 +355,24 @@ func TestStolenStateKey(t *testing.T) {
 }
 
 // replace gives a state new keys by a ceremony of all states.
-func replace(t testing.TB, u *directorytest.Union, s union.State, edit func(*directory.Draft)) {
+func replace(t testing.TB, u *directorytest.Union, s union.State, old crypto.Signer) {
 	t.Helper()
-	must(t, tryReplace(t, u, s, edit))
+	must(t, tryReplace(t, u, s, old))
 	u.Refresh()
 }
 
-func tryReplace(t testing.TB, u *directorytest.Union, s union.State, edit func(*directory.Draft)) error {
+// tryReplace tries it with the old key's word, or without (nil).
+func tryReplace(t testing.TB, u *directorytest.Union, s union.State, old crypto.Signer) error {
 	t.Helper()
 	must(t, u.Dirs["SA"].Refresh(t.Context()))
 	dr, err := u.Dirs["SA"].Draft()
 	must(t, err)
-	must(t, dr.AddState(u.Enrol(s, u.Dirs["SA"].RoleVersion(string(s))+1, nil)))
-	if edit != nil {
-		edit(dr)
+	n := u.Enrol(s, u.Dirs["SA"].RoleVersion(string(s))+1, nil)
+	if old != nil {
+		n.Succession, err = directory.Succeed(u.Name, s, old, key(t, u.Keys[s], directory.StateKey).Public())
+		must(t, err)
 	}
+	must(t, dr.AddState(n))
 	vote(t, u, dr)
 	return u.Dirs["SA"].Install(t.Context(), dr)
 }

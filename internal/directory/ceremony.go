@@ -39,6 +39,9 @@ type Enrolment struct {
 	Part   string            `json:"part"`           // the signed role
 	Files  map[string]string `json:"files"`          // what it names, where that is UTF-8
 	Data   map[string][]byte `json:"data,omitempty"` // and where it is not
+
+	// Succession is the old state key's word, where the state replaces it.
+	Succession *Succession `json:"succession,omitempty"`
 }
 
 // Enrol makes a state's enrolment with the keys of its folder. In a union that
@@ -180,8 +183,9 @@ func again[T metadata.Roles](to, from *metadata.Metadata[T]) (*metadata.Metadata
 }
 
 // AddState gives a state its seat, its keys and its part. In a union that has
-// the state it replaces its keys; the old state key's word or an announcement
-// must stand beside it (Succeed, Announce), or no node will take it.
+// the state it replaces its keys; the old state key's word must stand in the
+// enrolment (Succession) or an announcement in the directory (Announce), or no
+// node will take it.
 func (dr *Draft) AddState(n *Enrolment) error {
 	code := n.Seat.Code
 	if _, err := union.ParseState(string(code)); err != nil {
@@ -214,6 +218,9 @@ func (dr *Draft) AddState(n *Enrolment) error {
 	dr.parts[string(code)] = g.meta.Signed.Version
 	dr.files[versioned(g.meta.Signed.Version, string(code))] = g.raw
 	maps.Copy(dr.files, rel.files)
+	if n.Succession != nil {
+		dr.charter.Successions = append(dr.charter.Successions, *n.Succession)
+	}
 	return dr.seal()
 }
 
@@ -293,12 +300,6 @@ func (dr *Draft) SetPurposes(p []Purpose) error {
 	return dr.seal()
 }
 
-// AddSuccession puts a state's word for its new key in.
-func (dr *Draft) AddSuccession(s Succession) error {
-	dr.charter.Successions = append(dr.charter.Successions, s)
-	return dr.seal()
-}
-
 // Announce says in public that a state will have a new key (PEM).
 func (dr *Draft) Announce(state union.State, key string) error {
 	dr.charter.Announcements = slices.DeleteFunc(dr.charter.Announcements, func(a Announcement) bool { return a.State == state })
@@ -326,6 +327,18 @@ func (dr *Draft) seal() error {
 	dr.files[targetFile(charterFile, t.Hashes["sha256"])] = b
 	dr.root.Signatures, dr.targets.Signatures = []metadata.Signature{}, []metadata.Signature{}
 	return nil
+}
+
+// Party tells which state's online key a key is; "" for the secretariat's and
+// for a stranger's.
+func (dr *Draft) Party(online crypto.PublicKey) union.State {
+	id, err := keyID(online)
+	for _, s := range dr.charter.States {
+		if err == nil && s.Online == id {
+			return s.Code
+		}
+	}
+	return ""
 }
 
 // Charter is what the draft says about the union.
@@ -471,10 +484,8 @@ func (dr *Draft) take(role string, version int64, name string, raw []byte) error
 		if err != nil || m.Signed.Version != version {
 			return errors.Join(errors.New("not a root of that version"), err)
 		}
-		for name, role := range map[string]*metadata.Role{metadata.ROOT: nil, metadata.TARGETS: nil} {
-			if role = m.Signed.Roles[name]; role == nil {
-				return fmt.Errorf("the root has no role %s", name)
-			}
+		if err := checkRoot(&m.Signed); err != nil {
+			return err
 		}
 		if dr.root == nil || m.Signed.Version > dr.root.Signed.Version {
 			m, dr.root = dr.root, m
@@ -507,9 +518,6 @@ func (dr *Draft) checkWhole() error {
 	}
 	if dr.last != nil && dr.last.Signed.Version+1 != dr.root.Signed.Version {
 		return errors.New("draft: its roots do not follow each other")
-	}
-	if err := checkRoot(&dr.root.Signed); err != nil {
-		return fmt.Errorf("draft: %w", err)
 	}
 	rel := &release{root: dr.root, targets: dr.targets, files: bundle{}}
 	files, err := rel.fetchFiles(context.Background(), chain{dr.files}, dr.targets, "")

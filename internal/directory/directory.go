@@ -6,7 +6,6 @@
 package directory
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"errors"
@@ -69,6 +68,7 @@ type Peer struct {
 type Directory struct {
 	cfg   Config
 	deps  Deps
+	pin   pin
 	files interface {
 		Fetcher
 		write(map[string][]byte) error
@@ -113,7 +113,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Directory, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open directory: %w", err)
 	}
-	r, err := trust{pin: cfg.Root}.load(ctx, stamp, d.files)
+	r, err := trust{pin: d.pin}.load(ctx, stamp, d.files)
 	if err != nil {
 		return nil, fault.Wrap(fault.DirectoryInvalid, err, "the copy in %s is damaged or another union's; move it away and the node fetches it anew", cfg.Dir)
 	}
@@ -130,16 +130,11 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Directory, error) {
 // node is in earnest, or that differs from the root of that version which the
 // folder holds.
 func (d *Directory) checkPin(ctx context.Context) error {
-	if err := within("root", len(d.cfg.Root), maxRoot); err != nil {
+	var err error
+	if d.pin, err = readPin(d.cfg.Root); err != nil {
 		return fault.Wrap(fault.DirectoryInvalid, err, "pinned root")
 	}
-	if err := plain(d.cfg.Root); err != nil {
-		return fault.Wrap(fault.DirectoryInvalid, err, "pinned root")
-	}
-	root, err := metadata.Root().FromBytes(d.cfg.Root)
-	if err != nil {
-		return fault.Wrap(fault.DirectoryInvalid, err, "pinned root")
-	}
+	root := d.pin.root
 	if root.Signed.UnrecognizedFields[demonstrationField] == "true" && !d.cfg.Demonstration {
 		return fault.New(fault.DemoRefused, "the pinned root is of a demonstration union")
 	}
@@ -151,7 +146,15 @@ func (d *Directory) checkPin(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open directory: %w", err)
 	}
-	if !bytes.Equal(kept, d.cfg.Root) {
+	other, err := readPin(kept)
+	if err != nil {
+		return fault.Wrap(fault.DirectoryInvalid, err, "%s", name)
+	}
+	mine, err := signedDigest(root.Signed)
+	if err != nil {
+		return err
+	}
+	if theirs, err := signedDigest(other.root.Signed); err != nil || mine != theirs {
 		return fault.New(fault.DirectoryInvalid, "%s holds the directory of another union than the pinned root names", d.cfg.Dir)
 	}
 	return nil
@@ -225,7 +228,7 @@ func (d *Directory) ViewAt(ctx context.Context, version int64) (*View, error) {
 	if err != nil || snapshot.Signed.Meta["root.json"] == nil {
 		return nil, fault.Wrap(fault.DirectoryInvalid, err, "directory version %d", version)
 	}
-	r, err := trust{pin: d.cfg.Root, last: snapshot.Signed.Meta["root.json"].Version}.load(ctx, stamp, src...)
+	r, err := trust{pin: d.pin, last: snapshot.Signed.Meta["root.json"].Version}.load(ctx, stamp, src...)
 	if err != nil {
 		return nil, fault.Wrap(fault.DirectoryInvalid, err, "directory version %d", version)
 	}
@@ -277,7 +280,7 @@ func (d *Directory) replace(r *release) error {
 // load verifies a release on top of the current one. Readers are asked after
 // the node's own files.
 func (d *Directory) load(ctx context.Context, stamp []byte, readers ...Fetcher) (*release, error) {
-	return trust{pin: d.cfg.Root, base: d.View().release}.load(ctx, stamp, append([]Fetcher{d.files}, readers...)...)
+	return trust{pin: d.pin, base: d.View().release}.load(ctx, stamp, append([]Fetcher{d.files}, readers...)...)
 }
 
 // ownKey is the public key (PEM) of the state's key in this node's key folder,

@@ -111,7 +111,11 @@ func (d *Directory) RoleVersion(role string) int64 {
 
 // LoadFrom verifies a release from scratch.
 func LoadFrom(pin, stamp []byte, readers ...Fetcher) (*release, error) {
-	return trust{pin: pin}.load(context.Background(), stamp, readers...)
+	p, err := readPin(pin)
+	if err != nil {
+		return nil, err
+	}
+	return trust{pin: p}.load(context.Background(), stamp, readers...)
 }
 
 // RoleFromBytes reads a role as loading does, to be fuzzed.

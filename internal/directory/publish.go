@@ -84,14 +84,8 @@ func (d *Directory) edit(v *View, change func(*Edition) error, always bool) ([]b
 	e := &Edition{Part: &Part{State: state}, Files: map[string][]byte{}}
 	old := v.parts[state]
 	if old != nil {
-		if e.Part, err = v.Part(state); err != nil {
+		if e, err = v.Edition(state); err != nil {
 			return nil, nil, err
-		}
-		e.Policy = old.policy
-		for name, b := range old.files {
-			if name = strings.TrimPrefix(name, string(state)+"/"); name != stateFile && name != policyFile {
-				e.Files[name] = b
-			}
 		}
 	}
 	if err := change(e); err != nil {

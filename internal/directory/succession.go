@@ -33,22 +33,22 @@ type Announcement struct {
 
 // Succeed lets the old key of a state name the new one, in the union of that
 // name.
-func Succeed(unionName string, state union.State, old crypto.Signer, successor crypto.PublicKey) (Succession, error) {
+func Succeed(unionName string, state union.State, old crypto.Signer, successor crypto.PublicKey) (*Succession, error) {
 	id, err := keyID(old.Public())
 	if err != nil {
-		return Succession{}, err
+		return nil, err
 	}
 	k, err := tufKey(successor)
 	if err != nil {
-		return Succession{}, err
+		return nil, err
 	}
-	s := Succession{State: state, Old: id, Key: k.Value.PublicKey}
+	s := &Succession{State: state, Old: id, Key: k.Value.PublicKey}
 	digest, err := s.digest(unionName)
 	if err != nil {
-		return Succession{}, err
+		return nil, err
 	}
 	if s.Signature, err = old.Sign(rand.Reader, digest[:], crypto.SHA256); err != nil {
-		return Succession{}, fmt.Errorf("sign succession: %w", err)
+		return nil, fmt.Errorf("sign succession: %w", err)
 	}
 	return s, nil
 }

@@ -139,9 +139,11 @@ func TestHostileHTTP(t *testing.T) {
 				}
 			}
 		},
-		"a page":         func(w http.ResponseWriter, r *http.Request) { _, _ = fmt.Fprint(w, "<html>") },
-		"an error page":  func(w http.ResponseWriter, r *http.Request) { http.Error(w, "<html>", http.StatusBadGateway) },
-		"made-up faults": func(w http.ResponseWriter, r *http.Request) { http.Error(w, `{"code":"root.is.mine"}`, http.StatusInternalServerError) },
+		"a page":        func(w http.ResponseWriter, r *http.Request) { _, _ = fmt.Fprint(w, "<html>") },
+		"an error page": func(w http.ResponseWriter, r *http.Request) { http.Error(w, "<html>", http.StatusBadGateway) },
+		"made-up faults": func(w http.ResponseWriter, r *http.Request) {
+			http.Error(w, `{"code":"root.is.mine"}`, http.StatusInternalServerError)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			u := directorytest.New(t, four[:2], nil)

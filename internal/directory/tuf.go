@@ -63,12 +63,32 @@ type role struct {
 // errBehind marks a release that would take something back.
 var errBehind = errors.New("rollback")
 
-// trust is where verification starts: with the pinned root, or with a release
-// that was verified before.
+// trust is where verification starts: with a root that is trusted because it
+// was pinned, or with a release that was verified before.
 type trust struct {
-	pin  []byte
+	pin  pin
 	base *release // nil: from the pin
 	last int64    // the last root to follow; 0: as far as the chain goes
+}
+
+// pin is a root that a node was given.
+type pin struct {
+	raw  []byte
+	root *metadata.Metadata[metadata.RootType]
+}
+
+func readPin(raw []byte) (pin, error) {
+	if err := within("root", len(raw), maxRoot); err != nil {
+		return pin{}, err
+	}
+	if err := plain(raw); err != nil {
+		return pin{}, err
+	}
+	root, err := metadata.Root().FromBytes(raw)
+	if err != nil {
+		return pin{}, err
+	}
+	return pin{raw, root}, checkRoot(&root.Signed)
 }
 
 // load verifies the release that a time-stamp names. Readers are asked in turn
@@ -111,21 +131,13 @@ func (t trust) load(ctx context.Context, stamp []byte, readers ...Fetcher) (*rel
 // loadRoots follows the chain of roots: each is signed by k of the one before
 // and by k of its own.
 func (t trust) loadRoots(ctx context.Context, src chain, files bundle) (*trustedmetadata.TrustedMetadata, error) {
-	var tm *trustedmetadata.TrustedMetadata
-	if b := t.base; b != nil {
-		tm = &trustedmetadata.TrustedMetadata{Root: b.root, Targets: map[string]*metadata.Metadata[metadata.TargetsType]{}}
-		name := versioned(b.root.Signed.Version, metadata.ROOT)
-		files[name] = b.files[name]
-	} else {
-		if err := plain(t.pin); err != nil {
-			return nil, fmt.Errorf("pinned root: %w", err)
-		}
-		var err error
-		if tm, err = trustedmetadata.New(t.pin); err != nil {
-			return nil, fmt.Errorf("pinned root: %w", err)
-		}
-		files[versioned(tm.Root.Signed.Version, metadata.ROOT)] = t.pin
+	tm := &trustedmetadata.TrustedMetadata{Root: t.pin.root, Targets: map[string]*metadata.Metadata[metadata.TargetsType]{}}
+	raw := t.pin.raw
+	if t.base != nil {
+		tm.Root = t.base.root
+		raw = t.base.files[versioned(tm.Root.Signed.Version, metadata.ROOT)]
 	}
+	files[versioned(tm.Root.Signed.Version, metadata.ROOT)] = raw
 	tm.RefTime = time.Time{} // before every expiry
 	for range maxRootSteps {
 		if t.last > 0 && tm.Root.Signed.Version >= t.last {
@@ -154,6 +166,11 @@ func checkRoot(root *metadata.RootType) error {
 	for _, name := range []string{metadata.SNAPSHOT, metadata.TIMESTAMP} {
 		if r := root.Roles[name]; r == nil || r.Threshold < onlineThreshold {
 			return fmt.Errorf("root: %s needs fewer than %d signatures", name, onlineThreshold)
+		}
+	}
+	for _, name := range []string{metadata.ROOT, metadata.TARGETS} {
+		if r := root.Roles[name]; r == nil || r.Threshold < 1 {
+			return fmt.Errorf("root: it has no role %s", name)
 		}
 	}
 	return checkKeys(root.Keys)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/falaj/falaj/internal/fault"
@@ -260,9 +261,17 @@ func (v *View) Agreements() []policy.Agreement { return slices.Clone(v.agreement
 // Problems lists the states whose part is not what they last signed, and why.
 func (v *View) Problems() []Problem { return slices.Clone(v.problems) }
 
-// Part gives a copy of what a state says of itself, to be changed and
-// published.
+// Part gives a copy of what a state says of itself.
 func (v *View) Part(state union.State) (*Part, error) {
+	e, err := v.Edition(state)
+	if err != nil {
+		return nil, err
+	}
+	return e.Part, nil
+}
+
+// Edition gives a copy of a state's part, to be changed and signed anew.
+func (v *View) Edition(state union.State) (*Edition, error) {
 	p := v.parts[state]
 	if p == nil {
 		return nil, fault.New(fault.UnknownState, "%s has no part in the directory", clip(string(state)))
@@ -271,7 +280,16 @@ func (v *View) Part(state union.State) (*Part, error) {
 	if err != nil {
 		return nil, fmt.Errorf("copy part: %w", err)
 	}
-	return DecodePart(b)
+	e := &Edition{Policy: p.policy, Files: map[string][]byte{}}
+	if e.Part, err = DecodePart(b); err != nil {
+		return nil, fmt.Errorf("copy part: %w", err)
+	}
+	for name, b := range p.files {
+		if name = strings.TrimPrefix(name, string(state)+"/"); name != stateFile && name != policyFile {
+			e.Files[name] = b
+		}
+	}
+	return e, nil
 }
 
 // settle judges the parts of a release: each that is good replaces the one

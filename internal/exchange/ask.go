@@ -252,6 +252,16 @@ func (x *Exchange) decideAsking(_ context.Context, c *asking) error {
 	return err
 }
 
+// content is what makes two requests the same. Here, unlike at the provider's
+// node, it is known whether they are about the same person.
+func (c *asking) content() [32]byte {
+	d := c.request.Content()
+	if c.subject == nil {
+		return d
+	}
+	return sha256.Sum256(append(d[:], c.subject.Hash[:]...))
+}
+
 // once looks whether the client has sent this id before.
 func (x *Exchange) once(ctx context.Context, c *asking) error {
 	if !c.named {
@@ -264,7 +274,7 @@ func (x *Exchange) once(ctx context.Context, c *asking) error {
 	if !ok {
 		return nil
 	}
-	if was.content != c.request.Content() {
+	if was.content != c.content() {
 		return fault.New(fault.IDConflict, "this client has used the id %q for another request", c.ID)
 	}
 	if was.state == claimAnswered {
@@ -318,7 +328,7 @@ func (x *Exchange) recordRequest(ctx context.Context, c *asking) (err error) {
 			case c.again:
 				err = x.reclaim(ctx, tx, sideCaller, c.request, c.before, leaf)
 			case c.named || c.later:
-				err = x.claimID(ctx, tx, sideCaller, c.request, c.request.Content(), leaf)
+				err = x.claimID(ctx, tx, sideCaller, c.request, c.content(), leaf)
 			}
 			if err == nil && c.later {
 				err = x.accept(ctx, tx, c, leaf)

@@ -78,6 +78,9 @@ func (x *Exchange) callBackend(ctx context.Context, c *serving) (*result, effect
 		req.Body = http.NoBody
 	}
 	for _, h := range r.Headers {
+		if b.KeyHeader != "" && message.Shape(h.Name) == message.Shape(b.KeyHeader) {
+			continue // the key is ours to choose
+		}
 		name := http.CanonicalHeaderKey(h.Name)
 		if name == "Idempotency-Key" || name == "X-Idempotency-Key" {
 			// Under these very names net/http would send a request again by
@@ -226,15 +229,34 @@ func (x *Exchange) permitted(ap netip.AddrPort) error {
 			return nil
 		}
 	}
-	if ip.IsLoopback() || ip.IsPrivate() || ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip.IsUnspecified() || !ip.IsValid() || shared.Contains(ip) {
-		return fault.New(fault.BackendRefused, "loopback, private, link-local and metadata addresses are refused unless the configuration allows their network")
+	if !ip.IsGlobalUnicast() || ip.IsPrivate() || special(ip) {
+		return fault.New(fault.BackendRefused, "loopback, private, link-local, special and metadata addresses are refused unless the configuration allows their network")
 	}
 	return nil
 }
 
-// shared is the address space of carriers (RFC 6598), where clouds also keep
-// metadata services.
-var shared = netip.MustParsePrefix("100.64.0.0/10")
+// special tells whether an address that looks like any other leads to this
+// machine, its neighbours or its cloud's metadata (RFC 6890 and its registry).
+func special(ip netip.Addr) bool {
+	for _, p := range []string{
+		"0.0.0.0/8",        // this network
+		"100.64.0.0/10",    // carriers' (RFC 6598), and metadata in some clouds
+		"168.63.129.16/32", // metadata in one cloud
+		"192.0.0.0/24",     // protocols', and metadata in one cloud
+		"198.18.0.0/15",    // benchmarks'
+		"240.0.0.0/4",      // reserved, broadcast
+		"::/96",            // IPv4 in IPv6, given up
+		"64:ff9b::/96",     // IPv4 behind a translator
+		"64:ff9b:1::/48",   // the same, local
+		"2002::/16",        // IPv4 in a tunnel
+		"fec0::/10",        // site-local, given up
+	} {
+		if netip.MustParsePrefix(p).Contains(ip) {
+			return true
+		}
+	}
+	return false
+}
 
 // local tells whether an address is one of this machine's.
 func local(ip netip.Addr) bool {

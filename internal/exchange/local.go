@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/falaj/falaj/internal/exchange/message"
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/store"
 	"github.com/falaj/falaj/internal/union"
@@ -180,6 +181,9 @@ func (l *Local) PutBackend(ctx context.Context, b Backend) error {
 	}
 	if _, err := backendURL(b.Address); err != nil {
 		return err
+	}
+	if k := strings.ToLower(b.KeyHeader); k != "" && (!message.Token(k) || message.Hop(k) || message.Ours(k)) {
+		return fault.New(fault.BadRequest, "no backend can take our id as its key in that header")
 	}
 	return l.put(ctx, "exchange_backend", b.Service.String(), b)
 }

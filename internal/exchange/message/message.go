@@ -359,17 +359,23 @@ func Hop(name string) bool { _, ok := slices.BinarySearch(hop, name); return ok 
 var ours = []string{"x-road-client", "x-road-error", "x-road-id", "x-road-request-hash", "x-road-request-id", "x-road-service"}
 
 // Ours tells whether a header (in lower case) is written by nodes alone, or
-// could be taken for one that is: gateways to CGI and its kin (RFC 3875
-// §4.1.18) read whatever is neither letter nor digit as one and the same sign.
+// could be taken for one that is.
 func Ours(name string) bool {
-	name = strings.Map(func(c rune) rune {
+	name = Shape(name)
+	_, ok := slices.BinarySearch(ours, name)
+	return ok || strings.HasPrefix(name, "falaj-")
+}
+
+// Shape is what a backend may take a header's name for: gateways to CGI and
+// its kin (RFC 3875 §4.1.18) read whatever is neither letter nor digit as one
+// and the same sign.
+func Shape(name string) string {
+	return strings.Map(func(c rune) rune {
 		if c >= 'a' && c <= 'z' || c >= '0' && c <= '9' {
 			return c
 		}
 		return '-'
-	}, name)
-	_, ok := slices.BinarySearch(ours, name)
-	return ok || strings.HasPrefix(name, "falaj-")
+	}, strings.ToLower(name))
 }
 
 // Sort puts headers in the stated order: by name; of one name, as they came.

@@ -31,7 +31,7 @@ func words() map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
 		// await FILE waits until a file is there.
 		"await": func(ts *testscript.TestScript, neg bool, args []string) {
-			for range 1500 {
+			for range 6000 {
 				if _, err := os.Stat(ts.MkAbs(args[0])); (err == nil) != neg {
 					return
 				}

@@ -84,7 +84,7 @@ func (u *Union) await(ctx context.Context) (Ready, error) {
 	if err != nil {
 		return r, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	get := func(url string, head map[string]string) error {

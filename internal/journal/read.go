@@ -66,9 +66,9 @@ func (j *Journal) Get(ctx context.Context, index int64) (Stored, error) {
 	if err != nil {
 		return Stored{}, fmt.Errorf("reading record %d: %w", index, err)
 	}
-	s, part := j.open(index, [32]byte(leaves[i*leafSize:]), sealed)
+	s, part, err := j.open(index, [32]byte(leaves[i*leafSize:]), sealed)
 	if part != "" {
-		return Stored{}, fault.New(fault.Corrupt, "record %d: its %s is not what was written", index, part)
+		return Stored{}, fault.Wrap(fault.Corrupt, err, "record %d: its %s is not what was written", index, part)
 	}
 	return s, nil
 }
@@ -86,24 +86,25 @@ func span(ends []byte, i int) (from, to int, ok bool) {
 }
 
 // open decrypts a record and holds it against its leaf. Where something is
-// wrong it names the part; the record is returned if it could be read.
-func (j *Journal) open(index int64, leaf [32]byte, sealed []byte) (s Stored, wrong Part) {
+// wrong it names the part and says why; the record is returned if it could be
+// read, with the leaf that is its own.
+func (j *Journal) open(index int64, leaf [32]byte, sealed []byte) (s Stored, wrong Part, err error) {
 	s.Index, s.Leaf = index, leaf
 	b, err := j.cipher.Open(sealed, []byte(aad))
 	if errors.Is(err, seal.ErrDestroyed) {
 		s.Erased = true
-		return s, ""
+		return s, "", nil
 	}
 	if err != nil {
-		return s, PartRecord
+		return s, PartRecord, err
 	}
 	if s.Record, s.Salt, err = decode(b); err != nil {
-		return s, PartRecord
+		return s, PartRecord, err
 	}
 	if s.Leaf = Leaf(s.Salt, s.Digest()); s.Leaf != leaf {
-		return s, PartLeaf
+		return s, PartLeaf, errors.New("the leaf of the record is another")
 	}
-	return s, ""
+	return s, "", nil
 }
 
 // Proof gives the inclusion proof of an index in the tree of the log's first

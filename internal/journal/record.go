@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
-	"hash"
 	"time"
 
 	"github.com/falaj/falaj/internal/fault"
@@ -102,24 +101,37 @@ func (r *Record) check() error {
 // and keep the others to itself. A body that is not in the record counts as
 // empty here: its digest stands in the envelope's head.
 func (r *Record) Digest() [32]byte {
+	p := r.Parts()
+	return p.Digest()
+}
+
+// Parts is a record as its digest sees it: what is shown of a record whose
+// parts are not all shown. Whoever has a part puts its digest in.
+type Parts struct {
+	Kind                              Kind
+	At                                int64 // Unix milliseconds
+	Class, Key, Envelope, Body, Local [32]byte
+}
+
+// Parts digests the record's parts.
+func (r *Record) Parts() Parts {
+	return Parts{
+		Kind: r.Kind, At: r.At.UnixMilli(), Class: sha256.Sum256([]byte(r.Class)), Key: sha256.Sum256([]byte(r.Key)),
+		Envelope: sha256.Sum256(r.Envelope), Body: sha256.Sum256(r.Body), Local: sha256.Sum256(r.Local),
+	}
+}
+
+// Digest is that of the record which these are the parts of.
+func (p *Parts) Digest() [32]byte {
 	const label = "falaj record v1\n"
 	b := make([]byte, 0, len(label)+1+8+5*sha256.Size)
 	b = append(b, label...)
-	b = append(b, byte(r.Kind))
-	b = binary.BigEndian.AppendUint64(b, uint64(r.At.UnixMilli()))
-	h := sha256.New()
-	b = appendSum(h, b, []byte(r.Class))
-	b = appendSum(h, b, []byte(r.Key))
-	b = appendSum(h, b, r.Envelope)
-	b = appendSum(h, b, r.Body)
-	b = appendSum(h, b, r.Local)
+	b = append(b, byte(p.Kind))
+	b = binary.BigEndian.AppendUint64(b, uint64(p.At))
+	for _, part := range [...][32]byte{p.Class, p.Key, p.Envelope, p.Body, p.Local} {
+		b = append(b, part[:]...)
+	}
 	return sha256.Sum256(b)
-}
-
-func appendSum(h hash.Hash, b, data []byte) []byte {
-	h.Reset()
-	h.Write(data)
-	return h.Sum(b)
 }
 
 // Leaf is the log's entry for a digest:

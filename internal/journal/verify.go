@@ -190,13 +190,13 @@ func (v *verifier) record(index int64, leaf [leafSize]byte, ends []byte, i int, 
 		v.add(PartRecord, index, "it does not lie within its commit")
 		return Stored{}, false
 	}
-	s, wrong := v.j.open(index, leaf, records[from:to])
+	s, wrong, err := v.j.open(index, leaf, records[from:to])
 	switch {
 	case s.Erased:
 		v.Erased++
 		return s, false
 	case wrong == PartRecord:
-		v.add(PartRecord, index, "it cannot be decrypted")
+		v.add(PartRecord, index, "it cannot be read: %v", err)
 		return s, false
 	case wrong == PartLeaf:
 		v.add(PartLeaf, index, "it is not that of its record")

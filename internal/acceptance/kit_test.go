@@ -88,8 +88,9 @@ func start(t *testing.T, env []string, name string, args ...string) *process {
 	t.Cleanup(func() {
 		p.end(syscall.SIGTERM, 20*time.Second)
 		if t.Failed() {
-			b, _ := os.ReadFile(p.log)
-			t.Logf("what %s %s logged (its last 2000 bytes):\n%s", name, strings.Join(args, " "), b[max(0, len(b)-2000):])
+			if b, _ := os.ReadFile(p.log); len(b) > 0 {
+				t.Logf("what %s %s logged (its last 2000 bytes):\n%s", name, strings.Join(args, " "), b[max(0, len(b)-2000):])
+			}
 		}
 	})
 	return p

@@ -16,18 +16,7 @@ import (
 // PostgreSQL: the same suite.
 func TestSeparateProcesses(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(t.TempDir(), "union")
-	founded := up(t, dir, base(t))
-	founded.all.stop(t, syscall.SIGTERM)
-	u := &union{ready: founded.ready, parts: map[string]*process{}, env: map[string][]string{
-		"OM": {"FALAJ_STORE_DSN=" + storetest.Postgres(t).DSN},
-	}}
-	u.startRegisters(t)
-	for _, n := range u.Nodes { // the nodes first: they wait for nobody
-		u.startNode(t, n.State)
-	}
-	u.startSecretariat(t)
-	u.waitReady(t)
+	u := apart(t, map[string][]string{"OM": {"FALAJ_STORE_DSN=" + storetest.Postgres(t).DSN}})
 	suite(t, u)
 	t.Run("no personal data in the logs", func(t *testing.T) {
 		var all strings.Builder
@@ -41,6 +30,22 @@ func TestSeparateProcesses(t *testing.T) {
 	}
 }
 
+// apart has `falaj up` found a union and runs its folders as separate
+// processes; env is what the nodes of single states find around them.
+func apart(t *testing.T, env map[string][]string, args ...string) *union {
+	t.Helper()
+	founded := up(t, filepath.Join(t.TempDir(), "union"), append(args, base(t))...)
+	founded.all.stop(t, syscall.SIGTERM)
+	u := &union{ready: founded.ready, root: t, parts: map[string]*process{}, env: env}
+	u.startRegisters(t)
+	for _, n := range u.Nodes { // the nodes first: they wait for nobody
+		u.startNode(t, n.State)
+	}
+	u.startSecretariat(t)
+	u.waitReady(t)
+	return u
+}
+
 func (u *union) startRegisters(t *testing.T) {
 	for _, n := range u.Nodes {
 		for kind, at := range n.Registers {
@@ -51,14 +56,14 @@ func (u *union) startRegisters(t *testing.T) {
 
 func (u *union) startNode(t *testing.T, state string) {
 	t.Helper()
-	u.parts[state] = start(t, append(u.env[state], "FALAJ_LOG_LEVEL=debug"), "falaj", "node", "--config", u.node(t, state).Config)
+	u.parts[state] = start(u.root, append(u.env[state], "FALAJ_LOG_LEVEL=debug"), "falaj", "node", "--config", u.node(t, state).Config)
 }
 
 func (u *union) startSecretariat(t *testing.T) {
 	t.Helper()
 	at, err := url.Parse(u.Secretariat)
 	check(t, err)
-	u.parts["secretariat"] = start(t, nil, "falaj", "secretariat", "--data", filepath.Join(u.Data, "secretariat"), "--listen", at.Host, "--demonstration")
+	u.parts["secretariat"] = start(u.root, nil, "falaj", "secretariat", "--data", filepath.Join(u.Data, "secretariat"), "--listen", at.Host, "--demonstration")
 }
 
 // waitReady waits until every node takes calls and every register answers.

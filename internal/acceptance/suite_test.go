@@ -35,6 +35,7 @@ func suite(t *testing.T, u *union) {
 		{"metaservices", metaservices},
 		{"refusals", refusals},
 		{"an answer fetched later", async},
+		{"commands", commands},
 		{"real input", realInput},
 		{"real uploads", uploads},
 	} {

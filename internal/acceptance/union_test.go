@@ -39,6 +39,7 @@ func (r ready) states() []string {
 type union struct {
 	ready
 	all   *process            // of `falaj up`
+	root  *testing.T          // as long as whose test the parts run
 	parts map[string]*process // or of each part: by state, and "secretariat"
 	env   map[string][]string // of parts that have one of their own
 }

@@ -105,7 +105,7 @@ func (n *Node) openStore(ctx context.Context) error {
 		return fmt.Errorf("opening the key folder %s: %w", n.cfg.Keys.Folder, err)
 	}
 	if n.db, err = store.Open(ctx, store.Config{DSN: string(n.cfg.Store.DSN)}, journal.Migrations(), exchange.Migrations(), admin.Migrations()); err != nil {
-		return fault.Wrap(fault.StoreFailed, err, "opening %s", n.cfg.Store.DSN)
+		return fault.Wrap(fault.StoreFailed, err, "opening %s: %v", n.cfg.Store.DSN, err)
 	}
 	names, err := n.keys.HMAC("journal-1")
 	if err != nil {

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/falaj/falaj/internal/fault"
 )
 
 // maxKeyFile bounds what is read as a key file, in bytes.
@@ -40,7 +42,7 @@ func makeFolder(dir string) error {
 		return fmt.Errorf("%s is not a folder", dir)
 	}
 	if m := info.Mode().Perm(); m&0o077 != 0 {
-		return fmt.Errorf("folder %s has mode %04o; it holds keys and must be 0700", dir, m)
+		return fault.New(fault.ConfigInvalid, "folder %s has mode %04o; it holds keys and must be 0700 (chmod 700)", dir, m)
 	}
 	return nil
 }
@@ -92,7 +94,7 @@ func readFile(path string) ([]byte, error) {
 		return nil, fmt.Errorf("key file %s is not a regular file", path)
 	}
 	if m := info.Mode().Perm(); m&0o077 != 0 {
-		return nil, fmt.Errorf("key file %s has mode %04o; it must be 0600", path, m)
+		return nil, fault.New(fault.ConfigInvalid, "key file %s has mode %04o; it must be 0600 (chmod 600)", path, m)
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
 	if err != nil {

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"time"
@@ -101,9 +100,8 @@ const (
 )
 
 // Exchange measures two nodes with all their duties against two hops of
-// httputil.ReverseProxy without and with a buffer pool.
-// First all variants at the configured concurrency, then the first and the
-// last at one connection, where waiting for the disk shows.
+// httputil.ReverseProxy without and with a buffer pool: at the configured
+// concurrency, and at one connection, where waiting for the disk shows.
 //
 // Exchanges that fail are counted in the report: whoever reads it looks there
 // first. A Config beyond its limits is fault.Usage.
@@ -122,73 +120,74 @@ func measure(ctx context.Context, cfg Config, falaj func(context.Context, World)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 
-	backend, err := serveEcho()
-	if err != nil {
-		return nil, fmt.Errorf("bench: start the backend: %w", err)
-	}
-	defer func() { err = errors.Join(err, backend.Close()) }()
-
 	variants := []Variant{
 		{stockName, stock(false)},
 		{pooledName, stock(true)},
 		{falajName, falaj},
 	}
-	targets := map[string]Target{}
-	for _, v := range variants {
-		w := World{Backend: backend.URL, Dir: filepath.Join(dir, v.Name), Concurrency: cfg.Concurrency}
-		if err := os.Mkdir(w.Dir, 0o700); err != nil {
-			return nil, fmt.Errorf("bench: make a folder: %w", err)
+	m := &measurement{cfg: cfg, dir: dir, many: map[string][]round{}, one: map[string][]round{}}
+	for i := range cfg.Rounds {
+		if err := m.disk(); err != nil {
+			return nil, fmt.Errorf("bench: measure the disk: %w", err)
 		}
-		target, err := v.Open(ctx, w)
-		if err != nil {
-			return nil, fmt.Errorf("bench: start %s: %w", v.Name, err)
+		// Each round begins with another one, so that none always follows the same.
+		k := i % len(variants)
+		for _, v := range slices.Concat(variants[k:], variants[:k]) {
+			if err := m.round(ctx, v); err != nil {
+				return nil, fmt.Errorf("bench: %s: %w", v.Name, err)
+			}
 		}
-		defer func() { err = errors.Join(err, target.Close()) }()
-		targets[v.Name] = target
 	}
-
-	m := &measurement{cfg: cfg, dir: dir, targets: targets}
-	many, err := m.rounds(ctx, cfg.Concurrency, stockName, pooledName, falajName)
-	if err != nil {
-		return nil, err
-	}
-	one, err := m.rounds(ctx, 1, stockName, falajName)
-	if err != nil {
-		return nil, err
-	}
-	return summarise(cfg, machine(m.syncs), many, one), nil
+	return summarise(cfg, machine(m.syncs), m.many, m.one), nil
 }
 
 // measurement is one run of Exchange.
 type measurement struct {
-	cfg     Config
-	dir     string
-	targets map[string]Target
-	syncs   []time.Duration
+	cfg       Config
+	dir       string
+	syncs     []time.Duration
+	many, one map[string][]round // by variant
 }
 
-// rounds measures the named variants in turn, round by round. Each round
-// begins with another variant, so that none always follows the same one.
-func (m *measurement) rounds(ctx context.Context, concurrency int, names ...string) (map[string][]round, error) {
-	all := map[string][]round{}
-	for i := range m.cfg.Rounds {
-		syncs, err := measureSync(m.dir)
-		if err != nil {
-			return nil, fmt.Errorf("bench: measure the disk: %w", err)
-		}
-		m.syncs = append(m.syncs, syncs...)
-		k := i % len(names)
-		for _, name := range slices.Concat(names[k:], names[:k]) {
-			runtime.GC() // nobody pays for the one before
-			r, err := run(ctx, load{
-				target: m.targets[name], concurrency: concurrency, size: m.cfg.Size,
-				warmup: m.cfg.Warmup, duration: m.cfg.Duration,
-			})
-			if err != nil {
-				return nil, fmt.Errorf("bench: %s: %w", name, err)
-			}
-			all[name] = append(all[name], r)
-		}
+func (m *measurement) disk() error {
+	syncs, err := measureSync(m.dir)
+	m.syncs = append(m.syncs, syncs...)
+	return err
+}
+
+// round starts a variant, measures it, and ends it. While one is measured
+// nothing of the others is there: their heap would spare it collections, and
+// what they do beside their calls would be charged to it.
+func (m *measurement) round(ctx context.Context, v Variant) (err error) {
+	dir, err := os.MkdirTemp(m.dir, "")
+	if err != nil {
+		return fmt.Errorf("make a folder: %w", err)
 	}
-	return all, nil
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	backend, err := serveEcho()
+	if err != nil {
+		return fmt.Errorf("start the backend: %w", err)
+	}
+	defer func() { err = errors.Join(err, backend.Close()) }()
+	target, err := v.Open(ctx, World{Backend: backend.URL, Dir: dir, Concurrency: m.cfg.Concurrency})
+	if err != nil {
+		return fmt.Errorf("start: %w", err)
+	}
+	defer func() { err = errors.Join(err, target.Close()) }()
+
+	for _, x := range []struct {
+		into        map[string][]round
+		connections int
+	}{{m.many, m.cfg.Concurrency}, {m.one, 1}} {
+		runtime.GC() // nobody pays for the one before
+		r, err := run(ctx, load{
+			target: target, concurrency: x.connections, size: m.cfg.Size,
+			warmup: m.cfg.Warmup, duration: m.cfg.Duration,
+		})
+		if err != nil {
+			return err
+		}
+		x.into[v.Name] = append(x.into[v.Name], r)
+	}
+	return nil
 }

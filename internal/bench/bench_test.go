@@ -17,15 +17,19 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/falaj/falaj/internal/fault"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-// direct stands in for the two nodes: straight to the backend.
-func direct(closed *atomic.Bool) func(context.Context, World) (Target, error) {
+// direct stands in for the two nodes: straight to the backend. It counts how
+// many of it are open.
+func direct(open *atomic.Int64) func(context.Context, World) (Target, error) {
 	return func(_ context.Context, w World) (Target, error) {
-		return Target{URL: w.Backend, Close: func() error { closed.Store(true); return nil }}, nil
+		open.Add(1)
+		return Target{URL: w.Backend, Close: func() error { open.Add(-1); return nil }}, nil
 	}
 }
 
@@ -34,15 +38,16 @@ func brief() Config {
 }
 
 func TestAllVariantsAreMeasured(t *testing.T) {
-	var closed atomic.Bool
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	var open atomic.Int64
 	cfg := brief()
 	cfg.Dir = t.TempDir()
-	report, err := measure(t.Context(), cfg, direct(&closed))
+	report, err := measure(t.Context(), cfg, direct(&open))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !closed.Load() {
-		t.Error("the variant was left running")
+	if n := open.Load(); n != 0 {
+		t.Errorf("%d were left running", n)
 	}
 	if left, _ := os.ReadDir(cfg.Dir); len(left) != 0 {
 		t.Errorf("left behind: %v", left)
@@ -55,13 +60,14 @@ func TestAllVariantsAreMeasured(t *testing.T) {
 			t.Errorf("%+v", v)
 		}
 	}
-	if report.Errors != 0 || report.Ratio <= 0 || report.RatioPooled <= 0 || report.Machine.SyncMicros <= 0 || report.Single.StockP50Micros <= 0 {
+	if report.Errors != 0 || report.Ratio <= 0 || report.RatioPooled <= 0 || report.Machine.SyncMicros <= 0 || report.Machine.PeakMiB < 1 || report.Machine.PeakMiB > 1<<14 || report.Single.StockP50Micros <= 0 {
 		t.Errorf("%+v", report)
 	}
 }
 
 // The nodes that are measured are real ones: what they carry is in evidence.
 func TestExchangeThroughNodes(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent()) // what stays would be charged to the next
 	cfg := brief()
 	cfg.Dir = t.TempDir()
 	report, err := Exchange(t.Context(), cfg)
@@ -141,7 +147,7 @@ func TestFailuresAreTold(t *testing.T) {
 		t.Errorf("report %+v", report)
 	}
 	_, err = measure(t.Context(), brief(), func(context.Context, World) (Target, error) { return Target{}, errors.New("no disk") })
-	if err == nil || !strings.Contains(err.Error(), "start falaj: no disk") {
+	if err == nil || !strings.Contains(err.Error(), "falaj: start: no disk") {
 		t.Errorf("error %v", err)
 	}
 }
@@ -375,7 +381,7 @@ func TestSummaries(t *testing.T) {
 	}
 	many["stock"][1].errors = 1
 	one["falaj"][2].errors, one["falaj"][2].first = 2, errors.New("status 503")
-	m := Machine{Go: "go1.26", System: "linux/amd64", CPUs: 2, GOMAXPROCS: 2, FIPS: true, SyncMicros: 300}
+	m := Machine{Go: "go1.26", System: "linux/amd64", CPUs: 2, GOMAXPROCS: 2, FIPS: true, SyncMicros: 300, PeakMiB: 80.5}
 	r := summarise(Config{Rounds: 3, Duration: time.Second, Concurrency: 64, Size: 1024}, m, many, one)
 
 	got, err := json.MarshalIndent(r, "", "  ")

@@ -20,7 +20,8 @@ type Machine struct {
 	CPUs       int     `json:"cpus"`
 	GOMAXPROCS int     `json:"gomaxprocs"`
 	FIPS       bool    `json:"fips"`
-	SyncMicros float64 `json:"fdatasync_p50_us"` // median of appending 4 KiB and syncing it, nothing else running
+	SyncMicros float64 `json:"fdatasync_p50_us"`  // median of appending 4 KiB and syncing it, nothing else running
+	PeakMiB    float64 `json:"peak_resident_mib"` // of the process: client, two hops or nodes, backend
 }
 
 func machine(syncs []time.Duration) Machine {
@@ -28,7 +29,7 @@ func machine(syncs []time.Duration) Machine {
 	return Machine{
 		Go: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH,
 		CPUs: runtime.NumCPU(), GOMAXPROCS: runtime.GOMAXPROCS(0), FIPS: fips140.Enabled(),
-		SyncMicros: micros(quantile(syncs, 0.5)),
+		SyncMicros: micros(quantile(syncs, 0.5)), PeakMiB: float64(rusage().Maxrss*maxrssUnit) / (1 << 20),
 	}
 }
 
@@ -38,11 +39,15 @@ type spent struct {
 	objects, bytes uint64        // allocated
 }
 
-func usage() spent {
-	var r unix.Rusage
+func rusage() (r unix.Rusage) {
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &r); err != nil {
 		panic(fmt.Sprintf("getrusage of this process: %v", err)) // the kernel knows no such failure
 	}
+	return r
+}
+
+func usage() spent {
+	r := rusage()
 	m := []metrics.Sample{{Name: "/gc/heap/allocs:objects"}, {Name: "/gc/heap/allocs:bytes"}}
 	metrics.Read(m)
 	return spent{

@@ -23,8 +23,9 @@ import (
 
 // server is an HTTP/1.1 server on a loopback port of its own.
 type server struct {
-	URL  string
-	http *http.Server
+	URL    string
+	http   *http.Server
+	served chan struct{} // closed when no more connections come
 }
 
 func serve(h http.Handler, config *tls.Config) (*server, error) {
@@ -43,11 +44,21 @@ func serve(h http.Handler, config *tls.Config) (*server, error) {
 		scheme = "https"
 		l = tls.NewListener(l, config)
 	}
-	go func() { _ = s.Serve(l) }() // Close makes it return
-	return &server{URL: scheme + "://" + l.Addr().String(), http: s}, nil
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = s.Serve(l) // Close makes it return
+	}()
+	return &server{URL: scheme + "://" + l.Addr().String(), http: s, served: served}, nil
 }
 
-func (s *server) Close() error { return s.http.Close() }
+// Close ends the server with all its connections, one too that came at the
+// very last moment.
+func (s *server) Close() error {
+	err := s.http.Close()
+	<-s.served
+	return errors.Join(err, s.http.Close())
+}
 
 // serveEcho starts the backend of all variants: it answers with what it got.
 func serveEcho() (*server, error) {

@@ -71,6 +71,7 @@ func (s *session) measured(r *bench.Report) {
 		r.Single.FalajP50Micros/1000, r.Single.StockP50Micros/1000, r.Single.AddedMicros/1000, s.say(verdict), r.Single.BudgetMicros/1000)
 	s.line(t("CPU time and allocations are those of the whole process for one exchange: client, both hops, backend.",
 		"زمن المعالج وتخصيصات الذاكرة للعملية كلها في التبادل الواحد: العميل والعقدتان والنظام الخلفي."))
+	s.printf(s.say(t("At most %.0f MiB were resident.\n", "أقصى ذاكرة مقيمة: %.0f MiB.\n")), r.Machine.PeakMiB)
 	if r.Errors > 0 {
 		s.printf("%s %d (%s)\n", s.say(t("Exchanges that failed:", "تبادلات أخفقت:")), r.Errors, r.FirstError)
 	}

@@ -39,6 +39,8 @@ func (n *Node) actions() []admin.Action {
 			Roles: officer, Two: true, Do: admin.Params(n.revokeCertificate)},
 		{Name: "directory.refresh", Event: "directory.refreshed", Text: t("Fetch the newest directory now.", "جلب أحدث نسخة من الدليل الآن."),
 			Roles: registrar, Do: admin.Params(n.refreshDirectory)},
+		{Name: "directory.install", Event: "directory.installed", Text: t("Bring a change of the union into force that its states have signed.", "إنفاذ تغيير في الاتحاد وقّعته دوله."),
+			Roles: officer, Two: true, Do: admin.Params(n.installDraft)},
 		{Name: "outcome.resolve", Event: "outcome.resolved", Text: t("Decide whether a call of unknown outcome took effect.", "البتّ في نفاذ طلب مجهول النتيجة."),
 			Roles: services, Do: admin.Params(n.resolveOutcome)},
 		{Name: "delivery.skip", Event: "delivery.skipped", Text: t("Give up a delivery, so that its conversation goes on.", "تجاوز تسليم ليستمر ما بعده."),

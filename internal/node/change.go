@@ -451,6 +451,31 @@ func (n *Node) refreshDirectory(ctx context.Context, _ admin.Person, _ struct{})
 	return admin.Done{Result: map[string]int64{"version": after}, Before: before, After: after}, err
 }
 
+// Draft is a change of the union that k of its states have signed, as
+// "falaj directory" writes it.
+type Draft struct {
+	Draft string `json:"draft"`
+}
+
+// Version is a version of the directory.
+type Version struct {
+	Version int64 `json:"version"`
+}
+
+func (n *Node) installDraft(ctx context.Context, _ admin.Person, p Draft) (admin.Done, error) {
+	d, err := directory.DecodeDraft([]byte(p.Draft))
+	if err != nil {
+		return admin.Done{}, fault.Wrap(fault.BadRequest, err, "%v", err)
+	}
+	before := Version{n.directory.View().Version()}
+	if err := n.directory.Install(ctx, d); err != nil {
+		return admin.Done{}, err
+	}
+	n.tell(ctx)
+	after := Version{n.directory.View().Version()}
+	return admin.Done{Result: after, Before: before, After: after}, nil
+}
+
 // Resolution decides an unknown outcome.
 type Resolution struct {
 	Client   union.SubsystemID `json:"client"`

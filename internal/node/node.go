@@ -285,6 +285,9 @@ func (n *Node) Close() error {
 	return errors.Join(errs...)
 }
 
+// Directory is the node's copy of the directory.
+func (n *Node) Directory() *directory.Directory { return n.directory }
+
 // Addresses are where a node's doors are.
 type Addresses struct {
 	R1         string `json:"r1,omitempty"`

@@ -171,8 +171,12 @@ type StateStatus struct {
 }
 
 func (n *Node) showDirectory(context.Context, admin.Person, url.Values) (any, error) {
-	v := n.directory.View()
-	d := DirectoryStatus{Union: v.Union(), Version: v.Version(), Expires: v.Expires(), Fresh: v.Fresh(n.now()) == nil, States: []StateStatus{}, Problems: append([]directory.Problem{}, v.Problems()...)}
+	return StatusOf(n.directory.View(), n.now()), nil
+}
+
+// StatusOf is what a view holds.
+func StatusOf(v *directory.View, now time.Time) DirectoryStatus {
+	d := DirectoryStatus{Union: v.Union(), Version: v.Version(), Expires: v.Expires(), Fresh: v.Fresh(now) == nil, States: []StateStatus{}, Problems: append([]directory.Problem{}, v.Problems()...)}
 	for _, s := range v.States() {
 		x := StateStatus{Code: s.Code, Name: s.Name, Partner: s.Partner, Version: s.Version, Expires: s.Expires, Nodes: []string{}, Members: len(s.Members)}
 		for _, node := range s.Nodes {
@@ -185,7 +189,7 @@ func (n *Node) showDirectory(context.Context, admin.Person, url.Values) (any, er
 		}
 		d.States = append(d.States, x)
 	}
-	return d, nil
+	return d
 }
 
 // Key is a key of the folder and the certificates that speak for it.

@@ -34,6 +34,7 @@ const planMark = "falaj union on one machine"
 // apart; the registers' follow the node's own.
 const (
 	doorR1         = "r1"
+	doorR1TLS      = "r1-tls"
 	doorLink       = "link"
 	doorOperations = "operations"
 	doorDirectory  = "directory" // of the secretariat
@@ -48,7 +49,7 @@ func doorsOf(s union.State) []string {
 	if s == "" {
 		return []string{doorDirectory}
 	}
-	doors := []string{doorR1, doorLink, doorOperations}
+	doors := []string{doorR1, doorR1TLS, doorLink, doorOperations}
 	for _, x := range served() {
 		doors = append(doors, string(x.kind))
 	}

@@ -238,8 +238,8 @@ func (u *Union) describe() error {
 		}
 		fmt.Fprintf(&b, "# %s / %s: a node of a demonstration union.\n# falaj up writes this file at each start; falaj node --config runs the node alone.\n", x.Name.En, x.Name.Ar)
 		fmt.Fprintf(&b, "state: %s\nname: %s\ndata: .\ndemonstration: true\n", s, nodeName)
-		fmt.Fprintf(&b, "r1: {http: %q}\nlink: {listen: %q}\noperations: {listen: %q, drain: 5s}\n",
-			u.plan.at(s, doorR1), u.plan.link(s), u.plan.at(s, doorOperations))
+		fmt.Fprintf(&b, "r1: {http: %q, https: %q}\nlink: {listen: %q}\noperations: {listen: %q, drain: 5s}\n",
+			u.plan.at(s, doorR1), u.plan.at(s, doorR1TLS), u.plan.link(s), u.plan.at(s, doorOperations))
 		if socket := u.socket(s); socket != "" {
 			fmt.Fprintf(&b, "admin: {socket: %q}\n", socket)
 		}

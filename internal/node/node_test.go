@@ -1,0 +1,231 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/journal"
+	"github.com/falaj/falaj/internal/node/admin"
+	"github.com/falaj/falaj/internal/node/config"
+	"github.com/falaj/falaj/internal/seal"
+	"github.com/falaj/falaj/internal/store"
+)
+
+func wantCode(t *testing.T, err error, code fault.Code) {
+	t.Helper()
+	if fault.CodeOf(err) != code {
+		t.Errorf("got %v, wanted %s", err, code)
+	}
+}
+
+func TestSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a", "s")
+	l, err := openSocket(path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	_, err = openSocket(path, "")
+	wantCode(t, err, fault.ConfigInvalid) // another listens there
+
+	// One that a killed process left is replaced.
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	l.Close()
+	again, err := openSocket(path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
+	_, err = openSocket(path, "no such group")
+	wantCode(t, err, fault.ConfigInvalid)
+}
+
+func TestLockFolder(t *testing.T) {
+	dir := t.TempDir()
+	f, err := lockFolder(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = lockFolder(dir)
+	wantCode(t, err, fault.Conflict)
+	f.Close()
+	f, err = lockFolder(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+}
+
+func TestRules(t *testing.T) {
+	dir := t.TempDir()
+	none, err := readRules(filepath.Join(dir, "none"), "BH")
+	if err != nil || len(none()) != 0 {
+		t.Errorf("without a folder: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "a.cedar"), []byte("forbid (principal"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err = readRules(dir, "BH")
+	wantCode(t, err, fault.ConfigInvalid)
+}
+
+func TestDescription(t *testing.T) {
+	for _, bad := range []string{`{`, `[]`, `{"openapi":"2.0"}`, `"3.0.0"`} {
+		_, err := readDescription(json.RawMessage(bad))
+		wantCode(t, err, fault.BadRequest)
+	}
+	_, err := readDescription(bytes.Repeat([]byte(" "), maxDescription+1))
+	wantCode(t, err, fault.TooLarge)
+	d, err := readDescription(json.RawMessage(`{"openapi":"3.1.0","info":{"title":"T"},"paths":{"/b":{"get":{},"summary":"x","post":{}},"/a":{"put":{}}}}`))
+	if err != nil || d.title.En != "T" || d.title.Ar != "T" || len(d.endpoints) != 3 || d.endpoints[0].String() != "PUT /a" {
+		t.Errorf("%+v, %v", d, err)
+	}
+}
+
+func FuzzDescription(f *testing.F) {
+	f.Add([]byte(`{"openapi":"3.1.0","info":{"title":"T"},"paths":{"/b":{"get":{}}}}`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		if d, err := readDescription(raw); err == nil && len(raw) > 0 {
+			for _, e := range d.endpoints {
+				if e.Method != strings.ToUpper(e.Method) {
+					t.Errorf("method %q", e.Method)
+				}
+			}
+		}
+	})
+}
+
+// kept is a node with a journal and nothing else.
+func kept(t *testing.T) (*Node, *time.Time) {
+	t.Helper()
+	dir := t.TempDir()
+	now := time.Date(2026, 1, 15, 12, 0, 0, 0, time.UTC)
+	n := &Node{log: slog.New(slog.DiscardHandler), now: func() time.Time { return now }}
+	n.cfg.Data = dir
+	n.cfg.Keys.Folder = filepath.Join(dir, "keys")
+	n.cfg.Store.DSN = config.DSN(filepath.Join(dir, "node.db"))
+	n.cfg.Directory.Root = filepath.Join(dir, "root.json")
+	n.cfg.State = "BH"
+	var err error
+	if n.keys, err = seal.OpenKeys(n.cfg.Keys.Folder, seal.KeyConfig{}); err != nil {
+		t.Fatal(err)
+	}
+	if n.db, err = store.Open(t.Context(), store.Config{DSN: string(n.cfg.Store.DSN)}, journal.Migrations()); err != nil {
+		t.Fatal(err)
+	}
+	if n.journal, err = journal.New(journal.Config{}, journal.Deps{DB: n.db, Records: n.keys.Records()}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		n.journal.Close(context.Background())
+		n.db.Close()
+	})
+	return n, &now
+}
+
+// TestRetention: at the end of its time a month's records can no longer be
+// read; the others can, and the journal says what was ended.
+func TestRetention(t *testing.T) {
+	n, now := kept(t)
+	n.cfg.Retention = []config.Class{{Name: "exchange", KeepDays: 3650}, {Name: "short", KeepDays: 30}, {Name: "admin", KeepDays: 3650}}
+	append := func(class string) int64 {
+		e, err := n.journal.Append(t.Context(), journal.Record{Kind: journal.RequestSent, Key: "k", At: *now, Class: class, Local: []byte(`{}`)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e.Index
+	}
+	long, short := append("exchange"), append("short")
+	*now = now.AddDate(0, 1, 0) // 15 February: January ended 15 days ago
+	later := append("short")
+	erased := func(i int64) bool {
+		s, err := n.journal.Get(t.Context(), i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Erased
+	}
+	if err := n.retain(t.Context()); err != nil || erased(short) {
+		t.Fatalf("ended too early: %v", err)
+	}
+	*now = now.AddDate(0, 0, 20) // 7 March
+	for range 2 {
+		if err := n.retain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !erased(short) || erased(long) || erased(later) {
+		t.Errorf("erased: short %v, long %v, later %v", erased(short), erased(long), erased(later))
+	}
+	found, err := n.journal.Find(t.Context(), changeKey(*now))
+	if err != nil || len(found) != 1 || !strings.Contains(string(found[0].Local), admin.EventRetained) || !strings.Contains(string(found[0].Local), "2026-01") {
+		t.Errorf("recorded %d times, %v", len(found), err)
+	}
+	if r, err := n.journal.Verify(t.Context()); err != nil || !r.OK() || r.Erased != 1 {
+		t.Errorf("the journal: %+v, %v", r, err)
+	}
+}
+
+// TestBackup: a copy holds what was durable when it was made, and goes only
+// into an empty place of the same state.
+func TestBackup(t *testing.T) {
+	n, now := kept(t)
+	if err := os.WriteFile(n.cfg.Directory.Root, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(n.cfg.Data, "spool"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.journal.Append(t.Context(), journal.Record{Kind: journal.Decision, Key: "k", At: *now, Class: "admin", Local: []byte(`{"a":1}`)}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := n.backup(t.Context(), admin.Person{}, Backup{Folder: "relative"})
+	wantCode(t, err, fault.BadRequest)
+	copied := filepath.Join(t.TempDir(), "copy")
+	if _, err := n.backup(t.Context(), admin.Person{}, Backup{Folder: copied, Keys: true}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = n.backup(t.Context(), admin.Person{}, Backup{Folder: copied})
+	wantCode(t, err, fault.Conflict)
+
+	dir := filepath.Join(t.TempDir(), "new")
+	cfg := config.Config{State: "BH", Data: dir, Store: config.Store{DSN: config.DSN(filepath.Join(dir, "node.db"))}}
+	cfg.Keys.Folder, cfg.Directory.Root = filepath.Join(dir, "keys"), filepath.Join(dir, "root.json")
+	other := cfg
+	other.State = "SA"
+	wantCode(t, Restore(other, copied), fault.Conflict)
+	wantCode(t, Restore(cfg, t.TempDir()), fault.NotFound)
+	if err := Restore(cfg, copied); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, Restore(cfg, copied), fault.Conflict)
+	keys, err := seal.OpenKeys(cfg.Keys.Folder, seal.KeyConfig{}) // its modes are right, or it refuses
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := store.Open(t.Context(), store.Config{DSN: string(cfg.Store.DSN)}, journal.Migrations())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	j, err := journal.New(journal.Config{}, journal.Deps{DB: db, Records: keys.Records()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close(context.Background())
+	if s, err := j.Get(t.Context(), 0); err != nil || string(s.Local) != `{"a":1}` {
+		t.Errorf("restored: %+v, %v", s, err)
+	}
+}

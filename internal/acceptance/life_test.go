@@ -20,7 +20,7 @@ func TestFirstRun(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "union")
 	began := time.Now()
-	u := up(t, dir, base(t))
+	u := startUp(t, dir, base(t))
 	t.Logf("from the start of the binary to the first answered call between two states, and the ready file: %v (goal: 2 s)", time.Since(began))
 	if d := time.Since(began); d > 30*time.Second {
 		t.Errorf("%v until everything answered", d)
@@ -73,7 +73,7 @@ func TestFirstRun(t *testing.T) {
 	}
 
 	t.Run("a second run goes on", func(t *testing.T) {
-		u := up(t, dir)
+		u := startUp(t, dir)
 		for i, n := range u.Nodes {
 			if n.R1 != before[i].R1 || n.Link != before[i].Link {
 				t.Errorf("%s moved from %s to %s", n.State, before[i].R1, n.R1)
@@ -90,7 +90,7 @@ func TestFirstRun(t *testing.T) {
 		u.all.stop(t, syscall.SIGTERM)
 	})
 	t.Run("other ports", func(t *testing.T) {
-		u := up(t, dir, "--base-port=0")
+		u := startUp(t, dir, "--base-port=0")
 		if u.Nodes[0].R1 == before[0].R1 {
 			t.Errorf("still %s", u.Nodes[0].R1)
 		}
@@ -103,7 +103,7 @@ func TestFirstRun(t *testing.T) {
 		}
 	})
 	t.Run("fresh", func(t *testing.T) {
-		u := up(t, dir, "--fresh", "--state", "bh,SA", base(t))
+		u := startUp(t, dir, "--fresh", "--state", "bh,SA", base(t))
 		if got := strings.Join(u.states(), " "); got != "BH SA" {
 			t.Fatalf("the union is %s", got)
 		}
@@ -152,7 +152,7 @@ func snapshot(t *testing.T, dir string) []string {
 func TestNotTwice(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "union")
-	u := up(t, dir, "--state=BH,SA", base(t))
+	u := startUp(t, dir, "--state=BH,SA", base(t))
 
 	if said := refused(t, "admin.conflict", "up", "--data", dir); !strings.Contains(said, "--data") {
 		t.Error(said)
@@ -187,7 +187,7 @@ func TestNotTwice(t *testing.T) {
 		time.Sleep(time.Duration(i) * 60 * time.Millisecond)
 		p.end(syscall.SIGKILL, patience)
 	}
-	u = up(t, dir, "--state=BH,SA", base(t))
+	u = startUp(t, dir, "--state=BH,SA", base(t))
 	u.read(t, "BH", "SA", "vehicles")
 	u.all.stop(t, syscall.SIGTERM)
 }
@@ -195,7 +195,7 @@ func TestNotTwice(t *testing.T) {
 // TestIdleSize weighs the union at rest.
 func TestIdleSize(t *testing.T) {
 	t.Parallel()
-	u := up(t, filepath.Join(t.TempDir(), "union"), base(t))
+	u := startUp(t, filepath.Join(t.TempDir(), "union"), base(t))
 	time.Sleep(10 * time.Second)
 	var kb int
 	for line := range strings.Lines(read(t, fmt.Sprintf("/proc/%d/status", u.all.cmd.Process.Pid))) {

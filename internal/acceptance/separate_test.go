@@ -34,7 +34,7 @@ func TestSeparateProcesses(t *testing.T) {
 // processes; env is what the nodes of single states find around them.
 func apart(t *testing.T, env map[string][]string, args ...string) *union {
 	t.Helper()
-	founded := up(t, filepath.Join(t.TempDir(), "union"), append(args, base(t))...)
+	founded := startUp(t, filepath.Join(t.TempDir(), "union"), append(args, base(t))...)
 	founded.all.stop(t, syscall.SIGTERM)
 	u := &union{ready: founded.ready, root: t, parts: map[string]*process{}, env: env}
 	u.startRegisters(t)

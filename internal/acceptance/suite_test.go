@@ -13,7 +13,7 @@ import (
 // TestOneProcess holds `falaj up` to the suite.
 func TestOneProcess(t *testing.T) {
 	t.Parallel()
-	u := up(t, filepath.Join(t.TempDir(), "union"), base(t), "--log-level=debug")
+	u := startUp(t, filepath.Join(t.TempDir(), "union"), base(t), "--log-level=debug")
 	suite(t, u)
 	t.Run("no personal data in the log", func(t *testing.T) {
 		nobodyIn(t, u, read(t, u.all.log))

@@ -53,8 +53,8 @@ func (u *union) node(t *testing.T, state string) place {
 	return u.Nodes[i]
 }
 
-// up starts `falaj up` and waits for its ready file.
-func up(t *testing.T, dir string, args ...string) *union {
+// startUp starts `falaj up` and waits for its ready file.
+func startUp(t *testing.T, dir string, args ...string) *union {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "ready.json")
 	p := start(t, nil, "falaj", append([]string{"up", "--data", dir, "--ready-file", file}, args...)...)

@@ -53,6 +53,7 @@ type root struct {
 	Client      clientCmd      `cmd:""`
 	Policy      policyCmd      `cmd:""`
 	Evidence    evidenceCmd    `cmd:""`
+	Directory   directoryCmd   `cmd:""`
 	Outcome     outcomeCmd     `cmd:""`
 	Delivery    deliveryCmd    `cmd:""`
 	Doctor      doctorCmd      `cmd:""`

@@ -1,7 +1,6 @@
 package storetest
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -66,14 +65,16 @@ func (c cluster) dsn(schema string) string {
 	return "postgres:///?" + q.Encode()
 }
 
-// watch runs the server until standard input ends, which it does however the
-// test process ends, and then removes everything.
-const watch = `
-"$1/postgres" -D "$2/data" -k "$2" -c listen_addresses= -c max_connections=80 -c shared_buffers=32MB \
-	-c client_min_messages=error >"$2/log" 2>&1 &
+// keep makes and runs the server until standard input ends, which it does
+// however the test process ends, and then removes everything.
+const keep = `
+if "$1/initdb" -D "$2/data" -U falaj -A trust -E UTF8 --locale=C --no-sync --no-instructions >"$2/log" 2>&1; then
+	"$1/postgres" -D "$2/data" -k "$2" -c listen_addresses= -c max_connections=80 -c shared_buffers=32MB >>"$2/log" 2>&1 &
+else
+	touch "$2/failed"
+fi
 cat >/dev/null
-kill -QUIT $!
-wait $!
+[ -e "$2/failed" ] || { kill -QUIT $!; wait $!; }
 rm -rf "$2"
 `
 
@@ -96,13 +97,7 @@ func start() (c cluster, err error) {
 	if err != nil {
 		return c, err
 	}
-	initdb := exec.Command(filepath.Join(bin, "initdb"), "-D", dir+"/data", "-U", "falaj", "-A", "trust",
-		"-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions")
-	initdb.SysProcAttr, initdb.Dir = who, dir
-	if out, err := initdb.CombinedOutput(); err != nil {
-		return c, fmt.Errorf("initdb: %w: %s", err, bytes.TrimSpace(out))
-	}
-	keeper := exec.Command("/bin/sh", "-c", watch, "sh", bin, dir)
+	keeper := exec.Command("/bin/sh", "-c", keep, "sh", bin, dir)
 	keeper.SysProcAttr, keeper.Dir = who, dir
 	if c.alive, err = keeper.StdinPipe(); err != nil {
 		return c, err
@@ -115,6 +110,9 @@ func start() (c cluster, err error) {
 		var db *store.DB
 		if db, err = store.Open(context.Background(), store.Config{DSN: c.dsn("public")}); err == nil {
 			return c, db.Close()
+		}
+		if _, failed := os.Stat(dir + "/failed"); failed == nil {
+			break
 		}
 		time.Sleep(25 * time.Millisecond)
 	}

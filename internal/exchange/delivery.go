@@ -214,10 +214,10 @@ func (x *Exchange) end(ctx context.Context, tx *store.Tx, d *delivery, e ending,
 	if d.conversation == "" {
 		return nil
 	}
-	// The next one's turn, if it was this one's turn before.
-	_, err = tx.Exec(ctx, `UPDATE exchange_delivery SET next_at = ? WHERE asked > ? AND asked = (SELECT MIN(asked) FROM exchange_delivery
+	// Whoever is first now has its turn.
+	_, err = tx.Exec(ctx, `UPDATE exchange_delivery SET next_at = ? WHERE asked = (SELECT MIN(asked) FROM exchange_delivery
 		WHERE work = 1 AND conversation <> '' AND client = ? AND service = ? AND conversation = ?)`,
-		now.UnixMilli(), d.asked, d.client.String(), d.service.String(), d.conversation)
+		now.UnixMilli(), d.client.String(), d.service.String(), d.conversation)
 	if err != nil {
 		return fmt.Errorf("letting the next message of a conversation go: %w", err)
 	}

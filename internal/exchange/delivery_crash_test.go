@@ -45,14 +45,14 @@ const (
 // the union to exactly its promise: nothing accepted is lost, what may not be
 // done twice is not, what may is done, and every unknown outcome is listed.
 func TestKills(t *testing.T) {
-	crash{kills: 12}.run(t, func(broken []string) bool { return false })
+	crash{kills: 10}.run(t, func(broken []string) bool { return false })
 }
 
 // TestKillsFindFlaws shows the power of TestKills.
 func TestKillsFindFlaws(t *testing.T) {
 	for _, flaw := range []string{flawEarly, flawForgetful} {
 		t.Run(flaw, func(t *testing.T) {
-			crash{kills: 6, flaw: flaw}.run(t, func(broken []string) bool {
+			crash{kills: 3, flaw: flaw}.run(t, func(broken []string) bool {
 				if len(broken) == 0 {
 					t.Error("the flaw was not found out")
 					return true

@@ -375,7 +375,7 @@ func (x *Exchange) serveAsync(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if d.state == deliveryOpen {
-		wait := max(1, min(60, int64(time.Until(v.Next).Seconds())+1))
+		wait := max(1, min(60, int64(v.Next.Sub(x.deps.Now()).Seconds())+1))
 		w.Header().Set("Retry-After", strconv.FormatInt(wait, 10))
 	}
 	if answer {

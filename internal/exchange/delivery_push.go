@@ -11,6 +11,7 @@ import (
 
 	"github.com/falaj/falaj/internal/exchange/message"
 	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/policy"
 	"github.com/falaj/falaj/internal/store"
 )
 
@@ -22,7 +23,7 @@ const headerStatus = "Falaj-Status"
 // where there is nothing to give yet or any more.
 func (x *Exchange) outcomeOf(ctx context.Context, d *delivery) (*Reply, error) {
 	if d.state == deliveryOpen {
-		return nil, fault.New(fault.DeliveryPending, "status %s", "/async/"+escape(d.message))
+		return nil, fault.New(fault.DeliveryPending, "/async/%s tells how far it is", escape(d.message))
 	}
 	if !d.answered.Valid {
 		// It was skipped: a decision says so, no message.
@@ -33,6 +34,11 @@ func (x *Exchange) outcomeOf(ctx context.Context, d *delivery) (*Reply, error) {
 			Headers: []message.Header{{Name: "content-type", Value: "application/json; charset=utf-8"}},
 			Body:    &body{size: int64(len(b)), inline: b, sha256: sha256.Sum256(b)}, Keep: true,
 		}, nil
+	}
+	if d.state == deliveryAnswered {
+		if err := x.stillAllowed(ctx, d); err != nil {
+			return nil, err
+		}
 	}
 	s, a, err := x.answerAt(ctx, d.answered.Int64)
 	if err != nil {
@@ -46,6 +52,24 @@ func (x *Exchange) outcomeOf(ctx context.Context, d *delivery) (*Reply, error) {
 		return nil, err
 	}
 	return replyOf(a, b), nil
+}
+
+// stillAllowed asks the rules again before a service's answer is given, as for
+// a client that repeats an id: this state's, and the other's as far as they
+// are published.
+func (x *Exchange) stillAllowed(ctx context.Context, d *delivery) error {
+	c := x.again(d)
+	if err := x.resolve(ctx, c); err != nil {
+		return err
+	}
+	if _, err := x.readHead(ctx, c); err != nil {
+		return err
+	}
+	if err := x.decideAsking(ctx, c); err != nil {
+		return err
+	}
+	_, err := x.decide(c.view, policy.Provider, c.request, c.offer)
+	return err
 }
 
 // push brings an outcome to its client. The error says that the client was not

@@ -8,6 +8,7 @@ import (
 	"github.com/falaj/falaj/internal/exchange/link"
 	"github.com/falaj/falaj/internal/exchange/message"
 	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/journal"
 	"github.com/falaj/falaj/internal/store"
 )
 
@@ -28,7 +29,7 @@ func (x *Exchange) deliveryStages() []stage[*asking] {
 // attempt tries a delivery once. The error says that the other node was not
 // reached.
 func (x *Exchange) attempt(ctx context.Context, d delivery) (away error) {
-	c := &asking{Ask: Ask{Client: d.client, Service: d.service, ID: d.message, In: x.deps.Now()}, named: true, delivery: &d}
+	c := x.again(&d)
 	defer func() {
 		if c.stop != nil {
 			c.stop()
@@ -46,6 +47,11 @@ func (x *Exchange) attempt(ctx context.Context, d delivery) (away error) {
 	return nil
 }
 
+// again is the call of a delivery, to be gone through once more.
+func (x *Exchange) again(d *delivery) *asking {
+	return &asking{Ask: Ask{Client: d.client, Service: d.service, ID: d.message, In: x.deps.Now()}, named: true, delivery: d}
+}
+
 // reopen takes the sealed request from its record, or finds that it is valid
 // no longer.
 func (x *Exchange) reopen(ctx context.Context, c *asking) error {
@@ -59,32 +65,44 @@ func (x *Exchange) reopen(ctx context.Context, c *asking) error {
 // readRequest reads the request's record: every attempt sends these bytes.
 func (x *Exchange) readRequest(ctx context.Context, c *asking) error {
 	d := c.delivery
-	s, err := x.deps.Journal.Get(ctx, d.asked)
+	s, err := x.readHead(ctx, c)
 	if err != nil {
-		return storeFault(err, "reading the request to deliver")
-	}
-	head, raw, err := message.Open(s.Envelope)
-	if err != nil {
-		return storeFault(err, "reading the request to deliver")
-	}
-	r, err := message.ParseRequest(head)
-	if err != nil {
-		return storeFault(err, "reading the request to deliver")
+		return err
 	}
 	n, err := readNote(s.Local)
 	if err != nil {
 		return storeFault(err, "reading the request to deliver")
 	}
-	if d.spool != "" {
+	if r := c.request; d.spool != "" {
 		c.Body = &body{size: r.Body.Size, sha256: r.Body.SHA256, spool: d.spool}
 	} else if c.Body, err = x.bodyOf(s, r.Body); err != nil {
 		return err
 	}
 	copy(c.Body.sha512[:], n.Wide)
-	c.Method, c.Path, c.Door, c.subject = r.Method, r.Path, n.Door, n.Subject
-	c.request, c.asked, c.raw = r, s.Entry, raw
-	c.sealed = sealed{head: head, manifest: manifest(head, r.Body), envelope: s.Envelope}
+	c.Door, c.subject = n.Door, n.Subject
 	return nil
+}
+
+// readHead reads what was asked, without the body.
+func (x *Exchange) readHead(ctx context.Context, c *asking) (journal.Stored, error) {
+	s, err := x.deps.Journal.Get(ctx, c.delivery.asked)
+	if err != nil {
+		return s, storeFault(err, "reading a delivery's request")
+	}
+	if s.Erased {
+		return s, fault.New(fault.AnswerGone, "its retention has ended")
+	}
+	head, raw, err := message.Open(s.Envelope)
+	if err != nil {
+		return s, storeFault(err, "reading a delivery's request")
+	}
+	r, err := message.ParseRequest(head)
+	if err != nil {
+		return s, storeFault(err, "reading a delivery's request")
+	}
+	c.Method, c.Path, c.request, c.asked, c.raw = r.Method, r.Path, r, s.Entry, raw
+	c.sealed = sealed{head: head, manifest: manifest(head, r.Body), envelope: s.Envelope}
+	return s, nil
 }
 
 // vouch asks whether the directory still stands behind the request's seal: the

@@ -16,10 +16,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/falaj/falaj/internal/directory"
 	"github.com/falaj/falaj/internal/exchange/link"
+	"github.com/falaj/falaj/internal/exchange/message"
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/journal"
 	"github.com/falaj/falaj/internal/policy"
+	"github.com/falaj/falaj/internal/seal"
+	"github.com/falaj/falaj/internal/store/storetest"
 	"github.com/falaj/falaj/internal/union"
 )
 
@@ -125,16 +129,10 @@ func (u *testUnion) soon(what string, cond func() bool) {
 	}
 }
 
-// kinds are what a node's journal holds of an id.
-func (n *testNode) journalled(t testing.TB, id string) []journal.Kind {
-	t.Helper()
-	found, err := n.journal.Find(t.Context(), id)
-	check(t, err)
-	var out []journal.Kind
-	for _, s := range found {
-		out = append(out, s.Kind)
-	}
-	return out
+// onEngines runs a test on both engines.
+func onEngines(t *testing.T, test func(t *testing.T, on engine)) {
+	t.Run("sqlite", func(t *testing.T) { test(t, onSQLite) })
+	t.Run("postgres", func(t *testing.T) { test(t, storetest.Postgres) })
 }
 
 func TestAcceptedThenAnswered(t *testing.T) {
@@ -183,8 +181,8 @@ func TestAcceptedThenAnswered(t *testing.T) {
 	if n := calls.Load(); n != 1 {
 		t.Errorf("the service was called %d times", n)
 	}
-	for s, want := range map[union.State][]journal.Kind{"SA": {journal.RequestSent, journal.AnswerReceived}, "BH": {journal.RequestReceived, journal.AnswerSent}} {
-		if got := u.nodes[s].journalled(t, id); !slices.Equal(got, want) {
+	for s, want := range map[union.State]string{"SA": "request sent, answer received", "BH": "request received, answer sent"} {
+		if got := u.nodes[s].held(t, id); got != want {
 			t.Errorf("%s holds %v", s, got)
 		}
 	}
@@ -276,6 +274,7 @@ func TestLostAnswer(t *testing.T) {
 	if got := u.at("SA", d.Answer); string(got.body) != "call 1" || calls.Load() != 1 || d.Attempts != 4 {
 		t.Errorf("%s after %d calls and %d attempts", got.body, calls.Load(), d.Attempts)
 	}
+	u.sound(t)
 }
 
 // losing is a link that breaks before the first answers arrive.
@@ -309,7 +308,7 @@ func TestRefusedByTheProvider(t *testing.T) {
 		got.header.Get("X-Road-Request-Id") != a.header.Get("X-Road-Request-Id") {
 		t.Errorf("%d %v %s", got.status, got.header, got.body)
 	}
-	if kinds := u.nodes["SA"].journalled(t, "1"); !slices.Equal(kinds, []journal.Kind{journal.RequestSent, journal.AnswerReceived}) {
+	if kinds := u.nodes["SA"].held(t, "1"); kinds != "request sent, answer received" {
 		t.Errorf("%v", kinds)
 	}
 	// The id is free again, also for something else.
@@ -343,7 +342,7 @@ func TestForbiddenMeanwhile(t *testing.T) {
 	if got := u.at("SA", d.Answer); got.fault(t).Code != "policy.denied" || d.Code != fault.PolicyDenied {
 		t.Errorf("%+v: %s", d, got.body)
 	}
-	if kinds := u.nodes["SA"].journalled(t, "1"); !slices.Equal(kinds, []journal.Kind{journal.RequestSent, journal.Unanswered}) {
+	if kinds := u.nodes["SA"].held(t, "1"); kinds != "request sent, unanswered" {
 		t.Errorf("%v", kinds)
 	}
 	if c.tries() != tries {
@@ -360,172 +359,229 @@ func TestForbiddenMeanwhile(t *testing.T) {
 	if a := u.call("SA", "POST", offered("BH", "things"), "", nil, respond, "X-Road-Id: 1"); a.status != 202 {
 		t.Errorf("%d %s", a.status, a.body)
 	}
-	u.becomes("SA", "1", StatusAnswered)
+	d = u.becomes("SA", "1", StatusAnswered)
+	if a := u.at("SA", d.Answer); a.status != 200 {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	// Nor is an answer given any more to whom it is forbidden by then.
+	shut.Store(true)
+	u.nodes["SA"].Reload()
+	if a := u.at("SA", d.Answer); a.status != 500 || !strings.Contains(string(a.body), `"policy.denied"`) {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	shut.Store(false)
+	u.nodes["SA"].Reload()
+	u.withdraw("BH", "SA-things")
+	if a := u.at("SA", d.Answer); !strings.Contains(string(a.body), `"policy.denied"`) {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
+// A seal that was revoked while its message waited is not sent. What is
+// recorded of that is sealed by the node's operator: nobody would believe the
+// member any more.
+func TestRevokedMeanwhile(t *testing.T) {
+	keeper := union.MemberID{State: "SA", Class: "GOV", Code: "keeper"}
+	u := newUnion(t, []union.State{"BH", "SA"}, quick, func(cfg *Config, _ *Deps) {
+		if cfg.State == "SA" {
+			cfg.Operator = keeper
+		}
+	})
+	sa := u.nodes["SA"]
+	sa.seals[keeper] = u.enlist("SA", "keeper", *sa.issuer)
+	c := u.cut("SA")
+	c.fail(unreachable)
+	u.call("SA", "POST", offered("BH", "things"), "", nil, respond, "X-Road-Id: 1")
+	u.soon("a try", func() bool { return c.tries() > 0 })
+	check(t, sa.dir.Revoke(t.Context(), directory.Cert{Certificate: sa.seals[desk("SA").MemberID].Cert}.SHA256(), "keyCompromise"))
+	d := u.becomes("SA", "1", StatusRefused)
+	c.fail(nil)
+	if d.Code != fault.CertRevoked {
+		t.Errorf("%+v", d)
+	}
+	last := sa.last(t, "1")
+	_, raw, err := message.Open(last.Envelope)
+	check(t, err)
+	s, err := seal.ParseSeal(raw)
+	check(t, err)
+	if want := (directory.Cert{Certificate: sa.seals[keeper].Cert}).SHA256(); s.Cert != want || last.Kind != journal.Unanswered {
+		t.Errorf("%s, not sealed by the operator", last.Kind)
+	}
+	if got := u.nodes["BH"].held(t, "1"); got != "" {
+		t.Errorf("the provider holds %s", got)
+	}
 }
 
 // A failing backend that surely did nothing is asked again; one that may have
 // acted is not, unless that does no harm.
 func TestFailingBackend(t *testing.T) {
-	u := newUnion(t, []union.State{"BH", "SA"}, quick)
-	var calls, idem atomic.Int32
-	breakOff := func(n *atomic.Int32) http.HandlerFunc {
-		return func(w http.ResponseWriter, r *http.Request) {
-			if n.Add(1) < 3 {
-				panic(http.ErrAbortHandler)
+	onEngines(t, func(t *testing.T, on engine) {
+		u := newUnionOn(t, on, []union.State{"BH", "SA"}, quick)
+		var calls, idem atomic.Int32
+		breakOff := func(n *atomic.Int32) http.HandlerFunc {
+			return func(w http.ResponseWriter, r *http.Request) {
+				if n.Add(1) < 3 {
+					panic(http.ErrAbortHandler)
+				}
+				_, _ = io.WriteString(w, "at last")
 			}
-			_, _ = io.WriteString(w, "at last")
 		}
-	}
-	u.backend("BH", "things", breakOff(&calls))
-	u.backend("BH", "idem", breakOff(&idem))
-	u.call("SA", "POST", offered("BH", "things"), "", nil, respond, "X-Road-Id: unclear")
-	u.call("SA", "POST", offered("BH", "idem"), "", nil, respond, "X-Road-Id: clear")
-	u.call("SA", "POST", offered("BH", "brief"), "", nil, respond, "X-Road-Id: absent") // no backend yet
-	if d := u.becomes("SA", "clear", StatusAnswered); d.Attempts != 3 || idem.Load() != 3 {
-		t.Errorf("%+v after %d calls", d, idem.Load())
-	}
-	if d := u.becomes("SA", "unclear", StatusRefused); d.Code != fault.OutcomeUnknown || d.Attempts != 2 || calls.Load() != 1 {
-		t.Errorf("%+v after %d calls", d, calls.Load())
-	}
-	u.soon("three tries", func() bool { return u.status("SA", "absent").Attempts >= 3 })
-	u.backend("BH", "brief", func(w http.ResponseWriter, r *http.Request) {})
-	u.becomes("SA", "absent", StatusAnswered)
+		u.backend("BH", "things", breakOff(&calls))
+		u.backend("BH", "idem", breakOff(&idem))
+		u.call("SA", "POST", offered("BH", "things"), "", nil, respond, "X-Road-Id: unclear")
+		u.call("SA", "POST", offered("BH", "idem"), "", nil, respond, "X-Road-Id: clear")
+		u.call("SA", "POST", offered("BH", "brief"), "", nil, respond, "X-Road-Id: absent") // no backend yet
+		if d := u.becomes("SA", "clear", StatusAnswered); d.Attempts != 3 || idem.Load() != 3 {
+			t.Errorf("%+v after %d calls", d, idem.Load())
+		}
+		if d := u.becomes("SA", "unclear", StatusRefused); d.Code != fault.OutcomeUnknown || d.Attempts != 2 || calls.Load() != 1 {
+			t.Errorf("%+v after %d calls", d, calls.Load())
+		}
+		u.soon("three tries", func() bool { return u.status("SA", "absent").Attempts >= 3 })
+		u.backend("BH", "brief", func(w http.ResponseWriter, r *http.Request) {})
+		u.becomes("SA", "absent", StatusAnswered)
 
-	// The provider's people decide.
-	bh := u.nodes["BH"]
-	list, err := bh.Outcomes(t.Context(), 10)
-	check(t, err)
-	if len(list) != 1 || list[0].ID != "unclear" || list[0].Client != desk("SA").String() {
-		t.Fatalf("%+v", list)
-	}
-	if err := bh.ResolveOutcome(t.Context(), desk("SA"), "unclear", false, "", "looked it up"); fault.CodeOf(err) != fault.BadRequest {
-		t.Errorf("nobody decided: %v", err)
-	}
-	check(t, bh.ResolveOutcome(t.Context(), desk("SA"), "unclear", false, "ali", "the register shows nothing"))
-	if err := bh.ResolveOutcome(t.Context(), desk("SA"), "unclear", true, "ali", "again"); fault.CodeOf(err) != fault.NotFound {
-		t.Errorf("decided twice: %v", err)
-	}
-	if kinds := bh.journalled(t, "unclear"); !slices.Contains(kinds, journal.Decision) {
-		t.Errorf("%v", kinds)
-	}
-	calls.Store(5)
-	u.call("SA", "POST", offered("BH", "things"), "", nil, respond, "X-Road-Id: unclear")
-	if d := u.becomes("SA", "unclear", StatusAnswered); calls.Load() != 6 {
-		t.Errorf("%+v after %d calls", d, calls.Load())
-	}
-	// And the other way round.
-	calls.Store(0)
-	u.call("SA", "POST", offered("BH", "things"), "", nil, respond, "X-Road-Id: unclear-too")
-	u.becomes("SA", "unclear-too", StatusRefused)
-	check(t, bh.ResolveOutcome(t.Context(), desk("SA"), "unclear-too", true, "ali", "it is in the register"))
-	u.call("SA", "POST", offered("BH", "things"), "", nil, respond, "X-Road-Id: unclear-too")
-	if d := u.becomes("SA", "unclear-too", StatusRefused); d.Code != fault.Conflict || calls.Load() != 1 {
-		t.Errorf("%+v after %d calls", d, calls.Load())
-	}
+		// The provider's people decide.
+		bh := u.nodes["BH"]
+		list, err := bh.Outcomes(t.Context(), 10)
+		check(t, err)
+		if len(list) != 1 || list[0].ID != "unclear" || list[0].Client != desk("SA").String() {
+			t.Fatalf("%+v", list)
+		}
+		if err := bh.ResolveOutcome(t.Context(), desk("SA"), "unclear", false, "", "looked it up"); fault.CodeOf(err) != fault.BadRequest {
+			t.Errorf("nobody decided: %v", err)
+		}
+		check(t, bh.ResolveOutcome(t.Context(), desk("SA"), "unclear", false, "ali", "the register shows nothing"))
+		if err := bh.ResolveOutcome(t.Context(), desk("SA"), "unclear", true, "ali", "again"); fault.CodeOf(err) != fault.NotFound {
+			t.Errorf("decided twice: %v", err)
+		}
+		if kinds := bh.held(t, "unclear"); !strings.Contains(kinds, "decision") {
+			t.Errorf("%v", kinds)
+		}
+		calls.Store(5)
+		u.call("SA", "POST", offered("BH", "things"), "", nil, respond, "X-Road-Id: unclear")
+		if d := u.becomes("SA", "unclear", StatusAnswered); calls.Load() != 6 {
+			t.Errorf("%+v after %d calls", d, calls.Load())
+		}
+		// And the other way round.
+		calls.Store(0)
+		u.call("SA", "POST", offered("BH", "things"), "", nil, respond, "X-Road-Id: unclear-too")
+		u.becomes("SA", "unclear-too", StatusRefused)
+		check(t, bh.ResolveOutcome(t.Context(), desk("SA"), "unclear-too", true, "ali", "it is in the register"))
+		u.call("SA", "POST", offered("BH", "things"), "", nil, respond, "X-Road-Id: unclear-too")
+		if d := u.becomes("SA", "unclear-too", StatusRefused); d.Code != fault.Conflict || calls.Load() != 1 {
+			t.Errorf("%+v after %d calls", d, calls.Load())
+		}
+		u.sound(t)
+	})
 }
 
 func TestExpiry(t *testing.T) {
-	var k clock
-	u := newUnion(t, []union.State{"BH", "SA"}, quick, k.of("SA"))
-	c := u.cut("SA")
-	c.fail(unreachable)
-	for i := range 3 {
-		u.call("SA", "POST", offered("BH", "things"), "", nil, respond, fmt.Sprintf("X-Road-Id: %d", i), "Falaj-Conversation: c")
-	}
-	u.soon("a try", func() bool { return c.tries() > 0 })
-	k.advance(7*24*time.Hour - time.Minute)
-	u.nodes["SA"].dir.View() // the directory's own clock stands
-	tries := c.tries()
-	u.soon("another try", func() bool { return c.tries() > tries })
-	k.advance(2 * time.Minute)
-	for i := range 3 {
-		d := u.becomes("SA", fmt.Sprint(i), StatusExpired)
-		if d.Code != fault.DeliveryExpired || i > 0 && d.Attempts != 0 {
-			t.Errorf("%+v", d)
+	onEngines(t, func(t *testing.T, on engine) {
+		var k clock
+		u := newUnionOn(t, on, []union.State{"BH", "SA"}, quick, k.of("SA"))
+		c := u.cut("SA")
+		c.fail(unreachable)
+		for i := range 3 {
+			u.call("SA", "POST", offered("BH", "things"), "", nil, respond, fmt.Sprintf("X-Road-Id: %d", i), "Falaj-Conversation: c")
 		}
-		if got := u.at("SA", d.Answer); got.fault(t).Code != "delivery.expired" {
-			t.Errorf("%d %s", got.status, got.body)
+		u.soon("a try", func() bool { return c.tries() > 0 })
+		k.advance(7*24*time.Hour - time.Minute)
+		tries := c.tries()
+		u.soon("another try", func() bool { return c.tries() > tries })
+		k.advance(2 * time.Minute)
+		for i := range 3 {
+			d := u.becomes("SA", fmt.Sprint(i), StatusExpired)
+			if d.Code != fault.DeliveryExpired || i > 0 && d.Attempts != 0 {
+				t.Errorf("%+v", d)
+			}
+			if got := u.at("SA", d.Answer); got.fault(t).Code != "delivery.expired" {
+				t.Errorf("%d %s", got.status, got.body)
+			}
+			if kinds := u.nodes["SA"].held(t, fmt.Sprint(i)); kinds != "request sent, unanswered" {
+				t.Errorf("%v", kinds)
+			}
 		}
-		if kinds := u.nodes["SA"].journalled(t, fmt.Sprint(i)); !slices.Equal(kinds, []journal.Kind{journal.RequestSent, journal.Unanswered}) {
-			t.Errorf("%v", kinds)
-		}
-	}
+	})
 }
 
 // Within a conversation one goes after the other, whatever holds one up, until
 // somebody decides; beside it everything goes on.
 func TestConversation(t *testing.T) {
-	u := newUnion(t, []union.State{"BH", "SA"}, quick)
-	var mu sync.Mutex
-	var order []string
-	var at atomic.Int32
-	u.backend("BH", "things", func(w http.ResponseWriter, r *http.Request) {
-		if at.Add(1) > 1 && r.Header.Get("Falaj-Conversation") != "" {
-			t.Error("two at a time")
+	onEngines(t, func(t *testing.T, on engine) {
+		u := newUnionOn(t, on, []union.State{"BH", "SA"}, quick)
+		var mu sync.Mutex
+		var order []string
+		var at atomic.Int32
+		u.backend("BH", "things", func(w http.ResponseWriter, r *http.Request) {
+			if at.Add(1) > 1 && r.Header.Get("Falaj-Conversation") != "" {
+				t.Error("two at a time")
+			}
+			defer at.Add(-1)
+			time.Sleep(time.Millisecond)
+			mu.Lock()
+			defer mu.Unlock()
+			order = append(order, r.Header.Get("X-Road-Id"))
+		})
+		ask := func(service, id, conversation string) {
+			if a := u.call("SA", "POST", offered("BH", service), "", nil, respond, "X-Road-Id: "+id, "Falaj-Conversation: "+conversation); a.status != 202 {
+				t.Fatalf("%d %s", a.status, a.body)
+			}
 		}
-		defer at.Add(-1)
-		time.Sleep(time.Millisecond)
-		mu.Lock()
-		defer mu.Unlock()
-		order = append(order, r.Header.Get("X-Road-Id"))
-	})
-	ask := func(service, id, conversation string) {
-		if a := u.call("SA", "POST", offered("BH", service), "", nil, respond, "X-Road-Id: "+id, "Falaj-Conversation: "+conversation); a.status != 202 {
-			t.Fatalf("%d %s", a.status, a.body)
+		var want []string
+		for i := range 20 {
+			want = append(want, fmt.Sprintf("m%02d", i))
+			ask("things", want[i], "one")
 		}
-	}
-	var want []string
-	for i := range 20 {
-		want = append(want, fmt.Sprintf("m%02d", i))
-		ask("things", want[i], "one")
-	}
-	u.becomes("SA", want[19], StatusAnswered)
-	if !slices.Equal(order, want) {
-		t.Errorf("they came as %v", order)
-	}
+		u.becomes("SA", want[19], StatusAnswered)
+		if !slices.Equal(order, want) {
+			t.Errorf("they came as %v", order)
+		}
 
-	// "brief" has no backend: the head keeps failing.
-	ask("brief", "head", "two")
-	ask("brief", "next", "two")
-	ask("brief", "last", "two")
-	ask("things", "beside", "two") // another service: another conversation
-	u.becomes("SA", "beside", StatusAnswered)
-	d := u.becomes("SA", "next", StatusBlocked)
-	if d.Behind != "head" || d.Code != fault.ServiceDisabled || d.Attempts != 0 {
-		t.Errorf("%+v", d)
-	}
-	sa := u.nodes["SA"]
-	list, err := sa.Deliveries(t.Context(), DeliveryFilter{Client: desk("SA"), Status: StatusBlocked}, 10)
-	check(t, err)
-	if len(list) != 2 || list[0].ID != "next" || list[1].ID != "last" {
-		t.Errorf("blocked: %+v", list)
-	}
-	if list, err := sa.Deliveries(t.Context(), DeliveryFilter{}, 3); err != nil || len(list) != 3 || list[0].ID != "m00" {
-		t.Errorf("%+v, %v", list, err)
-	}
-	for id, want := range map[string]fault.Code{"nothing": fault.NotFound, "m00": fault.Conflict} {
-		if err := sa.SkipDelivery(t.Context(), desk("SA"), id, "ali", "waits too long"); fault.CodeOf(err) != want {
-			t.Errorf("skipping %s: %v", id, err)
+		// "brief" has no backend: the head keeps failing.
+		ask("brief", "head", "two")
+		ask("brief", "next", "two")
+		ask("brief", "last", "two")
+		ask("things", "beside", "two") // another service: another conversation
+		u.becomes("SA", "beside", StatusAnswered)
+		d := u.becomes("SA", "next", StatusBlocked)
+		if d.Behind != "head" || d.Code != fault.ServiceDisabled || d.Attempts != 0 {
+			t.Errorf("%+v", d)
 		}
-	}
-	if err := sa.SkipDelivery(t.Context(), desk("SA"), "head", "ali", " "); fault.CodeOf(err) != fault.BadRequest {
-		t.Errorf("for no reason: %v", err)
-	}
-	check(t, sa.SkipDelivery(t.Context(), desk("SA"), "next", "ali", "out of order"))
-	if d := u.status("SA", "last"); d.Status != StatusBlocked || d.Behind != "head" {
-		t.Errorf("%+v", d)
-	}
-	check(t, sa.SkipDelivery(t.Context(), desk("SA"), "head", "ali", "waits too long"))
-	d = u.becomes("SA", "head", StatusSkipped)
-	if got := u.at("SA", d.Answer); got.fault(t).Code != "delivery.skipped" || d.Code != fault.DeliverySkipped {
-		t.Errorf("%+v: %d %s", d, got.status, got.body)
-	}
-	if kinds := sa.journalled(t, "head"); !slices.Contains(kinds, journal.Decision) {
-		t.Errorf("%v", kinds)
-	}
-	u.soon("the last one's turn", func() bool { return u.status("SA", "last").Attempts > 0 })
-	u.backend("BH", "brief", func(w http.ResponseWriter, r *http.Request) {})
-	u.becomes("SA", "last", StatusAnswered)
+		sa := u.nodes["SA"]
+		list, err := sa.Deliveries(t.Context(), DeliveryFilter{Client: desk("SA"), Status: StatusBlocked}, 10)
+		check(t, err)
+		if len(list) != 2 || list[0].ID != "next" || list[1].ID != "last" {
+			t.Errorf("blocked: %+v", list)
+		}
+		if list, err := sa.Deliveries(t.Context(), DeliveryFilter{}, 3); err != nil || len(list) != 3 || list[0].ID != "m00" {
+			t.Errorf("%+v, %v", list, err)
+		}
+		for id, want := range map[string]fault.Code{"nothing": fault.NotFound, "m00": fault.Conflict} {
+			if err := sa.SkipDelivery(t.Context(), desk("SA"), id, "ali", "waits too long"); fault.CodeOf(err) != want {
+				t.Errorf("skipping %s: %v", id, err)
+			}
+		}
+		if err := sa.SkipDelivery(t.Context(), desk("SA"), "head", "ali", " "); fault.CodeOf(err) != fault.BadRequest {
+			t.Errorf("for no reason: %v", err)
+		}
+		check(t, sa.SkipDelivery(t.Context(), desk("SA"), "next", "ali", "out of order"))
+		if d := u.status("SA", "last"); d.Status != StatusBlocked || d.Behind != "head" {
+			t.Errorf("%+v", d)
+		}
+		check(t, sa.SkipDelivery(t.Context(), desk("SA"), "head", "ali", "waits too long"))
+		d = u.becomes("SA", "head", StatusSkipped)
+		if got := u.at("SA", d.Answer); got.fault(t).Code != "delivery.skipped" || d.Code != fault.DeliverySkipped {
+			t.Errorf("%+v: %d %s", d, got.status, got.body)
+		}
+		if kinds := sa.held(t, "head"); !strings.Contains(kinds, "decision") {
+			t.Errorf("%v", kinds)
+		}
+		u.soon("the last one's turn", func() bool { return u.status("SA", "last").Attempts > 0 })
+		u.backend("BH", "brief", func(w http.ResponseWriter, r *http.Request) {})
+		u.becomes("SA", "last", StatusAnswered)
+		u.sound(t)
+	})
 }
 
 // An answer that was under way when the delivery was given up is the answer.
@@ -554,108 +610,113 @@ func TestAnswerAfterSkip(t *testing.T) {
 // Bodies of a service that keeps digests alone wait encrypted in the spool,
 // and are gone after that.
 func TestDigestOnlyDelivery(t *testing.T) {
-	var k clock
-	u := newUnion(t, []union.State{"BH", "SA"}, quick, k.of("SA"))
-	u.backend("BH", "fleeting", func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })
-	c := u.cut("SA")
-	c.fail(unreachable)
-	held := func() (n int) {
-		check(t, u.nodes["SA"].db.QueryRow(t.Context(), `SELECT COUNT(*) FROM exchange_spool`).Scan(&n))
-		return n
-	}
-	bodies := map[string][]byte{"none": nil, "small": []byte("a secret"), "large": make([]byte, 300<<10)}
-	_, _ = rand.Read(bodies["large"])
-	for id, b := range bodies {
-		if a := u.call("SA", "POST", offered("BH", "fleeting"), "", bytes.NewReader(b), respond, "X-Road-Id: "+id); a.status != 202 {
-			t.Fatalf("%d %s", a.status, a.body)
+	onEngines(t, func(t *testing.T, on engine) {
+		var k clock
+		u := newUnionOn(t, on, []union.State{"BH", "SA"}, quick, k.of("SA"))
+		u.backend("BH", "fleeting", func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })
+		c := u.cut("SA")
+		c.fail(unreachable)
+		held := func() (n int) {
+			check(t, u.nodes["SA"].db.QueryRow(t.Context(), `SELECT COUNT(*) FROM exchange_spool`).Scan(&n))
+			return n
 		}
-	}
-	if held() != 2 {
-		t.Errorf("%d bodies are held", held())
-	}
-	c.fail(nil)
-	for id, b := range bodies {
-		d := u.becomes("SA", id, StatusAnswered)
-		for range 2 {
-			if got := u.at("SA", d.Answer); got.status != 200 || !bytes.Equal(got.body, b) {
-				t.Errorf("%s: %d, %d bytes", id, got.status, len(got.body))
+		bodies := map[string][]byte{"none": nil, "small": []byte("a secret"), "large": make([]byte, 300<<10)}
+		_, _ = rand.Read(bodies["large"])
+		for id, b := range bodies {
+			if a := u.call("SA", "POST", offered("BH", "fleeting"), "", bytes.NewReader(b), respond, "X-Road-Id: "+id); a.status != 202 {
+				t.Fatalf("%d %s", a.status, a.body)
 			}
 		}
-	}
-	k.advance(8 * 24 * time.Hour)
-	u.soon("the bodies are gone", func() bool { return held() == 0 })
-	if got := u.at("SA", "/async/small/answer"); !strings.Contains(string(got.body), "answer-gone") {
-		t.Errorf("%d %s", got.status, got.body)
-	}
-	if d := u.status("SA", "small"); d.Status != StatusAnswered {
-		t.Errorf("%+v", d)
-	}
-	n, err := u.nodes["SA"].deps.Spool.Sweep(func(string) bool { return false })
-	check(t, err)
-	if n != 0 {
-		t.Errorf("%d files are left", n)
-	}
+		if held() != 2 {
+			t.Errorf("%d bodies are held", held())
+		}
+		c.fail(nil)
+		for id, b := range bodies {
+			d := u.becomes("SA", id, StatusAnswered)
+			for range 2 {
+				if got := u.at("SA", d.Answer); got.status != 200 || !bytes.Equal(got.body, b) {
+					t.Errorf("%s: %d, %d bytes", id, got.status, len(got.body))
+				}
+			}
+		}
+		k.advance(8 * 24 * time.Hour)
+		u.soon("the bodies are gone", func() bool { return held() == 0 })
+		if got := u.at("SA", "/async/small/answer"); !strings.Contains(string(got.body), "answer-gone") {
+			t.Errorf("%d %s", got.status, got.body)
+		}
+		if d := u.status("SA", "small"); d.Status != StatusAnswered {
+			t.Errorf("%+v", d)
+		}
+		n, err := u.nodes["SA"].deps.Spool.Sweep(func(string) bool { return false })
+		check(t, err)
+		if n != 0 {
+			t.Errorf("%d files are left", n)
+		}
+		u.sound(t)
+	})
 }
 
 func TestPush(t *testing.T) {
-	u := newUnion(t, []union.State{"BH", "SA"}, quick)
-	u.backend("BH", "things", func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "text/x-thing")
-		w.Header().Set("Set-Cookie", "a=b")
-		w.WriteHeader(203)
-		_, _ = io.WriteString(w, "answer to "+r.Header.Get("X-Road-Id"))
-	})
-	type pushed struct {
-		header http.Header
-		body   string
-	}
-	got := make(chan pushed, 16)
-	var down atomic.Int32
-	down.Store(3)
-	inbox := u.backend("SA", "things", func(w http.ResponseWriter, r *http.Request) {
-		if down.Add(-1) >= 0 {
-			w.WriteHeader(500)
-			return
+	onEngines(t, func(t *testing.T, on engine) {
+		u := newUnionOn(t, on, []union.State{"BH", "SA"}, quick)
+		u.backend("BH", "things", func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/x-thing")
+			w.Header().Set("Set-Cookie", "a=b")
+			w.WriteHeader(203)
+			_, _ = io.WriteString(w, "answer to "+r.Header.Get("X-Road-Id"))
+		})
+		type pushed struct {
+			header http.Header
+			body   string
 		}
-		b, _ := io.ReadAll(r.Body)
-		got <- pushed{r.Header, r.Method + " " + r.RequestURI + " " + string(b)}
-	})
-	sa := u.nodes["SA"]
-	check(t, sa.Local().PutClient(t.Context(), Client{ID: desk("SA"), Push: inbox.URL + "/inbox"}))
-	u.call("SA", "GET", offered("BH", "things"), "", nil, respond, "X-Road-Id: 1")
-	p := <-got
-	for name, want := range map[string]string{
-		"X-Road-Id": "1", "Falaj-Status": "203", "Content-Type": "text/x-thing", "X-Road-Client": desk("SA").String(),
-		"X-Road-Service": offered("BH", "things").String(), "X-Road-Error": "", "Set-Cookie": "", "User-Agent": "",
-	} {
-		if p.header.Get(name) != want {
-			t.Errorf("%s: %q", name, p.header.Get(name))
+		got := make(chan pushed, 16)
+		var down atomic.Int32
+		down.Store(3)
+		inbox := u.backend("SA", "things", func(w http.ResponseWriter, r *http.Request) {
+			if down.Add(-1) >= 0 {
+				w.WriteHeader(500)
+				return
+			}
+			b, _ := io.ReadAll(r.Body)
+			got <- pushed{r.Header, r.Method + " " + r.RequestURI + " " + string(b)}
+		})
+		sa := u.nodes["SA"]
+		check(t, sa.Local().PutClient(t.Context(), Client{ID: desk("SA"), Push: inbox.URL + "/inbox"}))
+		u.call("SA", "GET", offered("BH", "things"), "", nil, respond, "X-Road-Id: 1")
+		p := <-got
+		for name, want := range map[string]string{
+			"X-Road-Id": "1", "Falaj-Status": "203", "Content-Type": "text/x-thing", "X-Road-Client": desk("SA").String(),
+			"X-Road-Service": offered("BH", "things").String(), "X-Road-Error": "", "Set-Cookie": "", "User-Agent": "",
+		} {
+			if p.header.Get(name) != want {
+				t.Errorf("%s: %q", name, p.header.Get(name))
+			}
 		}
-	}
-	if p.body != "POST /inbox answer to 1" || p.header.Get("X-Road-Request-Hash") == "" {
-		t.Errorf("%q %v", p.body, p.header)
-	}
-	u.soon("it is written", func() bool { d := u.status("SA", "1"); return !d.Pushed.IsZero() && d.Pushes == 3 })
-	// Refusals are outcomes too.
-	u.cut("SA").fail(func() error { return fault.Wrap(fault.PolicyDenied, link.ErrRefused, "no") })
-	u.call("SA", "GET", offered("BH", "things"), "", nil, respond, "X-Road-Id: 2")
-	if p := <-got; p.header.Get("X-Road-Error") != "Server.ServerProxy.AccessDenied" || p.header.Get("Falaj-Status") != "500" || !strings.Contains(p.body, "policy.denied") {
-		t.Errorf("%v %s", p.header, p.body)
-	}
-	// An address that no backend may have is none for a client either.
-	sa.cfg.Allow = nil
-	sa.backends.transport(sa.Exchange, Backend{})
-	check(t, sa.Local().PutClient(t.Context(), Client{ID: desk("SA"), Push: strings.Replace(inbox.URL, "127.0.0.1", "localhost", 1)}))
-	u.call("SA", "GET", offered("BH", "things"), "", nil, respond, "X-Road-Id: 3")
-	u.soon("three tries", func() bool { return u.status("SA", "3").Pushes >= 3 })
-	if len(got) != 0 {
-		t.Error("it was pushed to an address of the machine itself")
-	}
-	// Who no longer wants to be told is not.
-	check(t, sa.Local().PutClient(t.Context(), Client{ID: desk("SA")}))
-	u.soon("the push is given up", func() bool {
-		var n int
-		check(t, sa.db.QueryRow(t.Context(), `SELECT COUNT(*) FROM exchange_delivery WHERE work <> 0`).Scan(&n))
-		return n == 0
+		if p.body != "POST /inbox answer to 1" || p.header.Get("X-Road-Request-Hash") == "" {
+			t.Errorf("%q %v", p.body, p.header)
+		}
+		u.soon("it is written", func() bool { d := u.status("SA", "1"); return !d.Pushed.IsZero() && d.Pushes == 3 })
+		// Refusals are outcomes too.
+		u.cut("SA").fail(func() error { return fault.Wrap(fault.PolicyDenied, link.ErrRefused, "no") })
+		u.call("SA", "GET", offered("BH", "things"), "", nil, respond, "X-Road-Id: 2")
+		if p := <-got; p.header.Get("X-Road-Error") != "Server.ServerProxy.AccessDenied" || p.header.Get("Falaj-Status") != "500" || !strings.Contains(p.body, "policy.denied") {
+			t.Errorf("%v %s", p.header, p.body)
+		}
+		// An address that no backend may have is none for a client either.
+		sa.cfg.Allow = nil
+		sa.backends.transport(sa.Exchange, Backend{})
+		check(t, sa.Local().PutClient(t.Context(), Client{ID: desk("SA"), Push: strings.Replace(inbox.URL, "127.0.0.1", "localhost", 1)}))
+		u.call("SA", "GET", offered("BH", "things"), "", nil, respond, "X-Road-Id: 3")
+		u.soon("three tries", func() bool { return u.status("SA", "3").Pushes >= 3 })
+		if len(got) != 0 {
+			t.Error("it was pushed to an address of the machine itself")
+		}
+		// Who no longer wants to be told is not.
+		check(t, sa.Local().PutClient(t.Context(), Client{ID: desk("SA")}))
+		u.soon("the push is given up", func() bool {
+			var n int
+			check(t, sa.db.QueryRow(t.Context(), `SELECT COUNT(*) FROM exchange_delivery WHERE work <> 0`).Scan(&n))
+			return n == 0
+		})
 	})
 }

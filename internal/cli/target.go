@@ -142,15 +142,7 @@ func (s *session) tls() (*tls.Config, error) {
 	if len(chain) == 0 {
 		return nil, fault.New(fault.Usage, "--cert: %s holds no PEM certificate", s.Cert)
 	}
-	if _, err := os.Stat(s.PrivateKey); err != nil {
-		return nil, fault.New(fault.Usage, "--key: %v", err)
-	}
-	// Whether a demonstration's person is good enough, the node decides.
-	keys, err := seal.OpenKeys(filepath.Dir(s.PrivateKey), seal.KeyConfig{Demonstration: true})
-	if err != nil {
-		return nil, fault.Wrap(fault.Usage, err, "--key: %v", err)
-	}
-	signer, err := keys.Signer(strings.TrimSuffix(filepath.Base(s.PrivateKey), ".pem"))
+	signer, err := seal.ReadKey(s.PrivateKey)
 	if err != nil {
 		return nil, fault.Wrap(fault.Usage, err, "--key: %v", err)
 	}

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -59,6 +60,7 @@ type Node struct {
 	meters    *meters
 	doors     doors
 	end       func()
+	closing   sync.Once
 }
 
 // New opens a node: its data, its keys, its doors. Nothing is answered before
@@ -182,7 +184,7 @@ func (n *Node) openExchange(ctx context.Context) error {
 		return err
 	}
 	n.gate = operation.NewGate(operation.Limits{
-		Requests: n.cfg.Limits.Requests, Rate: n.cfg.Limits.ClientRate, Burst: n.cfg.Limits.ClientBurst,
+		Requests: n.cfg.Limits.Requests, Rate: n.cfg.Limits.ClientRate, Burst: n.cfg.Limits.ClientBurst, Time: n.cfg.Limits.CallTime,
 	}, n.now, n.meters.shed)
 	n.health = operation.NewHealth(n.checks()...)
 	n.meters.gauges(n)
@@ -222,6 +224,7 @@ func (n *Node) Run(ctx context.Context) error {
 	defer stop()
 	group.Go(func() error { return n.exchange.Run(working) })
 	group.Go(func() error { return n.follow(working) })
+	group.Go(func() error { return n.keepYoung(working) })
 	n.health.Started()
 	n.log.Info("the node serves", "event", admin.EventStarted, "r1", n.doors.addr(n.doors.r1), "link", n.doors.addr(n.doors.link))
 
@@ -263,7 +266,12 @@ func (n *Node) drain(servers []*server) {
 }
 
 // Close gives everything back. It is called by Run, or instead of it.
-func (n *Node) Close() error {
+func (n *Node) Close() (err error) {
+	n.closing.Do(func() { err = n.close() })
+	return err
+}
+
+func (n *Node) close() error {
 	n.end()
 	var errs []error
 	if n.link != nil {
@@ -281,7 +289,6 @@ func (n *Node) Close() error {
 	if n.lock != nil {
 		n.lock.Close()
 	}
-	n.link, n.journal, n.db, n.lock = nil, nil, nil, nil
 	return errors.Join(errs...)
 }
 

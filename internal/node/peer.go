@@ -77,9 +77,35 @@ func (n *Node) asker(state union.State) directory.Ask {
 	}
 }
 
-// follow keeps the directory young and passes on what is new: to the peers at
-// once, so that a revocation arrives while any of them does.
+// follow acts on each new version of the directory: whom it no longer names
+// is cut off at once, and the peers hear of it, so that a revocation arrives
+// while any of them does.
 func (n *Node) follow(ctx context.Context) error {
+	news := make(chan struct{}, 1)
+	defer close(news)
+	go func() {
+		for range news {
+			n.directory.PassOn(ctx)
+		}
+	}()
+	changed := n.directory.Watch()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+			changed = n.directory.Watch()
+			n.link.Drop(func(p link.Peer) bool { return !n.identity.known(p) })
+			select {
+			case news <- struct{}{}:
+			default: // what is being passed on next is this version too
+			}
+		}
+	}
+}
+
+// keepYoung refreshes the directory, renews what is due, and ends what is over.
+func (n *Node) keepYoung(ctx context.Context) error {
 	refresh, renew := time.NewTicker(n.cfg.Directory.Refresh), time.NewTicker(renewEvery)
 	defer refresh.Stop()
 	defer renew.Stop()
@@ -90,22 +116,18 @@ func (n *Node) follow(ctx context.Context) error {
 			n.log.Warn(what, "error", err)
 		}
 	}
-	changed := n.directory.Watch()
-	do("a renewal failed", n.directory.Renew)
-	do("ending the retention of records failed", n.retain)
 	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-refresh.C:
-			do("the directory could not be refreshed", n.directory.Refresh)
-		case <-renew.C:
-			do("a renewal failed", n.directory.Renew)
-			do("ending the retention of records failed", n.retain)
-		case <-changed:
-			changed = n.directory.Watch()
-			n.link.Drop(func(p link.Peer) bool { return !n.identity.known(p) })
-			n.directory.PassOn(ctx)
+		do("a renewal failed", n.directory.Renew)
+		do("ending the retention of records failed", n.retain)
+		for due := false; !due; {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-refresh.C:
+				do("the directory could not be refreshed", n.directory.Refresh)
+			case <-renew.C:
+				due = true
+			}
 		}
 	}
 }

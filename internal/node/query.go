@@ -54,7 +54,7 @@ type Health struct {
 }
 
 func (n *Node) examine(ctx context.Context, _ admin.Person, _ url.Values) (any, error) {
-	ok, found := n.health.Ready(ctx)
+	ok, found := n.health.Examine(ctx)
 	return Health{ok, found}, nil
 }
 

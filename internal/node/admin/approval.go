@@ -7,9 +7,11 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"slices"
 	"time"
 
 	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/node/config"
 	"github.com/falaj/falaj/internal/store"
 )
 
@@ -157,6 +159,8 @@ func (s *Server) decide(ctx context.Context, who Person, id string, agree bool) 
 		return nil, nil, fault.New(fault.NeedsSecondPerson, "%s asked for it; another must agree", a.RequestedBy)
 	case a.State != "waiting":
 		return nil, nil, fault.New(fault.Conflict, "the change is %s", a.State)
+	case agree && !s.still(a.RequestedBy, action):
+		return nil, nil, fault.New(fault.Conflict, "%s, who asked for it, may no longer do so", a.RequestedBy)
 	}
 	next := stateStarted
 	if !agree {
@@ -185,6 +189,13 @@ func (s *Server) decide(ctx context.Context, who Person, id string, agree bool) 
 	}
 	a, err = s.approval(ctx, id)
 	return a, d.Result, err
+}
+
+// still tells whether who asked for a change may ask for it today.
+func (s *Server) still(name string, a *Action) bool {
+	return len(s.cfg.Persons) == 0 || slices.ContainsFunc(s.cfg.Persons, func(p config.Person) bool {
+		return p.Name == name && Person{Roles: p.Roles}.Has(a.Roles)
+	})
 }
 
 // move changes an approval's state, if it is still what it was.

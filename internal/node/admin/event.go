@@ -13,7 +13,7 @@ type Event struct {
 	Name   string     `json:"name"` // dotted, past tense
 	Text   union.Text `json:"text"`
 	Action string     `json:"action,omitempty"` // the action that it is the event of
-	Where  string     `json:"where"`            // journal: a record; log: a line, and a count in the metrics
+	Where  string     `json:"where"`            // journal: a record; log: a line; metrics: a count
 }
 
 // The events that no action makes. They go to the log and are counted; they
@@ -23,7 +23,6 @@ const (
 	EventDrained        = "node.drained"
 	EventUnknownPerson  = "person.unknown"
 	EventShed           = "call.shed"
-	EventUnknownCaller  = "call.unauthenticated"
 	EventConfigApplied  = "config.applied"
 	EventDirectoryStale = "directory.stale"
 	EventRetained       = "retention.ended"
@@ -37,8 +36,7 @@ func (s *Server) Catalogue() []Event {
 		{Name: EventStarted, Text: t("The node started.", "بدأت العقدة العمل."), Where: "log"},
 		{Name: EventDrained, Text: t("The node stopped after its last calls.", "توقفت العقدة بعد إنهاء آخر طلباتها."), Where: "log"},
 		{Name: EventUnknownPerson, Text: t("Somebody unknown came to the admin door.", "حضر إلى باب الإدارة شخص غير معروف."), Where: "log"},
-		{Name: EventShed, Text: t("A call was turned away: too many at once.", "رُدّ طلب بسبب كثرة الطلبات في آن واحد."), Where: "log"},
-		{Name: EventUnknownCaller, Text: t("A caller did not prove who it is.", "لم يُثبت متصل هويته."), Where: "log"},
+		{Name: EventShed, Text: t("A call was turned away: too many at once.", "رُدّ طلب بسبب كثرة الطلبات في آن واحد."), Where: "metrics"},
 		{Name: EventConfigApplied, Text: t("The configuration file's systems were registered.", "سُجّلت الأنظمة الواردة في ملف الإعدادات."), Where: "journal"},
 		{Name: EventRetained, Text: t("Records reached the end of their retention: their key was destroyed.", "انتهت مدة حفظ قيود فأُتلف مفتاحها."), Where: "journal"},
 		{Name: EventDirectoryStale, Text: t("The directory could not be refreshed.", "تعذّر تحديث الدليل."), Where: "log"},

@@ -11,12 +11,11 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"os/user"
 	"slices"
 	"strconv"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/node/config"
@@ -57,12 +56,12 @@ func remember(ctx context.Context, c net.Conn) context.Context {
 	if err != nil {
 		return ctx
 	}
-	var cred *unix.Ucred
+	var uid uint32
 	var asked error
-	if err := raw.Control(func(fd uintptr) { cred, asked = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil || asked != nil {
+	if err := raw.Control(func(fd uintptr) { uid, asked = peerUID(int(fd)) }); err != nil || asked != nil {
 		return ctx
 	}
-	return context.WithValue(ctx, peerKey{}, peer{cred.Uid})
+	return context.WithValue(ctx, peerKey{}, peer{uid})
 }
 
 // identify names the person behind a request, or refuses.
@@ -85,6 +84,9 @@ func (s *Server) bySocket(p peer) (Person, error) {
 		account = u.Username
 	}
 	if len(s.cfg.Persons) == 0 {
+		if s.cfg.Group == "" && p.uid != 0 && int(p.uid) != os.Geteuid() {
+			return Person{}, fault.New(fault.NotAllowed, "the account %q does not run this node", account)
+		}
 		return Person{Name: account, Roles: config.Roles(), Via: "socket"}, nil
 	}
 	for _, x := range s.cfg.Persons {

@@ -187,7 +187,7 @@ func defaults() Config {
 		Limits: Limits{
 			Headers: 64 << 10, Body: 4 << 30, Inline: 64 << 10,
 			Connections: 4096, Requests: 1024,
-			ClientRate: 5000, ClientBurst: 5000,
+			ClientRate: 20000, ClientBurst: 20000,
 			HeaderTime: 10 * time.Second, IdleTime: 2 * time.Minute, CallTime: 5 * time.Minute,
 		},
 		Retention: []Class{{Name: "exchange", KeepDays: 3650}, {Name: "admin", KeepDays: 3650}},

@@ -3,7 +3,9 @@ package operation
 import (
 	"context"
 	"encoding/json"
+	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,7 +22,7 @@ type Check struct {
 	Name string
 	Text union.Text // what is asked
 	Run  func(context.Context) error
-	Hint bool // worth telling, yet the node serves without it
+	Hint bool // worth telling a person who asks, yet the node serves without it
 }
 
 // Finding is what came of a check.
@@ -54,13 +56,20 @@ func (h *Health) Started() { h.ready.Store(true) }
 // Drain says that the node is leaving: no longer ready, still alive.
 func (h *Health) Drain() { h.draining.Store(true) }
 
-// Examine runs every check at once.
-func (h *Health) Examine(ctx context.Context) []Finding {
+// Examine runs every check at once and tells whether the node takes calls.
+func (h *Health) Examine(ctx context.Context) (bool, []Finding) { return h.run(ctx, h.checks) }
+
+// Ready is Examine without the hints: for probes, who come every second.
+func (h *Health) Ready(ctx context.Context) (bool, []Finding) {
+	return h.run(ctx, slices.DeleteFunc(slices.Clone(h.checks), func(c Check) bool { return c.Hint }))
+}
+
+func (h *Health) run(ctx context.Context, checks []Check) (bool, []Finding) {
 	ctx, cancel := context.WithTimeout(ctx, checkTime)
 	defer cancel()
-	out := make([]Finding, len(h.checks))
+	out := make([]Finding, len(checks))
 	var wg sync.WaitGroup
-	for i, c := range h.checks {
+	for i, c := range checks {
 		wg.Go(func() {
 			out[i] = Finding{Name: c.Name, Text: c.Text, OK: true, Hint: c.Hint}
 			if err := c.Run(ctx); err != nil {
@@ -71,17 +80,11 @@ func (h *Health) Examine(ctx context.Context) []Finding {
 		})
 	}
 	wg.Wait()
-	return out
-}
-
-// Ready tells whether the node takes calls, and what it found.
-func (h *Health) Ready(ctx context.Context) (bool, []Finding) {
-	found := h.Examine(ctx)
 	ok := h.ready.Load() && !h.draining.Load()
-	for _, f := range found {
+	for _, f := range out {
 		ok = ok && (f.OK || f.Hint)
 	}
-	return ok, found
+	return ok, out
 }
 
 // Handler serves /healthz (the process lives), /readyz (it takes calls) and
@@ -117,7 +120,8 @@ func (h *Health) Handler(meters prometheus.Gatherer) http.Handler {
 // holding it. write is 0 where answers may be long.
 func Server(h http.Handler, headers int, headerTime, idle, write time.Duration) *http.Server {
 	return &http.Server{
-		Handler: h, ReadHeaderTimeout: headerTime, IdleTimeout: idle, WriteTimeout: write,
-		MaxHeaderBytes: headers,
+		Handler: h, ReadHeaderTimeout: headerTime, IdleTimeout: idle, WriteTimeout: write, MaxHeaderBytes: headers,
+		// What net/http would print is about strangers' mistakes.
+		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
 	}
 }

@@ -16,10 +16,11 @@ import (
 
 // Limits of Gate. The zero value of each means its default.
 type Limits struct {
-	Requests int     // calls in flight (1024)
-	Rate     float64 // calls a second from one client (5000)
-	Burst    int     // calls that one client may make at once (Rate)
-	Clients  int     // clients told apart; those beyond share one allowance (10000)
+	Requests int           // calls in flight (1024)
+	Rate     float64       // calls a second from one client (20000)
+	Burst    int           // calls that one client may make at once (Rate)
+	Clients  int           // clients told apart; those beyond share one allowance (10000)
+	Time     time.Duration // the longest that a request may take to arrive, and its answer to be taken (5 min)
 }
 
 // Gate lets in as many calls as the node can take, and sheds the rest at
@@ -48,13 +49,16 @@ func NewGate(limits Limits, now func() time.Time, shed func(fault.Code)) *Gate {
 		limits.Requests = 1024
 	}
 	if limits.Rate == 0 {
-		limits.Rate = 5000
+		limits.Rate = 20_000
 	}
 	if limits.Burst == 0 {
 		limits.Burst = max(1, int(limits.Rate))
 	}
 	if limits.Clients == 0 {
 		limits.Clients = 10_000
+	}
+	if limits.Time == 0 {
+		limits.Time = 5 * time.Minute
 	}
 	return &Gate{
 		limits: limits, now: now, shed: shed,
@@ -85,11 +89,20 @@ func (g *Gate) Wrap(next http.Handler) http.Handler {
 		select {
 		case g.slots <- struct{}{}:
 			defer func() { <-g.slots }()
+			g.hurry(w)
 			next.ServeHTTP(w, r)
 		default:
 			g.refuse(w, r, fault.New(fault.Overloaded, "%d calls are in flight", g.limits.Requests), time.Second)
 		}
 	})
+}
+
+// hurry bounds how long a client may hold its place by sending or taking byte
+// after byte. Writers that know no deadlines are tests'.
+func (g *Gate) hurry(w http.ResponseWriter) {
+	c := http.NewResponseController(w)
+	_ = c.SetReadDeadline(time.Now().Add(g.limits.Time))
+	_ = c.SetWriteDeadline(time.Now().Add(3 * g.limits.Time)) // arrive, be answered, be taken
 }
 
 // take spends one call of the caller's allowance, or says how long to wait.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -65,6 +66,10 @@ func (p *plan) link(s union.State) string { return p.at(s, doorLink) }
 // assign gives every door its port: from base on, or with base 0 any that are
 // free now.
 func (p *plan) assign(base int) error {
+	last := base + (len(p.States)+1)*portsEach
+	if base < 0 || base > 0 && base < 1024 || last > 65535 {
+		return fault.New(fault.Usage, "--base-port: %d is not between 1024 and %d (or 0, for any free ports)", base, 65535-(len(p.States)+1)*portsEach)
+	}
 	p.Base, p.Ports = base, map[union.State]map[string]int{}
 	var held []net.Listener
 	defer func() {
@@ -79,7 +84,7 @@ func (p *plan) assign(base int) error {
 				p.Ports[s][door] = base + i*portsEach + k
 				continue
 			}
-			l, err := net.Listen("tcp", "127.0.0.1:0")
+			l, err := anyPort()
 			if err != nil {
 				return fmt.Errorf("looking for a free port: %w", err)
 			}
@@ -87,10 +92,18 @@ func (p *plan) assign(base int) error {
 			p.Ports[s][door] = l.Addr().(*net.TCPAddr).Port
 		}
 	}
-	if last := base + (len(p.States)+1)*portsEach; base < 0 || base > 0 && base < 1024 || last > 65535 {
-		return fault.New(fault.Usage, "--base-port: %d is not between 1024 and %d (or 0, for any free ports)", base, 65535-(len(p.States)+1)*portsEach)
-	}
 	return nil
+}
+
+// anyPort listens on a free port below those that systems give to outgoing
+// connections: one of these could be taken again before the union starts.
+func anyPort() (l net.Listener, err error) {
+	for range 100 {
+		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.N(20_000))); err == nil {
+			return l, nil
+		}
+	}
+	return nil, err
 }
 
 // free tells whether nobody listens on the union's ports.

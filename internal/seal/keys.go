@@ -152,6 +152,23 @@ func (k *Keys) Signer(name string) (crypto.Signer, error) {
 	return parseSigner(name, der)
 }
 
+// ReadKey reads one signing key that is in no node's folder: that of a person,
+// who shows himself by a certificate. Its file has mode 0600; what lies beside
+// it does not matter. A demonstration key is read too: whether it is good
+// enough, the other side decides.
+func ReadKey(file string) (crypto.Signer, error) {
+	b, err := readFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("reading key %s: %w", file, err)
+	}
+	c := coding{demo: true}
+	der, err := c.decode(signerLabel, file, b)
+	if err != nil {
+		return nil, err
+	}
+	return parseSigner(file, der)
+}
+
 // Has tells whether there is a signing key of the name.
 func (k *Keys) Has(name string) bool {
 	if checkName(name) != nil {

@@ -277,6 +277,43 @@ func TestKeyFilesThatAreRefused(t *testing.T) {
 	}
 }
 
+// TestReadKey: a person's key lies where he keeps it, beside his certificate.
+func TestReadKey(t *testing.T) {
+	dir := t.TempDir() // of a mode that a key folder may not have
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	folder := t.TempDir() + "/k"
+	made, err := open(t, folder, seal.KeyConfig{Demonstration: true}).Create("mine", seal.ECDSAP256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(folder + "/mine.pem")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, mode := range map[string]fs.FileMode{"key.pem": 0o600, "open.pem": 0o640} {
+		if err := errors.Join(os.WriteFile(dir+"/"+name, text, 0o600), os.Chmod(dir+"/"+name, mode)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(dir+"/cert.pem", []byte("-----BEGIN CERTIFICATE-----"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	read, err := seal.ReadKey(dir + "/key.pem")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !made.Public().(*ecdsa.PublicKey).Equal(read.Public()) {
+		t.Error("another key")
+	}
+	for _, name := range []string{"open.pem", "cert.pem", "none.pem"} {
+		if _, err := seal.ReadKey(dir + "/" + name); err == nil {
+			t.Errorf("read %s", name)
+		}
+	}
+}
+
 func TestDemonstrationKeysStayInTheDemonstration(t *testing.T) {
 	for _, wrap := range []seal.WrapKey{{}, wrapKey(t, 7)} {
 		demo, earnest := seal.KeyConfig{Demonstration: true, Wrap: wrap}, seal.KeyConfig{Wrap: wrap}

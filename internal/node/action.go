@@ -14,21 +14,23 @@ func (n *Node) actions() []admin.Action {
 	officer := []config.Role{config.SecurityOfficer}
 	registrar := []config.Role{config.Registrar}
 	services := []config.Role{config.ServiceAdministrator}
+	// What enters the directory a registrar may confirm, or ask for himself.
+	offers := []config.Role{config.ServiceAdministrator, config.Registrar}
 	return []admin.Action{
 		{Name: "client.add", Event: "client.added", Text: t("Register a system that calls through this node.", "تسجيل نظام يتصل عبر هذه العقدة."),
 			Roles: registrar, Two: true, Do: admin.Params(n.addClient)},
 		{Name: "client.remove", Event: "client.removed", Text: t("Let a system call through this node no more.", "إلغاء اتصال نظام عبر هذه العقدة."),
 			Roles: registrar, Do: admin.Params(n.removeClient)},
 		{Name: "service.add", Event: "service.added", Text: t("Offer a service to the union, or change it.", "إتاحة خدمة للاتحاد أو تعديلها."),
-			Roles: services, Two: true, Do: admin.Params(n.addService)},
+			Roles: offers, Two: true, Do: admin.Params(n.addService)},
 		{Name: "service.move", Event: "service.moved", Text: t("Change where a service of this node really runs.", "تغيير موضع تشغيل إحدى خدمات هذه العقدة."),
 			Roles: services, Do: admin.Params(n.moveService)},
 		{Name: "service.remove", Event: "service.removed", Text: t("Offer a service no more.", "إلغاء إتاحة خدمة."),
-			Roles: services, Two: true, Do: admin.Params(n.removeService)},
+			Roles: offers, Two: true, Do: admin.Params(n.removeService)},
 		{Name: "access.grant", Event: "access.granted", Text: t("Let a client call a service for stated purposes.", "السماح لعميل بطلب خدمة لأغراض محددة."),
-			Roles: services, Two: true, Do: admin.Params(n.grant)},
+			Roles: offers, Two: true, Do: admin.Params(n.grant)},
 		{Name: "access.revoke", Event: "access.revoked", Text: t("Take a grant back.", "سحب إذن."),
-			Roles: services, Two: true, Do: admin.Params(n.revoke)},
+			Roles: offers, Two: true, Do: admin.Params(n.revoke)},
 		{Name: "policy.set", Event: "policy.set", Text: t("Publish the state's own rules (Cedar).", "نشر قواعد الدولة (Cedar)."),
 			Roles: officer, Two: true, Do: admin.Params(n.setPolicy)},
 		{Name: "key.rotate", Event: "key.rotated", Text: t("Replace a key of a seal or of the link, and publish its certificate.", "استبدال مفتاح ختم أو ربط ونشر شهادته."),

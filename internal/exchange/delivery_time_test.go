@@ -117,7 +117,7 @@ func TestPatience(t *testing.T) {
 // and whatever link the test gives it.
 func lonely(t *testing.T, n *testNode, l Caller) *Exchange {
 	t.Helper()
-	ahead := n.tls.NotBefore.Add(time.Hour).Sub(time.Now()) // a bubble begins in the year 2000
+	ahead := time.Until(n.tls.NotBefore.Add(time.Hour)) // a bubble begins in the year 2000
 	db := storetest.Open(t, store.Config{DSN: filepath.Join(t.TempDir(), "node.db")}, journal.Migrations(), Migrations())
 	j, err := journal.New(journal.Config{}, journal.Deps{DB: db, Records: n.keys.Records()})
 	check(t, err)

@@ -122,7 +122,7 @@ func (c *directoryEnrolCmd) Run(s *session) error {
 		if !ok {
 			return fault.New(fault.UnknownState, "the union has no state %s", state)
 		}
-		seat, version = st.Seat, st.Version+1
+		seat, version = st.Seat, st.Signed+1
 		if e, err = d.View().Edition(state); err != nil {
 			return err
 		}
@@ -286,6 +286,7 @@ type directoryAmendCmd struct {
 	Threshold int      `placeholder:"K"`
 	Purposes  string   `type:"existingfile" placeholder:"FILE"`
 	Announce  []string `type:"existingfile" placeholder:"ENROLMENT"`
+	Remove    []string `placeholder:"BH"`
 }
 
 // Run begins a change of a union that is there: a draft of the next version.
@@ -297,6 +298,11 @@ func (c *directoryAmendCmd) Run(s *session) error {
 	d, err := book.Draft()
 	if err != nil {
 		return err
+	}
+	for _, code := range c.Remove {
+		if err := d.RemoveState(union.State(strings.ToUpper(code))); err != nil {
+			return err
+		}
 	}
 	if c.Threshold > 0 {
 		if err := d.SetThreshold(c.Threshold); err != nil {

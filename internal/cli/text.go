@@ -138,6 +138,7 @@ func helpTexts() map[string]union.Text {
 		"directory add-state":        t("Add states, or a state's new keys, to a draft.", "إضافة دول أو مفاتيح جديدة لدولة إلى المسودة."),
 		"directory amend":            t("Begin a change of a union that is there: write a draft.", "بدء تغيير في اتحاد قائم: كتابة مسودة."),
 		"directory amend --announce": t("Announce a state's new key, if the old one cannot sign; may be repeated.", "إعلان مفتاح جديد لدولة تعذّر التوقيع بمفتاحها القديم، ويمكن تكراره."),
+		"directory amend --remove":   t("A state leaves the union; may be repeated.", "خروج دولة من الاتحاد، ويمكن تكراره."),
 		"directory sign":             t("Sign a draft as a state.", "توقيع المسودة باسم دولة."),
 		"directory publish":          t("Bring a draft into force that has its votes.", "إنفاذ مسودة اكتملت أصواتها."),
 		"directory publish --keys":   t("Key folder of a party that signs the first version; twice for two.", "مجلد مفاتيح طرف يوقّع الإصدار الأول، ويكرر لطرفين."),

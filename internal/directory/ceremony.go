@@ -224,14 +224,23 @@ func (dr *Draft) AddState(n *Enrolment) error {
 	return dr.seal()
 }
 
-// seat puts the state's keys in the place of those that it had.
-func (dr *Draft) seat(n *Enrolment) error {
-	code := n.Seat.Code
+// RemoveState takes a state's seat and keys away. What it signed stays in the
+// archive.
+func (dr *Draft) RemoveState(code union.State) error {
+	i := dr.unseat(code)
+	if i < 0 {
+		return fault.New(fault.UnknownState, "the union has no state %s", clip(string(code)))
+	}
+	dr.charter.States = slices.Delete(dr.charter.States, i, i+1)
+	return dr.seal()
+}
+
+// unseat takes a state's keys away and tells where its seat is, -1 for none.
+func (dr *Draft) unseat(code union.State) int {
 	root, targets := &dr.root.Signed, dr.targets.Signed.Delegations
 	i := slices.IndexFunc(dr.charter.States, func(s Seat) bool { return s.Code == code })
 	if i < 0 {
-		i = len(dr.charter.States)
-		dr.charter.States = append(dr.charter.States, Seat{})
+		return i
 	}
 	old := dr.charter.States[i]
 	for _, role := range root.Roles {
@@ -245,7 +254,17 @@ func (dr *Draft) seat(n *Enrolment) error {
 		}
 		return r.Name == string(code)
 	})
+	return i
+}
 
+// seat puts the state's keys in the place of those that it had.
+func (dr *Draft) seat(n *Enrolment) error {
+	i := dr.unseat(n.Seat.Code)
+	if i < 0 {
+		i = len(dr.charter.States)
+		dr.charter.States = append(dr.charter.States, Seat{})
+	}
+	targets := dr.targets.Signed.Delegations
 	seat, err := n.Seat, error(nil)
 	seat.Root = ""
 	if seat.Online, err = dr.addKey(n.Online, metadata.SNAPSHOT, metadata.TIMESTAMP); err != nil {
@@ -261,7 +280,7 @@ func (dr *Draft) seat(n *Enrolment) error {
 		return err
 	}
 	targets.Keys[id] = key
-	targets.Roles = append(targets.Roles, delegation(code, id))
+	targets.Roles = append(targets.Roles, delegation(n.Seat.Code, id))
 	dr.charter.States[i] = seat
 	return nil
 }

@@ -231,6 +231,19 @@ func (c *Charter) check() error {
 		if err := errors.Join(seen.add("state", string(s.Code)), text("state "+string(s.Code), s.Name)); err != nil {
 			return err
 		}
+		if !keyName.MatchString(s.Online) || s.Root != "" && !keyName.MatchString(s.Root) {
+			return fmt.Errorf("state %s: its keys are not named", s.Code)
+		}
+	}
+	for _, s := range c.Successions {
+		if _, _, err := pemKey(s.Key); err != nil {
+			return fmt.Errorf("succession of %s: %w", clip(string(s.State)), err)
+		}
+	}
+	for _, a := range c.Announcements {
+		if _, _, err := pemKey(a.Key); err != nil {
+			return fmt.Errorf("announcement of %s: %w", clip(string(a.State)), err)
+		}
 	}
 	return nil
 }
@@ -354,6 +367,7 @@ func (a *Agreement) check(state union.State, seen set) error {
 
 var (
 	codeName    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
+	keyName     = regexp.MustCompile(`^[0-9a-f]{64}$`)
 	methodName  = regexp.MustCompile(`^[A-Z]{1,32}$`)
 	crlName     = regexp.MustCompile(`^crl(-[a-z0-9-]{1,64})?\.der$`)
 	openapiName = regexp.MustCompile(`^openapi/[A-Za-z0-9][A-Za-z0-9._-]{0,127}\.json$`)

@@ -41,6 +41,9 @@ var fileName = regexp.MustCompile(`^(timestamp\.json` +
 	`|[1-9][0-9]{0,18}\.(root|timestamp|snapshot|targets|[A-Z]{2})\.json` +
 	`|targets/([A-Z]{2}/([a-z0-9][a-z0-9-]{0,63}/)?)?[0-9a-f]{64}\.[A-Za-z0-9][A-Za-z0-9._-]{0,127})$`)
 
+// metaName is what a snapshot names.
+var metaName = regexp.MustCompile(`^(root|targets|[A-Z]{2})\.json$`)
+
 // targetPath is what a target may be called in metadata: union.json, or a file
 // under a state, at most one folder deep.
 var targetPath = regexp.MustCompile(`^(union\.json|[A-Z]{2}/([a-z0-9][a-z0-9-]{0,63}/)?[A-Za-z0-9][A-Za-z0-9._-]{0,127})$`)
@@ -115,13 +118,11 @@ var localName = regexp.MustCompile(`^(local\.json|held/[A-Z]{2}\.json)$`)
 // write puts the files in place durably, timestamp.json after all others are
 // safe: after a crash the folder holds the version before or the one after.
 func (f Folder) write(files map[string][]byte) error {
-	names := slices.DeleteFunc(slices.Collect(maps.Keys(files)), func(n string) bool {
-		if n == timestampName {
-			return true
-		}
+	same := func(n string) bool {
 		old, err := os.ReadFile(filepath.Join(string(f), filepath.FromSlash(n)))
 		return err == nil && bytes.Equal(old, files[n])
-	})
+	}
+	names := slices.DeleteFunc(slices.Collect(maps.Keys(files)), func(n string) bool { return n == timestampName || same(n) })
 	var g errgroup.Group
 	g.SetLimit(16) // the file system commits what is synced at the same time together
 	for _, n := range names {
@@ -143,7 +144,7 @@ func (f Folder) write(files map[string][]byte) error {
 			}
 		}
 	}
-	if ts, ok := files[timestampName]; ok {
+	if ts, ok := files[timestampName]; ok && !same(timestampName) {
 		if err := f.put(timestampName, ts); err != nil {
 			return err
 		}
@@ -239,7 +240,7 @@ func (b bundle) Fetch(_ context.Context, name string, limit int64) ([]byte, erro
 }
 
 const (
-	maxBundle      = 32 << 20
+	maxBundle      = 16 << 20
 	maxBundleFiles = 8192
 )
 

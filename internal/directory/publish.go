@@ -25,7 +25,6 @@ const (
 	rootLife  = 3 * 365 * 24 * time.Hour // root and targets: the next ceremony
 
 	clockSlack   = time.Hour // how far a proposer's clock may be ahead of a cosigner's
-	maxJump      = 1 << 20   // versions that one proposal may skip
 	maxIdle      = 8         // attempts at a proposal while nobody gets on
 	maxTries     = 200       // attempts in all
 	cosignWithin = 20 * time.Second
@@ -467,11 +466,8 @@ func (d *Directory) cosigned(ctx context.Context, p bundle, online crypto.Signer
 	if err != nil {
 		return nil, fault.Wrap(fault.DirectoryInvalid, err, "proposal")
 	}
-	switch {
-	case stamp.Signed.Version <= v.Version():
+	if stamp.Signed.Version <= v.Version() {
 		return nil, fault.New(fault.DirectoryConflict, "this party already has version %d of the directory", v.Version())
-	case stamp.Signed.Version > v.Version()+maxJump:
-		return nil, fault.New(fault.DirectoryInvalid, "proposal: version %d is too far from %d", stamp.Signed.Version, v.Version())
 	}
 	for _, end := range []time.Time{stamp.Signed.Expires, snapshot.Signed.Expires} {
 		if now := d.deps.Now(); end.Before(now) || end.After(now.Add(stampLife+clockSlack)) {
@@ -491,8 +487,10 @@ func (d *Directory) cosigned(ctx context.Context, p bundle, online crypto.Signer
 	if err != nil {
 		return nil, fault.Wrap(fault.DirectoryInvalid, err, "proposal")
 	}
-	if err := r.follows(v.release); err != nil {
+	if err := r.follows(v.release); errors.Is(err, errBehind) {
 		return nil, fault.Wrap(fault.DirectoryConflict, err, "proposal")
+	} else if err != nil {
+		return nil, fault.Wrap(fault.DirectoryInvalid, err, "proposal")
 	}
 	r.markDoubles(v.release)
 	return r, d.goodParts(v, r)

@@ -133,6 +133,13 @@ func TestCosignRefuses(t *testing.T) {
 		{"an expiry far ahead", func() directory.Bundle { return d.Forge(2, u.Now().Add(30*24*time.Hour), nil, online(u, "BH")...) }, fault.DirectoryInvalid, "expiry"},
 		{"an expiry in the past", func() directory.Bundle { return d.Forge(2, u.Now().Add(-time.Second), nil, online(u, "BH")...) }, fault.DirectoryInvalid, "expiry"},
 		{"a version far ahead", func() directory.Bundle { return d.Forge(1<<40, soon, nil, online(u, "BH")...) }, fault.DirectoryInvalid, "too far"},
+		{"a part's version far ahead", func() directory.Bundle {
+			raw, named := directory.SignPart(1<<40, soon, d.PartFiles("BH"), key(t, u.Keys["BH"], directory.StateKey))
+			return d.Forge(2, soon, func(f *directory.Forgery) { f.Set("BH", 1<<40, raw); maps.Copy(f.Files(), named) }, online(u, "BH")...)
+		}, fault.DirectoryInvalid, "too far"},
+		{"a role that nobody has", func() directory.Bundle {
+			return d.Forge(2, soon, func(f *directory.Forgery) { f.Meta()["other.json"] = &directory.Metadata{Version: 1} }, online(u, "BH")...)
+		}, fault.DirectoryInvalid, "does not belong"},
 		{"the version in force", func() directory.Bundle { return d.Forge(1, soon, nil, online(u, "BH")...) }, fault.DirectoryConflict, "already"},
 		{"a part taken away", func() directory.Bundle {
 			return d.Forge(2, soon, func(f *directory.Forgery) { delete(f.Meta(), "KW.json") }, online(u, "BH")...)
@@ -457,6 +464,32 @@ func read(t testing.TB, name string) []byte {
 	b, err := os.ReadFile(name)
 	must(t, err)
 	return b
+}
+
+// TestLeaving: a state goes, with its keys, members and vote.
+func TestLeaving(t *testing.T) {
+	u := directorytest.New(t, four, nil)
+	dr, err := u.Dirs["SA"].Draft()
+	must(t, err)
+	wantCode(t, dr.RemoveState("QA"), fault.UnknownState, "QA")
+	must(t, dr.RemoveState("BH"))
+	must(t, dr.SetThreshold(2))
+	wantCode(t, dr.Sign(key(t, &directorytest.Keys{}, directory.RootKey)), fault.NotAllowed, "no vote")
+	vote(t, u, dr)
+	must(t, u.Dirs["SA"].Install(t.Context(), dr))
+	for _, s := range []union.State{"", "SA", "AE", "KW"} {
+		must(t, u.Dirs[s].Refresh(t.Context()))
+		v := u.Dirs[s].View()
+		if _, ok := v.State("BH"); ok || len(v.States()) != 3 || len(v.Problems()) != 0 {
+			t.Errorf("%q: %d states, problems %v", s, len(v.States()), v.Problems())
+		}
+		if _, ok := v.Member(union.MemberID{State: "BH", Class: "GOV", Code: "interior"}); ok {
+			t.Errorf("%q: BH's member stays", s)
+		}
+	}
+	// Its keys sign no snapshot any more.
+	b := u.Dirs["SA"].Forge(9, u.Now().Add(time.Hour), nil, online(u, "BH", "AE")...)
+	wantCode(t, u.Dirs["KW"].Offer(t.Context(), b["timestamp.json"], b), fault.DirectoryInvalid, "not enough")
 }
 
 func BenchmarkUnion(b *testing.B) {

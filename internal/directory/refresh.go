@@ -155,7 +155,7 @@ func (d *Directory) offer(ctx context.Context, stamp []byte, from Fetcher) error
 
 func (d *Directory) consider(ctx context.Context, cur *release, stamp []byte, from Fetcher) error {
 	if cur != nil {
-		later, err := d.later(ctx, cur, stamp, from)
+		later, err := cur.earlierThan(stamp)
 		if err != nil || !later {
 			return err
 		}
@@ -173,9 +173,9 @@ func (d *Directory) consider(ctx context.Context, cur *release, stamp []byte, fr
 	return err
 }
 
-// later tells, before anything is verified, whether a time-stamp could be of
-// use: peers that lag behind are nothing to report.
-func (d *Directory) later(ctx context.Context, cur *release, stamp []byte, from Fetcher) (bool, error) {
+// earlierThan tells, before anything is verified, whether a time-stamp could
+// be of use: peers that lag behind are nothing to report.
+func (r *release) earlierThan(stamp []byte) (bool, error) {
 	if err := plain(stamp); err != nil {
 		return false, fault.Wrap(fault.DirectoryInvalid, err, "offered time-stamp")
 	}
@@ -183,16 +183,14 @@ func (d *Directory) later(ctx context.Context, cur *release, stamp []byte, from 
 	if err != nil {
 		return false, fault.Wrap(fault.DirectoryInvalid, err, "offered time-stamp")
 	}
-	if m.Signed.Version > cur.version {
+	if m.Signed.Version > r.version {
 		return true, nil
 	}
-	if m.Signed.Version == cur.version {
+	if m.Signed.Version == r.version {
 		digest, err := signedDigest(m.Signed)
-		return err == nil && digest != cur.digest, err
+		return err == nil && digest != r.digest, err
 	}
-	// A lower number is news only after a new root (see follows).
-	_, err = from.Fetch(ctx, versioned(cur.root.Signed.Version+1, "root"), maxRoot)
-	return err == nil, nil
+	return false, nil
 }
 
 // commit makes a release current if it takes nothing back.

@@ -60,6 +60,15 @@ type role struct {
 	err   error
 }
 
+// Whoever steals keys must not be able to push a version so high that there is
+// none above it: versions are bounded, and so is each step. This is what other
+// TUF clients reset versions for after a change of keys (specification
+// §5.3.11), which here is not needed.
+const (
+	maxVersion = 1 << 53
+	maxJump    = 1 << 20
+)
+
 // errBehind marks a release that would take something back.
 var errBehind = errors.New("rollback")
 
@@ -115,7 +124,7 @@ func (t trust) load(ctx context.Context, stamp []byte, readers ...Fetcher) (*rel
 	}
 	r.version = r.timestamp.Signed.Version
 	snap, ok := r.timestamp.Signed.Meta["snapshot.json"]
-	if !ok || snap.Version != r.version || r.version < 1 {
+	if !ok || snap.Version != r.version || r.version < 1 || r.version > maxVersion {
 		return nil, errors.New("time-stamp: it does not name the snapshot of its own version")
 	}
 	r.files[versioned(r.version, metadata.TIMESTAMP)] = stamp
@@ -218,6 +227,9 @@ func (r *release) loadSnapshot(ctx context.Context, tm *trustedmetadata.TrustedM
 		return fmt.Errorf("it was not made under root %d", r.root.Signed.Version)
 	}
 	for name, m := range r.snapshot.Signed.Meta {
+		if !metaName.MatchString(name) || m.Version < 1 || m.Version > maxVersion {
+			return fmt.Errorf("%s, version %d, does not belong in it", clip(name), m.Version)
+		}
 		if name != "root.json" && (m.Length < 1 || m.Length > maxMetadata || len(m.Hashes["sha256"]) != sha256.Size) {
 			return fmt.Errorf("%s stands in it without length or digest", clip(name))
 		}
@@ -404,14 +416,11 @@ func (r *release) follows(base *release) error {
 	if r.root.Signed.Version < base.root.Signed.Version {
 		return fmt.Errorf("%w: root %d after %d", errBehind, r.root.Signed.Version, base.root.Signed.Version)
 	}
-	// After a root that takes away the keys which signed the base, version
-	// numbers start anew (TUF specification §5.3.11): otherwise whoever
-	// stole those keys could have pushed the number beyond reach.
-	renewed := r.root.Signed.Version > base.root.Signed.Version &&
-		(r.root.VerifyDelegate(metadata.TIMESTAMP, base.timestamp) != nil ||
-			r.root.VerifyDelegate(metadata.SNAPSHOT, base.snapshot) != nil)
-	if r.version <= base.version && !renewed {
+	if r.version <= base.version {
 		return fmt.Errorf("%w: version %d after %d", errBehind, r.version, base.version)
+	}
+	if r.version > base.version+maxJump {
+		return fmt.Errorf("version %d is too far from %d", r.version, base.version)
 	}
 	for name, old := range base.snapshot.Signed.Meta {
 		now := r.snapshot.Signed.Meta[name]
@@ -422,6 +431,15 @@ func (r *release) follows(base *release) error {
 			return fmt.Errorf("%w: %s %d after %d", errBehind, name, now.Version, old.Version)
 		case name == "targets.json" && now.Version == old.Version && !now.Hashes.Equal(old.Hashes):
 			return fmt.Errorf("%w: two different targets of version %d", errBehind, old.Version)
+		}
+	}
+	for name, now := range r.snapshot.Signed.Meta {
+		var from int64
+		if old := base.snapshot.Signed.Meta[name]; old != nil {
+			from = old.Version
+		}
+		if now.Version > from+maxJump {
+			return fmt.Errorf("%s: version %d is too far from %d", name, now.Version, from)
 		}
 	}
 	return nil

@@ -41,6 +41,7 @@ type grant struct {
 type State struct {
 	Seat
 	Version int64     // of its own part
+	Signed  int64     // of what it signed last, good or not
 	Expires time.Time // of its own part
 	Nodes   []Node
 	Members []Member
@@ -73,13 +74,15 @@ func newView(r *release, parts map[union.State]*part, problems []Problem) *View 
 		v.purposes[p.Code] = p
 	}
 	for _, seat := range v.charter.States {
-		p := parts[seat.Code]
-		if p == nil {
-			v.states[seat.Code] = State{Seat: seat}
-			continue
+		s := State{Seat: seat}
+		if m := r.snapshot.Signed.Meta[string(seat.Code)+".json"]; m != nil {
+			s.Signed = m.Version
 		}
-		v.states[seat.Code] = State{Seat: seat, Version: p.version, Expires: p.expires, Nodes: p.doc.Nodes, Members: p.doc.Members, Stamps: p.doc.Stamps}
-		v.addPart(seat.Code, p)
+		if p := parts[seat.Code]; p != nil {
+			s.Version, s.Expires, s.Nodes, s.Members, s.Stamps = p.version, p.expires, p.doc.Nodes, p.doc.Members, p.doc.Stamps
+			v.addPart(seat.Code, p)
+		}
+		v.states[seat.Code] = s
 	}
 	return v
 }

@@ -1,11 +1,11 @@
 package exchange
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"net/http"
+	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,19 +46,33 @@ type Record struct {
 	Head     jsontext.Value `json:"head"`
 	Sealed   time.Time      `json:"sealed_at"`
 	Cert     message.Digest `json:"certificate"`
-	Envelope []byte         `json:"envelope"`       // base64
+	Envelope []byte         `json:"envelope"` // base64
+	Parts    Parts          `json:"parts"`
 	Note     jsontext.Value `json:"note,omitempty"` // what this node alone knows: never sent to another
+}
+
+// Parts are what Digest is computed from beside the envelope, as journal.Parts
+// says: with them it is seen that the leaf is this envelope's and no other's.
+type Parts struct {
+	Kind  journal.Kind   `json:"kind"`
+	At    int64          `json:"at"`
+	Class message.Digest `json:"class"`
+	Key   message.Digest `json:"key"`
+	Body  message.Digest `json:"body"`
+	Local message.Digest `json:"local"`
 }
 
 // evidenceKind is the link's query for the other side's half.
 const evidenceKind = "evidence"
 
 type evidenceQuestion struct {
-	ID string `json:"id"`
+	ID     string            `json:"id"`
+	Client union.SubsystemID `json:"client"`
 }
 
 // Query answers another node's question about evidence; it is a part of the
-// link's handler. Only a state that took part in the call is told of it.
+// link's handler. Only a state that took part in the call is told of it, and
+// not of what this node refused before anything was sent.
 func (x *Exchange) Query(ctx context.Context, peer link.Peer, kind string, b []byte) ([]byte, error) {
 	if kind != evidenceKind {
 		return nil, fault.New(fault.NotFound, "this node answers no question of kind %q", kind)
@@ -71,22 +85,29 @@ func (x *Exchange) Query(ctx context.Context, peer link.Peer, kind string, b []b
 		return nil, err
 	}
 	var q evidenceQuestion
-	if err := json.Unmarshal(b, &q, json.RejectUnknownMembers(true)); err != nil || !message.ValidID(q.ID) {
-		return nil, fault.New(fault.MessageMalformed, "a question for evidence names one id")
+	if err := json.Unmarshal(b, &q, json.RejectUnknownMembers(true)); err != nil || !message.ValidID(q.ID) || q.Client.IsZero() {
+		return nil, fault.New(fault.MessageMalformed, "a question for evidence names one client and its id")
 	}
 	h, err := x.half(ctx, q.ID, func(client, service union.SubsystemID) bool {
-		return client.State == peer.State || service.State == peer.State
-	}, false)
+		return client == q.Client && (client.State == peer.State || service.State == peer.State)
+	})
 	if err != nil {
 		return nil, err
 	}
+	crossed := h.Records[:0]
+	for _, r := range h.Records {
+		if r.Note = nil; r.Parts.Kind != journal.Refused {
+			crossed = append(crossed, r)
+		}
+	}
+	h.Records = crossed
 	return json.Marshal(h)
 }
 
 // Evidence collects both halves of a call. may says whose calls the asker is
 // allowed to see; the other state decides for itself what it shows.
 func (x *Exchange) Evidence(ctx context.Context, id string, may func(client, service union.SubsystemID) bool) (*Evidence, error) {
-	own, err := x.half(ctx, id, may, true)
+	own, err := x.half(ctx, id, may)
 	if err != nil {
 		return nil, err
 	}
@@ -99,14 +120,14 @@ func (x *Exchange) Evidence(ctx context.Context, id string, may func(client, ser
 		e.Missing = err.Error()
 		return e, nil
 	}
-	for _, other := range otherStates(own, x.cfg.State) {
-		st, ok := v.State(other)
+	for _, other := range others(own, x.cfg.State) {
+		st, ok := v.State(other.state)
 		if !ok {
 			continue
 		}
-		h, err := x.askHalf(ctx, st, id, may)
+		h, err := x.askHalf(ctx, st, evidenceQuestion{ID: id, Client: other.client}, may)
 		if err != nil {
-			e.Missing = fmt.Sprintf("%s: %v", other, fault.From(err))
+			e.Missing = fmt.Sprintf("%s: %v", other.state, fault.From(err))
 			continue
 		}
 		e.Halves = append(e.Halves, h)
@@ -114,10 +135,10 @@ func (x *Exchange) Evidence(ctx context.Context, id string, may func(client, ser
 	return e, nil
 }
 
-func (x *Exchange) askHalf(ctx context.Context, st directory.State, id string, may func(client, service union.SubsystemID) bool) (Half, error) {
+func (x *Exchange) askHalf(ctx context.Context, st directory.State, about evidenceQuestion, may func(client, service union.SubsystemID) bool) (Half, error) {
 	ctx, cancel := context.WithTimeout(ctx, callMargin)
 	defer cancel()
-	q, err := json.Marshal(evidenceQuestion{ID: id})
+	q, err := json.Marshal(about)
 	if err != nil {
 		return Half{}, err
 	}
@@ -133,7 +154,7 @@ func (x *Exchange) askHalf(ctx context.Context, st directory.State, id string, m
 	kept := h.Records[:0]
 	for _, r := range h.Records {
 		r.Note = nil
-		if client, service, ok := parties(r.Envelope); ok && may(client, service) {
+		if client, service, ok := parties(r.Envelope); ok && client == about.Client && may(client, service) {
 			kept = append(kept, r)
 		}
 	}
@@ -142,7 +163,7 @@ func (x *Exchange) askHalf(ctx context.Context, st directory.State, id string, m
 }
 
 // half is what this node holds of an id, as far as it may be seen.
-func (x *Exchange) half(ctx context.Context, id string, may func(client, service union.SubsystemID) bool, notes bool) (Half, error) {
+func (x *Exchange) half(ctx context.Context, id string, may func(client, service union.SubsystemID) bool) (Half, error) {
 	h := Half{State: x.cfg.State, Node: x.cfg.Node, Records: []Record{}}
 	found, err := x.deps.Journal.Find(ctx, id)
 	if err != nil {
@@ -157,9 +178,7 @@ func (x *Exchange) half(ctx context.Context, id string, may func(client, service
 		if err != nil {
 			return h, storeFault(err, "reading a record")
 		}
-		if notes {
-			r.Note = s.Local
-		}
+		r.Note = s.Local
 		h.Records = append(h.Records, r)
 	}
 	return h, nil
@@ -174,9 +193,11 @@ func show(s journal.Stored) (Record, error) {
 	if err != nil {
 		return Record{}, err
 	}
+	p := s.Parts()
 	return Record{
-		Kind: s.Kind.String(), Leaf: s.Index, At: s.At.UTC(), Salt: s.Salt, Digest: s.Record.Digest(), Hash: s.Leaf,
+		Kind: s.Kind.String(), Leaf: s.Index, At: s.At.UTC(), Salt: s.Salt, Digest: p.Digest(), Hash: s.Leaf,
 		Head: head, Sealed: sl.At, Cert: sl.Cert, Envelope: s.Envelope,
+		Parts: Parts{Kind: p.Kind, At: p.At, Class: p.Class, Key: p.Key, Body: p.Body, Local: p.Local},
 	}, nil
 }
 
@@ -200,133 +221,30 @@ func parties(envelope []byte) (client, service union.SubsystemID, ok bool) {
 	return a.Client, a.Service.SubsystemID, true
 }
 
-func otherStates(h Half, own union.State) []union.State {
-	seen := map[union.State]bool{own: true}
-	var out []union.State
+// other is a state that may hold more of a call, and whose call it was.
+type other struct {
+	state  union.State
+	client union.SubsystemID
+}
+
+func others(h Half, own union.State) (out []other) {
 	for _, r := range h.Records {
 		client, service, _ := parties(r.Envelope)
 		for _, s := range []union.State{client.State, service.State} {
-			if s != "" && !seen[s] {
-				seen[s] = true
-				out = append(out, s)
+			if o := (other{s, client}); s != own && r.Parts.Kind != journal.Refused && !slices.Contains(out, o) {
+				out = append(out, o)
 			}
 		}
 	}
 	return out
 }
 
-// Check is one thing that was verified of evidence.
-type Check struct {
-	What   string `json:"what"`
-	OK     bool   `json:"ok"`
-	Detail string `json:"detail,omitzero"`
-}
-
-// VerifyEvidence holds the halves against the directory and against each other.
-func (x *Exchange) VerifyEvidence(e *Evidence) ([]Check, error) {
-	v, err := x.deps.Directory()
-	if err != nil {
-		return nil, err
-	}
-	var out []Check
-	check := func(what string, err error) {
-		c := Check{What: what, OK: err == nil}
-		if err != nil {
-			c.Detail = err.Error()
-		}
-		out = append(out, c)
-	}
-	requests := map[message.Digest]bool{}
-	envelopes := map[string][][]byte{} // kind of message -> what each half holds of it
-	for _, h := range e.Halves {
-		for _, r := range h.Records {
-			name := fmt.Sprintf("%s, %s, leaf %d", h.State, r.Kind, r.Leaf)
-			digest, err := verifySeal(v, r)
-			check(name+": seal, certificate and time", err)
-			head, _, _ := message.Open(r.Envelope)
-			if message.Kind(head) == message.TypeRequest && err == nil {
-				requests[digest] = true
-				envelopes["request"] = append(envelopes["request"], r.Envelope)
-			} else if message.Kind(head) == message.TypeAnswer {
-				envelopes["answer"] = append(envelopes["answer"], r.Envelope)
-			}
-			err = nil
-			if message.Digest(journal.Leaf(r.Salt, r.Digest)) != r.Hash {
-				err = fmt.Errorf("the leaf is not that of this record")
-			}
-			check(name+": leaf opens to the record", err)
-		}
-	}
-	for _, h := range e.Halves {
-		for _, r := range h.Records {
-			head, _, _ := message.Open(r.Envelope)
-			if a, err := message.ParseAnswer(head); err == nil && a.Type == message.TypeAnswer {
-				var err error
-				if !requests[a.Request] {
-					err = fmt.Errorf("it answers a request that is not here")
-				}
-				check(fmt.Sprintf("%s, leaf %d: answers a recorded request", h.State, r.Leaf), err)
-			}
-		}
-	}
-	if len(e.Halves) == 2 {
-		for _, kind := range []string{"request", "answer"} {
-			check("both sides hold the same "+kind, paired(envelopes[kind]))
-		}
-	} else if e.Missing != "" {
-		check("the other side's half", fmt.Errorf("%s", e.Missing))
-	}
-	return out, nil
-}
-
-// paired tells whether every envelope is held twice.
-func paired(held [][]byte) error {
-	for i, a := range held {
-		n := 0
-		for _, b := range held {
-			if bytes.Equal(a, b) {
-				n++
-			}
-		}
-		if n%2 != 0 {
-			return fmt.Errorf("message %d of %d is held by one side alone", i+1, len(held))
-		}
-	}
-	return nil
-}
-
-// verifySeal judges a recorded seal by the time at which it was made.
-func verifySeal(v *directory.View, r Record) (message.Digest, error) {
-	head, raw, err := message.Open(r.Envelope)
-	if err != nil {
-		return message.Digest{}, err
-	}
-	var b *message.Body
-	if q, err := message.ParseRequest(head); err == nil {
-		b = q.Body
-	} else if a, err := message.ParseAnswer(head); err == nil {
-		b = a.Body
-	} else {
-		return message.Digest{}, err
-	}
-	m := manifest(head, b)
-	s, err := seal.ParseSeal(raw)
-	if err != nil {
-		return message.Digest{}, err
-	}
-	c, ok := v.Certificate(s.Cert)
-	if !ok {
-		return message.Digest{}, fault.New(fault.CertUnknown, "the directory does not name the certificate")
-	}
-	if err := c.At(s.At); err != nil {
-		return message.Digest{}, err
-	}
-	return sha256.Sum256(m), seal.Verify(c.Cert, m, s)
-}
-
 // serveEvidence shows a call's evidence to the subsystem that called or served.
 func (x *Exchange) serveEvidence(w http.ResponseWriter, r *http.Request) {
-	id, _ := strings.CutPrefix(r.URL.EscapedPath(), "/evidence/")
+	id, err := url.PathUnescape(strings.TrimPrefix(r.URL.EscapedPath(), "/evidence/"))
+	if err != nil {
+		id = "" // as malformed as an empty one
+	}
 	client, _, err := x.client(r)
 	switch {
 	case err != nil:
@@ -343,6 +261,13 @@ func (x *Exchange) serveEvidence(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		problem(w, err)
 		return
+	}
+	for i := range e.Halves[0].Records { // within one state each side's notes are its own
+		r := &e.Halves[0].Records[i]
+		caller, service, _ := parties(r.Envelope)
+		if client == caller && ofProvider(r.Parts.Kind) && caller != service || client == service && !ofProvider(r.Parts.Kind) && caller != service {
+			r.Note = nil
+		}
 	}
 	b, err := json.Marshal(e)
 	if err != nil {

@@ -25,9 +25,12 @@ type note struct {
 	Effect  string   `json:"effect,omitzero"`   // what became of the backend
 	Subject *subject `json:"subject,omitempty"` // whose data
 	Wide    []byte   `json:"wide,omitempty"`    // SHA-512 of the body of a request that is delivered later
+	Blind   []byte   `json:"blind"`             // random: the note's digest is shown to others, who must not guess the note from it
 }
 
 func (n note) bytes() []byte {
+	n.Blind = make([]byte, 16)
+	_, _ = rand.Read(n.Blind) // never fails
 	b, err := json.Marshal(n)
 	if err != nil {
 		panic(err) // strings and numbers alone

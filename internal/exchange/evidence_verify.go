@@ -1,0 +1,275 @@
+package exchange
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/falaj/falaj/internal/directory"
+	"github.com/falaj/falaj/internal/exchange/message"
+	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/journal"
+	"github.com/falaj/falaj/internal/seal"
+	"github.com/falaj/falaj/internal/union"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// Check is one thing that was verified of evidence.
+type Check struct {
+	What   string `json:"what"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail,omitzero"`
+}
+
+// VerifyEvidence holds the halves against the directory and against each
+// other. It says nothing of a record's place in the log: that takes proofs.
+func (x *Exchange) VerifyEvidence(e *Evidence) ([]Check, error) {
+	v, err := x.deps.Directory()
+	if err != nil {
+		return nil, err
+	}
+	var out []Check
+	check := func(what string, err error) {
+		c := Check{What: what, OK: err == nil}
+		if err != nil {
+			c.Detail = err.Error()
+		}
+		out = append(out, c)
+	}
+	var said []statement
+	for _, h := range e.Halves {
+		last := int64(-1)
+		for _, r := range h.Records {
+			name := fmt.Sprintf("%s, %s, leaf %d", h.State, r.Kind, r.Leaf)
+			s, err := read(v, r)
+			check(name+": seal, certificate and time", err)
+			check(name+": leaf opens to the record", opens(r))
+			err = shown(e.ID, h.State, s, r)
+			if err == nil && r.Leaf <= last {
+				err = errors.New("it is out of its order")
+			}
+			last = r.Leaf
+			check(name+": shown as it was sealed", err)
+			said = append(said, s)
+		}
+	}
+	if len(said) == 0 {
+		check("records", errors.New("there is none"))
+	}
+	for _, s := range said {
+		if s.kind == journal.RequestSent || s.answer != nil && s.answer.Request != (message.Digest{}) {
+			check(s.name()+": stands with the rest of its call", s.among(said))
+		}
+	}
+	check("both sides' halves", e.complete(said))
+	for _, s := range said {
+		if twin := twins[s.kind]; twin != 0 {
+			check(s.name()+": the other side holds the same", s.paired(twin, said))
+		}
+	}
+	return out, nil
+}
+
+// complete tells whether each state that a message went to or came from is
+// asked, be it that it holds nothing.
+func (e *Evidence) complete(said []statement) error {
+	if e.Missing != "" {
+		return errors.New(e.Missing)
+	}
+	for _, s := range said {
+		for _, state := range s.states() {
+			if !slices.ContainsFunc(e.Halves, func(h Half) bool { return h.State == state }) {
+				return fmt.Errorf("that of %s is missing", state)
+			}
+		}
+	}
+	return nil
+}
+
+// statement is a record's sealed message, read.
+type statement struct {
+	kind     journal.Kind
+	leaf     int64
+	envelope string
+	request  *message.Request
+	answer   *message.Answer
+	manifest message.Digest // of what is sealed
+}
+
+func (s *statement) name() string { return fmt.Sprintf("%s, leaf %d", s.kind, s.leaf) }
+
+// states are those of client and service, where the message crossed.
+func (s *statement) states() []union.State {
+	switch {
+	case s.request != nil:
+		return []union.State{s.request.Client.State, s.request.Service.State}
+	case s.answer != nil && s.kind != journal.Refused:
+		return []union.State{s.answer.Client.State, s.answer.Service.State}
+	}
+	return nil
+}
+
+// asked is the manifest of the request that it is, or that it answers.
+func (s *statement) asked() message.Digest {
+	if s.answer != nil {
+		return s.answer.Request
+	}
+	return s.manifest
+}
+
+// twins are the kinds of record that two nodes keep of one message.
+var twins = map[journal.Kind]journal.Kind{
+	journal.RequestSent: journal.RequestReceived, journal.RequestReceived: journal.RequestSent,
+	journal.AnswerSent: journal.AnswerReceived, journal.AnswerReceived: journal.AnswerSent,
+}
+
+// ofProvider tells whether a record is one that the provider's node keeps.
+func ofProvider(k journal.Kind) bool {
+	return k == journal.RequestReceived || k == journal.AnswerSent
+}
+
+// among looks for what belongs to it: a request's answer, or why there was
+// none; an answer's request, of the same call.
+func (s *statement) among(all []statement) error {
+	for _, o := range all {
+		switch {
+		case o.asked() != s.asked():
+		case s.request != nil && o.answer != nil && !ofProvider(o.kind):
+			return nil
+		case s.answer != nil && o.request != nil && ofProvider(s.kind) == ofProvider(o.kind):
+			q, a := o.request, s.answer
+			if q.ID != a.ID || q.RequestID != a.RequestID || q.Client != a.Client || q.Service != a.Service || q.Union != a.Union {
+				return errors.New("it answers a request of another call")
+			}
+			return nil
+		}
+	}
+	if s.request != nil {
+		return errors.New("it has neither answer nor refusal here")
+	}
+	return errors.New("it answers a request that is not here")
+}
+
+// paired looks for the other side's record of the same message. What was sent
+// may not have arrived: then the caller's node says that it had no answer.
+func (s *statement) paired(twin journal.Kind, all []statement) error {
+	for _, o := range all {
+		lost := (s.kind == journal.RequestSent || s.kind == journal.AnswerSent) && o.kind == journal.Unanswered && o.asked() == s.asked()
+		if o.kind == twin && o.envelope == s.envelope || lost {
+			return nil
+		}
+	}
+	return errors.New("it is held by one side alone")
+}
+
+// opens computes the leaf from the envelope and the parts that are shown.
+func opens(r Record) error {
+	p := journal.Parts{
+		Kind: r.Parts.Kind, At: r.Parts.At, Class: r.Parts.Class, Key: r.Parts.Key,
+		Envelope: sha256.Sum256(r.Envelope), Body: r.Parts.Body, Local: r.Parts.Local,
+	}
+	switch {
+	case message.Digest(p.Digest()) != r.Digest:
+		return errors.New("the digest is not that of this envelope and these parts")
+	case message.Digest(journal.Leaf(r.Salt, r.Digest)) != r.Hash:
+		return errors.New("the leaf is not that of this record")
+	case r.Note != nil && message.Digest(sha256.Sum256(r.Note)) != r.Parts.Local:
+		return errors.New("the note is not the one that was recorded")
+	}
+	return nil
+}
+
+// shown holds what a person reads beside an envelope against the envelope.
+func shown(id string, state union.State, s statement, r Record) error {
+	head, raw, err := message.Open(r.Envelope)
+	if err != nil {
+		return err
+	}
+	sl, err := seal.ParseSeal(raw)
+	if err != nil {
+		return err
+	}
+	said, owner, request := id, union.State(""), s.request != nil
+	switch {
+	case request:
+		said, owner = s.request.ID, s.request.Client.State
+		if ofProvider(r.Parts.Kind) {
+			owner = s.request.Service.State
+		}
+	case s.answer != nil:
+		said, owner = s.answer.ID, s.answer.Client.State
+		if ofProvider(r.Parts.Kind) {
+			owner = s.answer.Service.State
+		}
+	}
+	was, is := jsontext.Value(slices.Clone(head)), jsontext.Value(slices.Clone(r.Head))
+	kind := map[journal.Kind]string{
+		journal.RequestSent: message.TypeRequest, journal.RequestReceived: message.TypeRequest,
+		journal.AnswerSent: message.TypeAnswer, journal.AnswerReceived: message.TypeAnswer,
+		journal.Refused: message.TypeRefusal, journal.Unanswered: message.TypeRefusal,
+	}[r.Parts.Kind]
+	switch {
+	case errors.Join(was.Canonicalize(), is.Canonicalize()) != nil || string(was) != string(is):
+		return errors.New("the head is not the envelope's")
+	case !r.Sealed.Equal(sl.At) || r.Cert != sl.Cert:
+		return errors.New("time or certificate is not the seal's")
+	case r.Kind != r.Parts.Kind.String() || kind != message.Kind(head):
+		return errors.New("a message of this type makes no record of this kind")
+	case r.At.UnixMilli() != r.Parts.At || r.At.Nanosecond()%1e6 != 0:
+		return errors.New("the time is not the record's")
+	case said != id || message.Digest(sha256.Sum256([]byte(id))) != r.Parts.Key:
+		return errors.New("it is of another id")
+	case owner != state:
+		return fmt.Errorf("a node of %s keeps no such record", state)
+	}
+	return nil
+}
+
+// read reads a recorded message and judges its seal by the time at which it
+// was made.
+func read(v *directory.View, r Record) (statement, error) {
+	s := statement{kind: r.Parts.Kind, leaf: r.Leaf, envelope: string(r.Envelope)}
+	head, raw, err := message.Open(r.Envelope)
+	if err != nil {
+		return s, err
+	}
+	var b *message.Body
+	var by union.MemberID // who has to have sealed it; a refusal may be by any member of the state
+	if message.Kind(head) == message.TypeRequest {
+		if s.request, err = message.ParseRequest(head); err != nil {
+			s.request = nil
+			return s, err
+		}
+		b, by = s.request.Body, s.request.Client.MemberID
+	} else {
+		if s.answer, err = message.ParseAnswer(head); err != nil {
+			s.answer = nil
+			return s, err
+		}
+		b, by = s.answer.Body, s.answer.Service.MemberID
+		if s.answer.Type == message.TypeRefusal {
+			by = s.answer.Client.MemberID
+		}
+		if s.answer.Fault != "" {
+			by = union.MemberID{State: by.State}
+		}
+	}
+	m := manifest(head, b)
+	s.manifest = sha256.Sum256(m)
+	sl, err := seal.ParseSeal(raw)
+	if err != nil {
+		return s, err
+	}
+	c, ok := v.Certificate(sl.Cert)
+	switch {
+	case !ok:
+		return s, fault.New(fault.CertUnknown, "the directory does not name the certificate")
+	case c.Use != directory.UseSeal || c.State != by.State || by.Code != "" && c.Member != by:
+		return s, fault.New(fault.MessageMismatch, "sealed by %s of %s, who speaks not for %s", c.Member, c.State, by)
+	}
+	if err := c.At(sl.At); err != nil {
+		return s, err
+	}
+	return s, seal.Verify(c.Cert, m, sl)
+}

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -100,6 +102,57 @@ func TestGateInFlightAndDrain(t *testing.T) {
 	}
 	if g.InFlight() != 0 {
 		t.Errorf("%d in flight", g.InFlight())
+	}
+}
+
+// TestSlow: who sends his head or his body byte after byte loses his place.
+func TestSlow(t *testing.T) {
+	g := NewGate(Limits{Time: 200 * time.Millisecond}, time.Now, func(fault.Code) {})
+	srv := httptest.NewUnstartedServer(nil)
+	srv.Config = Server(g.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.ReadAll(r.Body); err != nil {
+			w.WriteHeader(http.StatusBadRequest)
+		}
+	})), 8<<10, 200*time.Millisecond, time.Minute, 0)
+	srv.Start()
+	defer srv.Close()
+	for name, begun := range map[string]string{
+		"head": "GET / HTTP/1.1\r\nHost: x\r\nX-A: ",
+		"body": "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n",
+	} {
+		c, err := net.Dial("tcp", srv.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := io.WriteString(c, begun); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan struct{})
+		go func() { io.Copy(io.Discard, c); close(ended) }()
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		late := time.After(20 * time.Second)
+		for over := false; !over; {
+			select {
+			case <-tick.C:
+				c.Write([]byte("x"))
+			case <-ended:
+				over = true
+			case <-late:
+				t.Errorf("%s: still connected", name)
+				over = true
+			}
+		}
+	}
+	req := httptest.NewRequest("GET", srv.URL, nil)
+	req.RequestURI = ""
+	req.Header.Set("X-Large", strings.Repeat("x", 20<<10))
+	if resp, err := http.DefaultTransport.RoundTrip(req); err == nil {
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+			t.Errorf("a large head: %s", resp.Status)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -84,7 +86,17 @@ func Open(ctx context.Context, cfg Config, deps Deps) (_ *Union, err error) {
 	if err := u.settle(ctx, cfg); err != nil {
 		return nil, err
 	}
-	return u, u.start(ctx)
+	for range 3 {
+		// A free port may be taken again before it is opened here.
+		if err = u.start(ctx); u.plan.Base != 0 || !errors.Is(err, syscall.EADDRINUSE) {
+			break
+		}
+		u.shut()
+		if err := u.move(ctx, 0); err != nil {
+			return nil, err
+		}
+	}
+	return u, u.teach(err)
 }
 
 func (u *Union) folder(name string) string { return filepath.Join(u.dir, name) }
@@ -103,6 +115,10 @@ func (u *Union) take() error {
 		return fault.Wrap(fault.Conflict, err, "another falaj up works in %s; stop it, or name another folder with --data and other ports with --base-port", u.dir)
 	}
 	u.lock = f
+	// What a union that was killed left says where nothing is any more.
+	if err := os.Remove(u.folder(ReadyFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing the old %s: %w", ReadyFile, err)
+	}
 	return nil
 }
 
@@ -125,13 +141,19 @@ func (u *Union) settle(ctx context.Context, cfg Config) error {
 		return u.begin(ctx, cfg)
 	}
 	u.plan = p
-	before := map[union.State]string{}
-	for _, s := range p.States {
-		before[s] = p.link(s)
-	}
 	base := p.Base
 	if cfg.Base != nil {
 		base = *cfg.Base
+	}
+	return u.move(ctx, base)
+}
+
+// move brings a founded union up to date, on the ports from base on.
+func (u *Union) move(ctx context.Context, base int) error {
+	p := u.plan
+	before := map[union.State]string{}
+	for _, s := range p.States {
+		before[s] = p.link(s)
 	}
 	if base != p.Base || base == 0 && !p.free() {
 		if err := p.assign(base); err != nil {
@@ -273,7 +295,7 @@ func (u *Union) start(ctx context.Context) (err error) {
 		Data: u.folder("secretariat"), Listen: u.plan.at("", doorDirectory), Demonstration: true,
 	}, node.Deps{Now: u.deps.Now, Log: u.deps.Log.With("party", "secretariat")})
 	if err != nil {
-		return u.teach(err)
+		return err
 	}
 	u.nodes = make([]*node.Node, len(u.plan.States))
 	var group errgroup.Group
@@ -289,15 +311,15 @@ func (u *Union) start(ctx context.Context) (err error) {
 	}
 	for _, s := range u.plan.States {
 		if err := u.serveRegisters(ctx, s); err != nil {
-			return errors.Join(u.teach(err), group.Wait())
+			return errors.Join(err, group.Wait())
 		}
 	}
-	return u.teach(group.Wait())
+	return group.Wait()
 }
 
 // teach adds to the error of a taken port what helps here.
 func (u *Union) teach(err error) error {
-	if fault.CodeOf(err) == fault.ConfigInvalid && strings.Contains(fault.From(err).Detail, "another program listens") {
+	if errors.Is(err, syscall.EADDRINUSE) {
 		return fault.Wrap(fault.ConfigInvalid, err, "%s\na union takes the ports %d to %d here; --base-port N takes others, --base-port 0 any that are free",
 			fault.From(err).Detail, u.plan.Base, u.plan.Base+(len(u.plan.States)+1)*portsEach-1)
 	}
@@ -377,7 +399,8 @@ func (u *Union) Run(ctx context.Context, ready func(Ready) error) error {
 	return err
 }
 
-func (u *Union) close() {
+// shut closes every door.
+func (u *Union) shut() {
 	for _, n := range u.nodes {
 		if n != nil {
 			n.Close()
@@ -390,6 +413,11 @@ func (u *Union) close() {
 		r.Close()
 		r.listener.Close()
 	}
+	u.nodes, u.secretariat, u.registers = nil, nil, nil
+}
+
+func (u *Union) close() {
+	u.shut()
 	if u.lock != nil {
 		u.lock.Close()
 		u.lock = nil

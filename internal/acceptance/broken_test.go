@@ -315,7 +315,6 @@ func mustNotStart(t *testing.T, u *union) {
 		if code := p.cmd.ProcessState.ExitCode(); code <= 0 || !strings.Contains(said, x.says) || strings.Contains(said, "goroutine") || strings.Contains(said, "PRIVATE") {
 			t.Errorf("%s: %d %s", x.name, code, said)
 		}
-		t.Logf("%s:\n%s", x.name, said)
 		check(t, x.mend())
 	}
 	u.startNode(t, "SA")

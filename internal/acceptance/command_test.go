@@ -197,10 +197,16 @@ func outcome(t *testing.T, u *union) {
 			t.Errorf("%s", a.body)
 		}
 	}
-	mu.Lock()
-	if breaks = false; effects != 2 {
-		t.Errorf("invoked %d times", effects)
+	invoked := func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		return effects
 	}
+	if n := invoked(); n != 2 {
+		t.Errorf("invoked %d times", n)
+	}
+	mu.Lock()
+	breaks = false
 	mu.Unlock()
 	into(t, u.falaj(t, "EG", "--json", "outcome", "list"), &list)
 	if len(list) != 2 || list[0].ID != "pay-1" || list[0].Client != u.node(t, "AE").Client || list[0].Service != service {
@@ -218,7 +224,7 @@ func outcome(t *testing.T, u *union) {
 	if into(t, u.falaj(t, "EG", "--json", "outcome", "list"), &list); len(list) != 0 {
 		t.Errorf("%+v", list)
 	}
-	if a := post("pay-1"); a.status == 200 || effects != 2 {
+	if a := post("pay-1"); a.status == 200 || invoked() != 2 {
 		t.Errorf("what had happened happened again: %d %s", a.status, a.body)
 	}
 	if a := post("pay-2").want(t, 200); string(a.body) != "effect 3" {

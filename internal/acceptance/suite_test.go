@@ -77,7 +77,7 @@ func probes(t *testing.T, u *union) {
 			Checks          []struct{ Name string }
 		}
 		into(t, string(curl(t, n.Operations+"/readyz").want(t, 200).body), &ready)
-		if !ready.Ready || ready.Draining || len(ready.Checks) < 5 {
+		if !ready.Ready || ready.Draining || len(ready.Checks) == 0 {
 			t.Errorf("%s: %+v", n.State, ready)
 		}
 		meters := string(curl(t, n.Operations+"/metrics").want(t, 200).body)

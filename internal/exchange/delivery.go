@@ -19,7 +19,8 @@ import (
 // its record: from then on it ends in exactly one way, whatever stops or
 // starts. delivery_run.go hands out the work, delivery_send.go tries a
 // delivery, delivery_push.go brings the outcome to a client that wants it
-// brought, delivery_door.go is what clients and administrators see.
+// brought, delivery_door.go is what clients and administrators see,
+// delivery_prune.go forgets what ended long ago.
 
 // The states of a delivery. All but the first are final, but for an answer
 // that comes after the delivery was given up: what was done is what counts.

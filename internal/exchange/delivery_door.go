@@ -158,17 +158,21 @@ func (x *Exchange) Deliveries(ctx context.Context, f DeliveryFilter, most int) (
 	if f.Conversation != "" {
 		where, args = where+` AND d.conversation = ?`, append(args, f.Conversation)
 	}
-	switch f.Status {
-	case "":
-	case StatusWaiting, StatusSending, StatusBlocked:
+	state, ended := map[Status]int{StatusSkipped: deliverySkipped, StatusExpired: deliveryExpired, StatusRefused: deliveryRefused, StatusAnswered: deliveryAnswered}[f.Status]
+	switch {
+	case ended:
+		where, args = where+` AND d.state = ?`, append(args, state)
+	case f.Status != "": // which of the open ones have it is seen row by row
 		where += ` AND d.work = 1`
-	default:
-		where += ` AND d.work <> 1`
+	}
+	where += ` ORDER BY d.asked`
+	if ended || f.Status == "" {
+		where, args = where+` LIMIT ?`, append(args, most)
 	}
 	out := []Delivery{}
 	err := x.deps.DB.Read(ctx, func(tx *store.Tx) error {
 		out = out[:0]
-		rows, err := tx.Query(ctx, deliveryRows+where+` ORDER BY d.asked`, args...)
+		rows, err := tx.Query(ctx, deliveryRows+where, args...)
 		if err != nil {
 			return err
 		}

@@ -18,7 +18,7 @@ const (
 // prune forgets, until ctx ends, ids and deliveries that ended long ago. What
 // is open or unknown stays for as long as it is.
 func (x *Exchange) prune(ctx context.Context) {
-	var at mark
+	var at cursor
 	for wait := pruneEvery; ; {
 		timer := time.NewTimer(wait)
 		select {
@@ -39,19 +39,19 @@ func (x *Exchange) prune(ctx context.Context) {
 	}
 }
 
-// mark is how far the claims have been looked through. They have no index by
+// cursor is how far the claims have been looked through. They have no index by
 // age: every call would pay for it, twice at each node.
-type mark struct {
+type cursor struct {
 	side int
 	id   []byte
 }
 
 // pruneSome looks at as many rows of each table and tells whether many went.
-func (x *Exchange) pruneSome(ctx context.Context, at *mark, rows int64) (busy bool, err error) {
+func (x *Exchange) pruneSome(ctx context.Context, at *cursor, rows int64) (busy bool, err error) {
 	before := x.deps.Now().Add(-x.cfg.Keep).UnixMilli()
-	var next mark
+	var next cursor
 	err = x.deps.DB.Write(ctx, func(tx *store.Tx) error {
-		next, busy = mark{id: []byte{}}, false
+		next, busy = cursor{id: []byte{}}, false
 		res, err := tx.Exec(ctx, `DELETE FROM exchange_delivery WHERE id IN
 			(SELECT id FROM exchange_delivery WHERE work = 0 AND changed_at < ? ORDER BY changed_at LIMIT ?)`, before, rows)
 		if err != nil {

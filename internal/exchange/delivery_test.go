@@ -554,8 +554,23 @@ func TestConversation(t *testing.T) {
 		if len(list) != 2 || list[0].ID != "next" || list[1].ID != "last" {
 			t.Errorf("blocked: %+v", list)
 		}
-		if list, err := sa.Deliveries(t.Context(), DeliveryFilter{}, 3); err != nil || len(list) != 3 || list[0].ID != "m00" {
-			t.Errorf("%+v, %v", list, err)
+		for f, want := range map[DeliveryFilter]string{
+			{}:                       "m00 m01 m02",
+			{Conversation: "two"}:    "head next last",
+			{Status: StatusAnswered}: "m00 m01 m02",
+			{Status: StatusAnswered, Conversation: "two"}: "beside",
+			{Status: StatusSkipped}:                       "",
+			{Client: desk("BH")}:                          "",
+		} {
+			list, err := sa.Deliveries(t.Context(), f, 3)
+			check(t, err)
+			var ids []string
+			for _, d := range list {
+				ids = append(ids, d.ID)
+			}
+			if got := strings.Join(ids, " "); got != want {
+				t.Errorf("%+v: %s", f, got)
+			}
 		}
 		for id, want := range map[string]fault.Code{"nothing": fault.NotFound, "m00": fault.Conflict} {
 			if err := sa.SkipDelivery(t.Context(), desk("SA"), id, "ali", "waits too long"); fault.CodeOf(err) != want {

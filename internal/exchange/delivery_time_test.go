@@ -352,7 +352,7 @@ func TestPrune(t *testing.T) {
 			return n + m
 		}
 		all := count()
-		var at mark
+		var at cursor
 		for range 2 * all {
 			_, err := x.pruneSome(t.Context(), &at, 7)
 			check(t, err)

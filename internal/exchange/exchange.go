@@ -41,7 +41,7 @@ type Config struct {
 	Skew     time.Duration // how far another node's clock may be off [30 s]
 	Answer   time.Duration // how long an asynchronous call is tried, and its answer pushed [7 d]; at most message.MaxValidity
 	Keep     time.Duration // how long ids and outcomes are remembered [32 d]; at least so long that no sealed request outlives it
-	Senders  int           // deliveries and pushes at work at a time [16]
+	Senders  int           // deliveries and pushes at work at a time [64]
 	Retry    time.Duration // pause after a first failed delivery or push [1 s]; it doubles
 	RetryCap time.Duration // longest such pause [1 min]
 
@@ -57,7 +57,7 @@ func (c *Config) defaults() {
 	set(&c.Answer, 7*24*time.Hour)
 	c.Answer = min(c.Answer, message.MaxValidity)
 	c.Keep = max(c.Keep, message.MaxValidity+24*time.Hour)
-	set(&c.Senders, 16)
+	set(&c.Senders, 64)
 	set(&c.Retry, time.Second)
 	set(&c.RetryCap, time.Minute)
 }

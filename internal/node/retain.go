@@ -4,16 +4,18 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/falaj/falaj/internal/node/admin"
+	"github.com/falaj/falaj/internal/node/config"
 )
 
 // retain ends what is over: it destroys the keys of the months whose records
 // have been kept as long as their class says. With a key go the records, in
 // the database and in every copy of it. What it ends, it writes down first.
 func (n *Node) retain(ctx context.Context) error {
-	for _, c := range n.cfg.Retention {
+	for _, c := range n.classes() {
 		periods, err := n.keys.Records().Periods(c.Name)
 		if err != nil {
 			return fmt.Errorf("retention of %s: %w", c.Name, err)
@@ -40,4 +42,34 @@ func (n *Node) retain(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// classes are the configured ones, and those by which other states' services
+// name their records, which lie here too: they are kept like exchange.
+func (n *Node) classes() []config.Class {
+	out := slices.Clone(n.cfg.Retention)
+	known := map[string]bool{}
+	keep := 0
+	for _, c := range out {
+		known[c.Name] = true
+		if c.Name == "exchange" {
+			keep = c.KeepDays
+		}
+	}
+	if n.directory == nil {
+		return out
+	}
+	for _, s := range n.directory.View().States() {
+		for _, m := range s.Members {
+			for _, sub := range m.Subsystems {
+				for _, svc := range sub.Services {
+					if !known[svc.Retention] {
+						known[svc.Retention] = true
+						out = append(out, config.Class{Name: svc.Retention, KeepDays: keep})
+					}
+				}
+			}
+		}
+	}
+	return out
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -18,7 +17,6 @@ import (
 	"github.com/falaj/falaj/internal/node/admin"
 	"github.com/falaj/falaj/internal/node/config"
 	"github.com/falaj/falaj/internal/policy"
-	"github.com/falaj/falaj/internal/seal"
 	"github.com/falaj/falaj/internal/union"
 )
 
@@ -381,67 +379,6 @@ func (n *Node) setPolicy(ctx context.Context, _ admin.Person, p Policy) (admin.D
 		return nil
 	})
 	return admin.Done{Before: before, After: p.Cedar}, err
-}
-
-// KeyName names a key of the folder.
-type KeyName struct {
-	Name string `json:"name"`
-}
-
-// rotateKey replaces a key that certificates speak for. Keys that sign the
-// directory are replaced by a ceremony, with their union's knowledge.
-func (n *Node) rotateKey(ctx context.Context, _ admin.Person, p KeyName) (admin.Done, error) {
-	if p.Name != directory.TLSKey && p.Name != directory.StampKey && !strings.HasPrefix(p.Name, "seal-") {
-		return admin.Done{}, fault.New(fault.BadRequest, "the key %q is not replaced here: those of the directory take a ceremony (falaj directory)", p.Name)
-	}
-	if !n.keys.Has(p.Name) {
-		return admin.Done{}, fault.New(fault.NotFound, "no key %q is in this node's folder", p.Name)
-	}
-	if _, err := n.directory.Authority(); err != nil {
-		return admin.Done{}, err // nobody would certify the new key
-	}
-	before, err := n.keyDigest(p.Name)
-	if err != nil {
-		return admin.Done{}, err
-	}
-	// Until the new certificate is published, the old pair, in memory, goes on.
-	if _, err := n.identity.TLS(); err != nil {
-		n.log.Warn("rotating a key while the link has no certificate", "error", err)
-	}
-	if _, err := n.keys.Replace(p.Name, seal.ECDSAP256, n.now()); err != nil {
-		return admin.Done{}, fmt.Errorf("replacing the key: %w", err)
-	}
-	if err := n.directory.Renew(ctx); err != nil {
-		return admin.Done{}, fmt.Errorf("publishing the new key's certificate: %w", err)
-	}
-	n.tell(ctx)
-	after, err := n.keyDigest(p.Name)
-	return admin.Done{Result: map[string]string{"name": p.Name, "public_sha256": after}, Before: before, After: after}, err
-}
-
-func (n *Node) renewDue(ctx context.Context, _ admin.Person, _ struct{}) (admin.Done, error) {
-	before := n.directory.View().Version()
-	err := n.directory.Renew(ctx)
-	after := n.directory.View().Version()
-	return admin.Done{Result: map[string]bool{"renewed": after != before}, Before: before, After: after}, err
-}
-
-// Revocation names a certificate and why it is to count no more.
-type Revocation struct {
-	SHA256 string `json:"sha256"`
-	Reason string `json:"reason"` // RFC 5280: keyCompromise, superseded, …
-}
-
-func (n *Node) revokeCertificate(ctx context.Context, _ admin.Person, p Revocation) (admin.Done, error) {
-	raw, err := hex.DecodeString(strings.ReplaceAll(p.SHA256, ":", ""))
-	if err != nil || len(raw) != 32 {
-		return admin.Done{}, fault.New(fault.BadRequest, "a certificate is named by its SHA-256 in hexadecimal")
-	}
-	if err := n.directory.Revoke(ctx, [32]byte(raw), p.Reason); err != nil {
-		return admin.Done{}, err
-	}
-	n.tell(ctx)
-	return admin.Done{Result: p, After: p}, nil
 }
 
 func (n *Node) refreshDirectory(ctx context.Context, _ admin.Person, _ struct{}) (admin.Done, error) {

@@ -2,14 +2,7 @@ package node
 
 import (
 	"context"
-	"crypto"
-	"crypto/sha256"
-	"crypto/x509"
-	"encoding/hex"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"io/fs"
 	"net/url"
 	"os"
 	"slices"
@@ -23,7 +16,6 @@ import (
 	"github.com/falaj/falaj/internal/node/config"
 	"github.com/falaj/falaj/internal/node/operation"
 	"github.com/falaj/falaj/internal/policy"
-	"github.com/falaj/falaj/internal/seal"
 	"github.com/falaj/falaj/internal/union"
 )
 
@@ -190,91 +182,6 @@ func StatusOf(v *directory.View, now time.Time) DirectoryStatus {
 		d.States = append(d.States, x)
 	}
 	return d
-}
-
-// Key is a key of the folder and the certificates that speak for it.
-type Key struct {
-	Name         string        `json:"name"`
-	PublicSHA256 string        `json:"public_sha256"`
-	Certificates []Certificate `json:"certificates"`
-}
-
-// Certificate is a certificate of one of this node's keys.
-type Certificate struct {
-	SHA256  string    `json:"sha256"`
-	Use     string    `json:"use"`
-	From    time.Time `json:"from"`
-	Until   time.Time `json:"until"`
-	Revoked bool      `json:"revoked"`
-}
-
-func (n *Node) listKeys(context.Context, admin.Person, url.Values) (any, error) {
-	names, err := n.keys.Names()
-	if err != nil {
-		return nil, fmt.Errorf("reading the key folder: %w", err)
-	}
-	v := n.directory.View()
-	s, _ := v.State(n.cfg.State)
-	var certs []directory.Cert
-	for _, x := range s.Nodes {
-		certs = append(certs, x.Certificates...)
-	}
-	for _, m := range s.Members {
-		certs = append(certs, m.Seals...)
-	}
-	for _, x := range s.Stamps {
-		certs = append(certs, x.Certificate)
-	}
-	out := []Key{}
-	for _, name := range names {
-		key, err := n.keys.Signer(name)
-		if err != nil {
-			return nil, fmt.Errorf("reading the key %s: %w", name, err)
-		}
-		k := Key{Name: name, Certificates: []Certificate{}}
-		if k.PublicSHA256, err = publicDigest(key); err != nil {
-			return nil, err
-		}
-		pub, _ := key.Public().(interface{ Equal(crypto.PublicKey) bool })
-		for _, c := range certs {
-			if known, ok := v.Certificate(sha256.Sum256(c.Raw)); ok && pub != nil && pub.Equal(c.PublicKey) {
-				k.Certificates = append(k.Certificates, Certificate{hex.EncodeToString(known.SHA256[:]), string(known.Use), c.NotBefore, c.NotAfter, known.Revoked != nil})
-			}
-		}
-		out = append(out, k)
-	}
-	return out, nil
-}
-
-// key finds a key, or makes it: running twice makes one.
-func (n *Node) key(name string) (crypto.Signer, error) {
-	key, err := n.keys.Signer(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		if key, err = n.keys.Create(name, seal.ECDSAP256); errors.Is(err, fs.ErrExist) {
-			key, err = n.keys.Signer(name)
-		}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("the key %s: %w", name, err)
-	}
-	return key, nil
-}
-
-func (n *Node) keyDigest(name string) (string, error) {
-	key, err := n.keys.Signer(name)
-	if err != nil {
-		return "", fmt.Errorf("the key %s: %w", name, err)
-	}
-	return publicDigest(key)
-}
-
-func publicDigest(key crypto.Signer) (string, error) {
-	der, err := x509.MarshalPKIXPublicKey(key.Public())
-	if err != nil {
-		return "", fmt.Errorf("writing a public key: %w", err)
-	}
-	sum := sha256.Sum256(der)
-	return hex.EncodeToString(sum[:]), nil
 }
 
 // everyone is an auditor's view: all calls of this node.

@@ -304,7 +304,55 @@ func TestEndlessData(t *testing.T) {
 		}
 		return nil
 	})
-	wantCode(t, err, fault.DirectoryInvalid, "at most")
+	wantCode(t, err, fault.DirectoryInvalid, "at most 8388608")
+}
+
+// TestWeakPin: a root by which one party alone could sign snapshots is none.
+func TestWeakPin(t *testing.T) {
+	u := directorytest.New(t, four[:3], nil) // k = 2
+	for n := range 4 {
+		parts := bytes.Split(u.Root, []byte(`"threshold":2`))
+		if len(parts) != 5 {
+			t.Fatalf("%d thresholds", len(parts)-1)
+		}
+		weak := bytes.Join(parts[:n+1], []byte(`"threshold":2`))
+		weak = append(append(weak, []byte(`"threshold":0`)...), bytes.Join(parts[n+1:], []byte(`"threshold":2`))...)
+		_, err := directory.Open(t.Context(), directory.Config{Root: weak, Demonstration: true}, directory.Deps{Now: u.Now})
+		wantCode(t, err, fault.DirectoryInvalid, "root")
+	}
+	one := bytes.ReplaceAll(u.Root, []byte(`"threshold":2`), []byte(`"threshold":1`))
+	_, err := directory.Open(t.Context(), directory.Config{Root: one, Demonstration: true}, directory.Deps{Now: u.Now})
+	wantCode(t, err, fault.DirectoryInvalid, "fewer than 2")
+}
+
+// TestOddDelegations: even k of n states give no state more than its own path.
+func TestOddDelegations(t *testing.T) {
+	for name, edit := range map[string]func(r *directory.DelegatedRole){
+		"not terminating":  func(r *directory.DelegatedRole) { r.Terminating = false },
+		"a wider path":     func(r *directory.DelegatedRole) { r.Paths = append(r.Paths, "*/*") },
+		"another's path":   func(r *directory.DelegatedRole) { r.Paths = []string{"SA/*", "SA/*/*"} },
+		"no path":          func(r *directory.DelegatedRole) { r.Paths = nil },
+		"hash bins":        func(r *directory.DelegatedRole) { r.PathHashPrefixes = []string{""}; r.Paths = nil },
+		"two keys":         func(r *directory.DelegatedRole) { r.KeyIDs = append(r.KeyIDs, r.KeyIDs[0]) },
+		"no key":           func(r *directory.DelegatedRole) { r.KeyIDs = []string{} },
+		"a threshold of 0": func(r *directory.DelegatedRole) { r.Threshold = 0 },
+		"a threshold of 2": func(r *directory.DelegatedRole) { r.Threshold = 2 },
+		"of nobody":        func(r *directory.DelegatedRole) { r.Name = "QA" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			u := directorytest.New(t, four, nil)
+			dr, err := u.Dirs["SA"].Draft()
+			must(t, err)
+			edit(dr.Delegation("BH"))
+			vote(t, u, dr)
+			wantCode(t, u.Dirs["SA"].Install(t.Context(), dr), fault.DirectoryInvalid, "")
+			for s, d := range u.Dirs {
+				if v := d.View().Version(); v != 1 {
+					t.Errorf("%q took it: version %d", s, v)
+				}
+			}
+		})
+	}
 }
 
 // TestStolenStateKey: a thief with BH's state key publishes, with the help of

@@ -175,6 +175,12 @@ func TestCertificatesOfAnother(t *testing.T) {
 			})})
 		}, "critical"},
 		{"another's CRL", func(e *directory.Edition) { e.Files["crl.der"], _ = u.Dirs["BH"].View().File("BH", "crl.der") }, "another authority's"},
+		{"a CRL by another key", func(e *directory.Edition) {
+			rogue, err := directory.NewAuthority("SA", "State SA", key(t, &directorytest.Keys{}, "x"), u.Now)
+			must(t, err)
+			e.Files["crl.der"], err = rogue.CRL(nil)
+			must(t, err)
+		}, "CRL"},
 		{"a CRL that is none", func(e *directory.Edition) { e.Files["crl.der"] = []byte("x") }, "CRL"},
 		{"no CRL", func(e *directory.Edition) { delete(e.Files, "crl.der") }, "CRL"},
 		{"rules that do not compile", func(e *directory.Edition) { e.Policy = "permit(" }, "policy.cedar"},

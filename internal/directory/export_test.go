@@ -19,6 +19,8 @@ type (
 	Forgery  = proposal
 	Release  = release
 	Metadata = metadata.MetaFiles
+
+	DelegatedRole = metadata.DelegatedRole
 )
 
 var (
@@ -128,4 +130,15 @@ func RoleFromBytes(raw []byte) error {
 		return err
 	}
 	return ownPaths(m, "BH/")
+}
+
+// Delegation is the draft's delegation to a state, to be changed.
+func (dr *Draft) Delegation(state union.State) *metadata.DelegatedRole {
+	list := dr.targets.Signed.Delegations.Roles
+	for i := range list {
+		if list[i].Name == string(state) {
+			return &list[i]
+		}
+	}
+	return nil
 }

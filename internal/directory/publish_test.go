@@ -2,6 +2,7 @@ package directory_test
 
 import (
 	"bytes"
+	"context"
 	"flag"
 	"fmt"
 	"maps"
@@ -110,6 +111,55 @@ func TestNoTwoOfOneVersion(t *testing.T) {
 	}
 	// Its own proposals go above what it signed.
 	must(t, u.Open("SA", directory.Config{Dir: crashed}, u.Keys["SA"]).Publish(t.Context(), addSubsystem("later")))
+}
+
+// TestVoteBeforeAsking: what a party proposed is a vote too, also if nobody
+// answered and it was stopped then.
+func TestVoteBeforeAsking(t *testing.T) {
+	u := directorytest.New(t, four, nil)
+	dir := t.TempDir()
+	d := u.Open("SA", directory.Config{Dir: dir}, u.Keys["SA"])
+	must(t, d.Refresh(t.Context()))
+	u.Away(true, "", "BH", "AE", "KW")
+	wantCode(t, d.Publish(t.Context(), addSubsystem("x")), fault.PeerUnreachable, "nobody")
+	d = u.Open("SA", directory.Config{Dir: dir}, u.Keys["SA"])
+	raw, err := u.Dirs["BH"].Forge(2, u.Now().Add(time.Hour), nil, online(u, "BH")...).Encode()
+	must(t, err)
+	_, err = d.Cosign(t.Context(), raw)
+	wantCode(t, err, fault.DirectoryConflict, "signed another version 2")
+
+	// Nor does it sign two parts of its own under one number.
+	u.Away(false, "")
+	must(t, d.Publish(t.Context(), addSubsystem("y")))
+	if v := d.RoleVersion("SA"); v != 3 || d.View().Version() != 3 {
+		t.Errorf("part %d in version %d", v, d.View().Version())
+	}
+}
+
+// TestLostAnswer: the other party signed, and its answer did not arrive.
+func TestLostAnswer(t *testing.T) {
+	u := directorytest.New(t, four[:2], nil)
+	lose := true
+	peers := func() []directory.Peer {
+		p := u.Peers("BH")[0]
+		cosign := p.Cosign
+		p.Cosign = func(ctx context.Context, proposal []byte) ([]byte, error) {
+			reply, err := cosign(ctx, proposal)
+			if lose {
+				lose = false
+				return nil, fault.New(fault.DirectoryConflict, "the line was cut")
+			}
+			return reply, err
+		}
+		return []directory.Peer{p}
+	}
+	d, err := directory.Open(t.Context(), directory.Config{Root: u.Root, State: "BH", Demonstration: true}, directory.Deps{Now: u.Now, Keys: u.Keys["BH"], Peers: peers})
+	must(t, err)
+	must(t, d.Refresh(t.Context()))
+	must(t, d.Publish(t.Context(), addSubsystem("once")))
+	if v := d.View().Version(); v != 2 || !has(d, "BH", "once") {
+		t.Errorf("version %d", v)
+	}
 }
 
 func copyFolder(t testing.TB, dir string) string {

@@ -178,6 +178,9 @@ func (x *Exchange) resolve(_ context.Context, c *asking) error {
 	if !ok {
 		return fault.New(fault.UnknownState, "%s is not a state of the union", c.Service.State)
 	}
+	if err := x.inForce(v, c.Client.State, c.Service.State); err != nil {
+		return err
+	}
 	if !reserved(c.Service.Service) {
 		if c.offer, ok = v.Service(c.Service); !ok {
 			return fault.New(fault.UnknownService, "the directory names no service %s", c.Service)

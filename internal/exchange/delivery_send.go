@@ -59,6 +59,9 @@ func (x *Exchange) reopen(ctx context.Context, c *asking) error {
 	if !x.deps.Now().Before(c.delivery.expires) {
 		return fault.New(fault.DeliveryExpired, "not delivered by %s", c.delivery.expires.Format(time.RFC3339))
 	}
+	if err == nil { // resolve did not know yet how much there is to carry
+		c.deadline = c.deadline.Add(transit(c.Body.size))
+	}
 	return err
 }
 

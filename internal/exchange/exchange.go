@@ -281,6 +281,18 @@ func (x *Exchange) welcome(v *directory.View, p link.Peer) error {
 	return c.At(x.deps.Now())
 }
 
+// inForce tells whether what the states signed of themselves still holds. The
+// directory around it may be younger: whoever keeps a state's newer part back
+// would keep its revocations back with it.
+func (x *Exchange) inForce(v *directory.View, states ...union.State) error {
+	for _, code := range states {
+		if s, _ := v.State(code); !s.Expires.IsZero() && x.deps.Now().After(s.Expires) {
+			return fault.New(fault.DirectoryExpired, "the part of %s expired at %s", code, s.Expires.UTC().Format(time.RFC3339))
+		}
+	}
+	return nil
+}
+
 // inTime holds a head's validity against this node's clock.
 func (x *Exchange) inTime(from, to int64) error {
 	now := x.deps.Now()

@@ -150,6 +150,9 @@ func (x *Exchange) trust(_ context.Context, c *serving) error {
 	case r.Service.State != x.cfg.State:
 		return fault.New(fault.MessageMismatch, "this is a node of %s", x.cfg.State)
 	}
+	if err := x.inForce(v, r.Client.State, r.Service.State); err != nil {
+		return err
+	}
 	if err := x.authentic(v, c.manifest, c.sealed, r.Client.State, r.Client.MemberID); err != nil {
 		return err
 	}
@@ -235,12 +238,18 @@ func (x *Exchange) claimServing(ctx context.Context, c *serving) error {
 	return storeFault(err, "recording the request")
 }
 
-// recordAsked writes the request's record with what must stand or fall with it.
+// recordAsked writes the request's record with what must stand or fall with
+// it: nothing where it will not be carried out, and then its large body is not
+// kept either, or whoever is refused could fill the disk.
 func (x *Exchange) recordAsked(ctx context.Context, c *serving, with func(context.Context, *store.Tx, int64) error) (err error) {
+	large := c.body
+	if with == nil {
+		large = nil
+	}
 	// A peer that hangs up now must not leave in doubt what is recorded.
 	c.asked, err = x.deps.Journal.Append(context.WithoutCancel(ctx), journal.Record{
 		Kind: journal.RequestReceived, Key: c.request.ID, At: x.deps.Now(), Class: class(c.offer), Envelope: c.msg.Envelope,
-		Local: note{Peer: c.peer.Node, Rules: ruleNames(c.decision), Version: c.view.Version(), Spool: kept(c.body, c.offer), Repeat: c.earlier != nil}.bytes(),
+		Local: note{Peer: c.peer.Node, Rules: ruleNames(c.decision), Version: c.view.Version(), Spool: kept(large, c.offer), Repeat: c.earlier != nil}.bytes(),
 		Body:  inline(c.body, c.offer),
 		In: func(ctx context.Context, tx *store.Tx, leaf int64) error {
 			if with != nil {
@@ -248,7 +257,7 @@ func (x *Exchange) recordAsked(ctx context.Context, c *serving, with func(contex
 					return err
 				}
 			}
-			return x.hold(ctx, tx, c.body, c.offer, leaf)
+			return x.hold(ctx, tx, large, c.offer, leaf)
 		},
 	})
 	return err
@@ -267,20 +276,29 @@ func (x *Exchange) repeatable(c *serving) bool {
 
 // answer seals what came of a call and makes it durable before it leaves.
 func (x *Exchange) answer(ctx context.Context, c *serving) (m *link.Message, err error) {
+	var res *result
 	recorded := false
 	defer func() {
-		if c.claimed && !recorded {
+		if !recorded && c.claimed {
 			x.strand(c)
 		}
+		if !recorded && c.earlier == nil && res != nil {
+			x.discard(res.body)
+		}
 	}()
+	if !c.claimed || c.offer.DigestOnly {
+		// However this ends, nobody wants the request's large body any more: of
+		// what was refused or repeated, its digest in the head is enough.
+		defer x.discard(c.body)
+	}
 	if !c.claimed {
-		// A refusal or a repetition: the request has no record of its own yet.
+		// The request has no record of its own yet.
 		if err := x.recordAsked(ctx, c, nil); err != nil {
-			x.discard(c.body)
 			return nil, storeFault(err, "recording the request")
 		}
 	}
-	a, res := x.compile(c)
+	var a *message.Answer
+	a, res = x.compile(c)
 	head, err := a.Encode()
 	if err != nil {
 		// Only a backend's headers can be at fault here.
@@ -322,18 +340,12 @@ func (x *Exchange) answer(ctx context.Context, c *serving) (m *link.Message, err
 		},
 	})
 	if err != nil {
-		if c.earlier == nil {
-			x.discard(res.body)
-		}
 		return nil, storeFault(err, "recording the answer")
 	}
 	recorded = true
 	x.observeServing(c, a, res)
-	m = &link.Message{Envelope: s.envelope}
-	if res.body.size > 0 {
-		if res.body.spool == "" {
-			return link.NewMessage(s.envelope, res.body.inline), nil
-		}
+	m = link.NewMessage(s.envelope, res.body.inline)
+	if res.body.spool != "" {
 		r, err := x.open(res.body)
 		if err != nil {
 			return nil, err
@@ -342,9 +354,6 @@ func (x *Exchange) answer(ctx context.Context, c *serving) (m *link.Message, err
 		if c.offer.DigestOnly {
 			m.Body = &once{ReadCloser: r, then: func() { x.discard(res.body) }}
 		}
-	}
-	if c.offer.DigestOnly {
-		x.discard(c.body)
 	}
 	return m, nil
 }
@@ -372,6 +381,8 @@ func (x *Exchange) compile(c *serving) (*message.Answer, *result) {
 		Client: r.Client, Service: r.Service, Request: sha256.Sum256(c.manifest), Hash: requestHash(r, c.body.wide()),
 		NotBefore: now.UnixMilli(), NotAfter: max(r.NotAfter, now.Add(x.cfg.CallTime).UnixMilli()),
 	}
+	// The caller's clock may be ahead: no message is valid for longer than this.
+	a.NotAfter = min(a.NotAfter, now.Add(message.MaxValidity).UnixMilli())
 	if c.earlier != nil {
 		a.Status, a.Headers, a.Fault, a.Body = c.earlier.Status, c.earlier.Headers, string(c.earlier.Fault), c.earlier.Body.named()
 		c.effect = effectDone

@@ -28,7 +28,10 @@ func (n *Node) checks() []operation.Check {
 			return nil
 		}},
 		{Name: "directory", Text: text("The directory is in force.", "الدليل ساري المفعول."), Run: func(context.Context) error {
-			_, err := n.view()
+			v, err := n.view()
+			if err == nil {
+				err = v.Fresh(n.now(), n.cfg.State)
+			}
 			return err
 		}},
 		{Name: "tls", Text: text("The node has a valid certificate for the link.", "لدى العقدة شهادة صالحة للربط."), Run: func(context.Context) error {

@@ -1,0 +1,83 @@
+package exchange
+
+import (
+	"bytes"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/falaj/falaj/internal/directory"
+	"github.com/falaj/falaj/internal/exchange/message"
+	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/union"
+)
+
+// TestRoomOfRequests: of a call that was carried out the large body stays, of
+// one that was refused or repeated it does not, nor where only digests are
+// kept, however small the answer is.
+func TestRoomOfRequests(t *testing.T) {
+	u := newUnion(t, []union.State{"BH", "SA"})
+	for _, code := range []string{"things", "fleeting"} {
+		u.backend("BH", code, func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte("little")) })
+	}
+	for i, c := range []struct {
+		code  string
+		fault fault.Code
+		kept  int
+	}{{"closed", fault.PolicyDenied, 0}, {"fleeting", "", 0}, {"things", "", 1}, {"things", "", 1}} {
+		k := &attack{r: u.request("SA", offered("BH", c.code)), body: bytes.Repeat([]byte("much"), 50<<10), by: u.nodes["SA"].seals[desk("SA").MemberID], at: time.Now()}
+		k.r.ID = "large-" + c.code
+		a, _, err := u.deliver("SA", "BH", k.message(t))
+		if err != nil || a.Fault != string(c.fault) {
+			t.Fatalf("%d, %s: %+v %v", i, c.code, a, err)
+		}
+		if there, named := u.nodes["BH"].spooled(t); len(there) != c.kept || len(named) != c.kept {
+			t.Errorf("%d, %s: %d bodies, %d named", i, c.code, len(there), len(named))
+		}
+	}
+}
+
+// TestPartsOutOfTime: what a state signed holds for as long as it said, however
+// young the directory around it is.
+func TestPartsOutOfTime(t *testing.T) {
+	var u *testUnion
+	young := func(c *Config, d *Deps) {
+		d.Directory = func() (*directory.View, error) { return u.nodes[c.State].dir.View(), nil }
+	}
+	u, listeners := foundUnion(t, []union.State{"BH", "SA"})
+	for s, n := range u.nodes {
+		n.start(t, onSQLite, listeners[s], []kitOption{young})
+	}
+	u.backend("BH", "things", func(http.ResponseWriter, *http.Request) {})
+	if a := u.call("SA", "GET", offered("BH", "things"), "/", nil); a.status != 200 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	st, _ := u.nodes["BH"].dir.View().State("BH")
+	for _, n := range u.nodes {
+		n.shift.d = time.Until(st.Expires) + time.Hour
+	}
+	if a := u.call("SA", "GET", offered("BH", "things"), "/", nil); a.fault(t).Code != string(fault.DirectoryExpired) {
+		t.Errorf("the caller's node: %d %s", a.status, a.body)
+	}
+	at := u.nodes["SA"].now()
+	k := &attack{r: u.request("SA", offered("BH", "things")), by: u.nodes["SA"].seals[desk("SA").MemberID], at: at}
+	k.r.NotBefore, k.r.NotAfter = at.UnixMilli(), at.Add(time.Minute).UnixMilli()
+	if _, _, err := u.deliver("SA", "BH", k.message(t)); fault.CodeOf(err) != fault.DirectoryExpired {
+		t.Errorf("the provider's node: %v", err)
+	}
+}
+
+// TestLongestValidity: an answer may not be valid for longer than a message
+// can be, however early by this node's clock the request came.
+func TestLongestValidity(t *testing.T) {
+	u := newUnion(t, []union.State{"BH", "SA"})
+	calls := 0
+	u.backend("BH", "things", func(http.ResponseWriter, *http.Request) { calls++ })
+	k := &attack{r: u.request("SA", offered("BH", "things")), by: u.nodes["SA"].seals[desk("SA").MemberID], at: time.Now()}
+	from := time.Now().Add(20 * time.Second)
+	k.r.NotBefore, k.r.NotAfter = from.UnixMilli(), from.Add(message.MaxValidity).UnixMilli()
+	a, _, err := u.deliver("SA", "BH", k.message(t))
+	if err != nil || a.Fault != "" || calls != 1 {
+		t.Errorf("%+v %v, %d calls", a, err, calls)
+	}
+}

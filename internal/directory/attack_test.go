@@ -489,6 +489,50 @@ func TestSilentReplacement(t *testing.T) {
 	}
 }
 
+// TestForgedSuccession: a word that the old key did not give.
+func TestForgedSuccession(t *testing.T) {
+	u := directorytest.New(t, four, nil)
+	old := key(t, u.Keys["BH"], directory.StateKey)
+	u.Keys["BH"] = &directorytest.Keys{}
+	now := key(t, u.Keys["BH"], directory.StateKey)
+	succeed := func(name string, s union.State, by crypto.Signer) *directory.Succession {
+		w, err := directory.Succeed(name, s, by, now.Public())
+		must(t, err)
+		return w
+	}
+	honest := succeed(u.Name, "BH", old)
+	forged := succeed(u.Name, "BH", now)
+	forged.Old = honest.Old
+	elsewhere := succeed("Another union", "BH", old)
+	otherState := succeed(u.Name, "SA", old)
+	otherState.State = "BH"
+	otherKey, err := directory.Succeed(u.Name, "BH", old, old.Public())
+	must(t, err)
+	otherKey.Key = honest.Key
+	for name, w := range map[string]*directory.Succession{
+		"signed by the new key": forged, "of another union": elsewhere, "of another state": otherState, "for another key": otherKey,
+	} {
+		dr, err := u.Dirs["SA"].Draft()
+		must(t, err)
+		n := u.Enrol("BH", 2, nil)
+		n.Succession = w
+		must(t, dr.AddState(n))
+		vote(t, u, dr)
+		err = u.Dirs["SA"].Install(t.Context(), dr)
+		wantCode(t, err, fault.DirectoryInvalid, "replaced neither")
+		if t.Failed() {
+			t.Fatal(name)
+		}
+	}
+	dr, err := u.Dirs["SA"].Draft()
+	must(t, err)
+	n := u.Enrol("BH", 2, nil)
+	n.Succession = honest
+	must(t, dr.AddState(n))
+	vote(t, u, dr)
+	must(t, u.Dirs["SA"].Install(t.Context(), dr))
+}
+
 func pem(t testing.TB, k *directorytest.Keys) string {
 	t.Helper()
 	p, err := directory.PublicPEM(key(t, k, directory.StateKey).Public())

@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"io"
@@ -16,14 +17,19 @@ import (
 	"github.com/falaj/falaj/internal/exchange/link"
 	"github.com/falaj/falaj/internal/exchange/message"
 	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/journal"
 	"github.com/falaj/falaj/internal/seal"
+	"github.com/falaj/falaj/internal/store"
+	"github.com/falaj/falaj/internal/store/storetest"
 	"github.com/falaj/falaj/internal/union"
 )
 
 // TestSameID sends an id again: the same request gets the recorded answer and
 // does not reach the service; any other is a conflict.
-func TestSameID(t *testing.T) {
-	u := newUnion(t, []union.State{"BH", "SA"})
+func TestSameID(t *testing.T) { onEngines(t, sameID) }
+
+func sameID(t *testing.T, on engine) {
+	u := newUnionOn(t, on, []union.State{"BH", "SA"})
 	var calls atomic.Int32
 	u.backend("BH", "things", func(w http.ResponseWriter, r *http.Request) {
 		b, _ := io.ReadAll(r.Body)
@@ -117,8 +123,10 @@ func TestPolicyIsAskedAgain(t *testing.T) {
 
 // TestConcurrentDuplicates: of many requests with one id the service sees one,
 // and all get its answer.
-func TestConcurrentDuplicates(t *testing.T) {
-	u := newUnion(t, []union.State{"BH", "SA"})
+func TestConcurrentDuplicates(t *testing.T) { onEngines(t, concurrentDuplicates) }
+
+func concurrentDuplicates(t *testing.T, on engine) {
+	u := newUnionOn(t, on, []union.State{"BH", "SA"})
 	var calls atomic.Int32
 	u.backend("BH", "things", func(w http.ResponseWriter, r *http.Request) {
 		time.Sleep(50 * time.Millisecond)
@@ -148,8 +156,10 @@ func TestConcurrentDuplicates(t *testing.T) {
 
 // TestMayBeRepeated: where an outcome is unknown, a second invocation needs
 // leave: a safe method, a service that says so, a backend that takes our id.
-func TestMayBeRepeated(t *testing.T) {
-	u := newUnion(t, []union.State{"BH", "SA"})
+func TestMayBeRepeated(t *testing.T) { onEngines(t, mayBeRepeated) }
+
+func mayBeRepeated(t *testing.T, on engine) {
+	u := newUnionOn(t, on, []union.State{"BH", "SA"})
 	for name, c := range map[string]struct {
 		code, method, key string
 		again             bool
@@ -194,8 +204,10 @@ func TestMayBeRepeated(t *testing.T) {
 }
 
 // TestDigestOnlyAnswers are gone once they were given, at both nodes.
-func TestDigestOnlyAnswers(t *testing.T) {
-	u := newUnion(t, []union.State{"BH", "SA"})
+func TestDigestOnlyAnswers(t *testing.T) { onEngines(t, digestOnlyAnswers) }
+
+func digestOnlyAnswers(t *testing.T, on engine) {
+	u := newUnionOn(t, on, []union.State{"BH", "SA"})
 	size := 0
 	u.backend("BH", "fleeting", func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(make([]byte, size)) })
 	for _, size = range []int{0, 10, 200 << 10} {
@@ -229,8 +241,10 @@ func TestDigestOnlyAnswers(t *testing.T) {
 
 // TestAfterARestart starts a second run over the store of one that vanished in
 // the middle of two calls.
-func TestAfterARestart(t *testing.T) {
-	u := newUnion(t, []union.State{"BH", "SA"})
+func TestAfterARestart(t *testing.T) { onEngines(t, afterARestart) }
+
+func afterARestart(t *testing.T, on engine) {
+	u := newUnionOn(t, on, []union.State{"BH", "SA"})
 	bh := u.nodes["BH"]
 	busy, release := make(chan bool, 2), make(chan bool)
 	u.backend("BH", "things", func(w http.ResponseWriter, r *http.Request) { busy <- true; <-release })
@@ -283,6 +297,71 @@ func TestAfterARestart(t *testing.T) {
 	}
 	if list, err := next.Outcomes(t.Context(), 9); err != nil || len(list) != 0 {
 		t.Errorf("still listed: %v %v", list, err)
+	}
+	u.sound(t)
+}
+
+// TestTwoProcesses lets two processes of one state's node, on one PostgreSQL,
+// take the same sealed request at the same time: one of them invokes the
+// service, and the log that both write is whole.
+func TestTwoProcesses(t *testing.T) {
+	var dsn store.Config
+	u := newUnionOn(t, func(t testing.TB) store.Config {
+		dsn = storetest.Postgres(t) // the last one is BH's
+		return dsn
+	}, []union.State{"SA", "BH"}, func(c *Config, _ *Deps) { c.Alone = false })
+	bh := u.nodes["BH"]
+	var calls atomic.Int32
+	u.backend("BH", "things", func(w http.ResponseWriter, r *http.Request) {
+		time.Sleep(20 * time.Millisecond)
+		fmt.Fprint(w, calls.Add(1))
+	})
+	db, err := store.Open(t.Context(), dsn)
+	check(t, err)
+	t.Cleanup(func() { _ = db.Close() })
+	deps, cfg := bh.Exchange.deps, bh.Exchange.cfg
+	deps.DB = db
+	deps.Journal, err = journal.New(journal.Config{}, journal.Deps{DB: db, Records: bh.keys.Records()})
+	check(t, err)
+	t.Cleanup(func() { _ = deps.Journal.Close(context.Background()) })
+	local, err := OpenLocal(t.Context(), db, deps.Now)
+	check(t, err)
+	second, err := New(cfg, deps, local)
+	check(t, err)
+	check(t, second.Start(t.Context()))
+
+	peer := link.Peer{State: "SA", Node: "n1", Cert: sha256.Sum256(u.nodes["SA"].tls.Raw)}
+	const rounds = 8
+	for range rounds {
+		k := &attack{r: u.request("SA", offered("BH", "things")), by: u.nodes["SA"].seals[desk("SA").MemberID], at: time.Now()}
+		envelope := k.message(t).Envelope
+		var wg sync.WaitGroup
+		var answered atomic.Int32
+		for _, x := range []*Exchange{bh.Exchange, second, bh.Exchange, second} {
+			wg.Go(func() {
+				m, err := x.Exchange(t.Context(), peer, link.NewMessage(envelope, nil))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				head, _, err := message.Open(m.Envelope)
+				check(t, err)
+				a, err := message.ParseAnswer(head)
+				check(t, err)
+				if a.Fault == "" {
+					answered.Add(1)
+				} else if a.Fault != string(fault.InFlight) {
+					t.Errorf("%s", a.Fault)
+				}
+			})
+		}
+		wg.Wait()
+		if answered.Load() == 0 {
+			t.Error("nobody got an answer")
+		}
+	}
+	if n := calls.Load(); n != rounds {
+		t.Errorf("the service was called %d times for %d requests", n, rounds)
 	}
 	u.sound(t)
 }

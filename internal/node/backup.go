@@ -41,8 +41,8 @@ type backupNote struct {
 const backupMark = "falaj node backup"
 
 // backup copies database, spool, directory and, if asked, keys, while the node
-// goes on. The database comes last: every body that it names is then in the
-// copy. A copied key folder lets the copy outlive the destruction of a
+// goes on. The database comes first: a body or key is there before a record
+// names it, so the copy holds all that the copied records name. A copied key folder lets the copy outlive the destruction of a
 // retention period: it is to be kept no longer than the shortest of them.
 func (n *Node) backup(ctx context.Context, _ admin.Person, p Backup) (admin.Done, error) {
 	if !filepath.IsAbs(p.Folder) {
@@ -61,14 +61,6 @@ func (n *Node) backup(ctx context.Context, _ admin.Person, p Backup) (admin.Done
 	if p.Keys {
 		copies[n.cfg.Keys.Folder] = "keys"
 	}
-	for from, to := range copies {
-		if err := copyTree(from, filepath.Join(p.Folder, to)); err != nil {
-			return admin.Done{}, fmt.Errorf("copying %s: %w", to, err)
-		}
-	}
-	if err := copyFile(n.cfg.Directory.Root, filepath.Join(p.Folder, "root.json")); err != nil {
-		return admin.Done{}, fmt.Errorf("copying the pinned root: %w", err)
-	}
 	size, root, err := n.journal.Head(ctx)
 	if err != nil {
 		return admin.Done{}, err
@@ -76,6 +68,14 @@ func (n *Node) backup(ctx context.Context, _ admin.Person, p Backup) (admin.Done
 	note.Size, note.Root = size, root.String()
 	if err := n.db.Backup(ctx, filepath.Join(p.Folder, "node.db")); err != nil {
 		return admin.Done{}, fault.Wrap(fault.StoreFailed, err, "copying the database")
+	}
+	for from, to := range copies {
+		if err := copyTree(from, filepath.Join(p.Folder, to)); err != nil {
+			return admin.Done{}, fmt.Errorf("copying %s: %w", to, err)
+		}
+	}
+	if err := copyFile(n.cfg.Directory.Root, filepath.Join(p.Folder, "root.json")); err != nil {
+		return admin.Done{}, fmt.Errorf("copying the pinned root: %w", err)
 	}
 	b, err := json.MarshalIndent(note, "", "  ")
 	if err != nil {

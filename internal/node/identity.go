@@ -28,11 +28,26 @@ type identity struct {
 	state union.State
 	node  string
 	now   func() time.Time
+	grace time.Duration // that others are given to learn of a new certificate
 
 	mu    sync.Mutex
 	view  *directory.View
-	tls   *tls.Certificate
-	seals map[union.MemberID]exchange.Credential
+	wake  time.Time // when a newer pair takes over; zero: none waits
+	tls   shown
+	seals map[union.MemberID]shown
+}
+
+// shown is a pair of key and certificate that is in use, and the one that
+// follows it.
+type shown struct {
+	pair
+	next pair
+	at   time.Time // when next takes over
+}
+
+type pair struct {
+	key  crypto.Signer
+	cert *x509.Certificate
 }
 
 // TLS is the certificate for the link.
@@ -42,10 +57,11 @@ func (i *identity) TLS() (*tls.Certificate, error) {
 	if err := i.sync(); err != nil {
 		return nil, err
 	}
-	if i.tls == nil {
+	p := i.tls.pair
+	if p.cert == nil {
 		return nil, fault.New(fault.CertUnknown, "the directory names no valid certificate of node %s/%s for the key %q", i.state, i.node, directory.TLSKey)
 	}
-	return i.tls, nil
+	return &tls.Certificate{Certificate: [][]byte{p.cert.Raw}, PrivateKey: p.key, Leaf: p.cert}, nil
 }
 
 // Seal is the credential of a member of this state.
@@ -55,11 +71,11 @@ func (i *identity) Seal(m union.MemberID) (exchange.Credential, error) {
 	if err := i.sync(); err != nil {
 		return exchange.Credential{}, err
 	}
-	c, ok := i.seals[m]
-	if !ok {
-		return c, fault.New(fault.CertUnknown, "no valid seal of %s is in this node's hands", m)
+	p := i.seals[m].pair
+	if p.cert == nil {
+		return exchange.Credential{}, fault.New(fault.CertUnknown, "no valid seal of %s is in this node's hands", m)
 	}
-	return c, nil
+	return exchange.Credential{Signer: p.key, Cert: p.cert}, nil
 }
 
 // Operator is the member that seals what no other member of this state can:
@@ -70,79 +86,87 @@ func (i *identity) Operator() union.MemberID {
 	if i.sync() != nil {
 		return union.MemberID{}
 	}
-	s, _ := i.dir.View().State(i.state)
+	s, _ := i.view.State(i.state)
 	for _, m := range s.Members {
-		if _, ok := i.seals[m.ID]; ok {
+		if i.seals[m.ID].cert != nil {
 			return m.ID
 		}
 	}
 	return union.MemberID{}
 }
 
-// sync follows the directory. A key that was replaced and whose certificate is
-// not published yet leaves the former pair in use: it is in memory, and valid.
+// sync follows the directory and the clock.
 func (i *identity) sync() error {
-	v := i.dir.View()
-	if v == i.view {
+	v, now := i.dir.View(), i.now()
+	if v == i.view && (i.wake.IsZero() || now.Before(i.wake)) {
 		return nil
 	}
 	state, _ := v.State(i.state)
-	var shown *tls.Certificate
+	i.wake = time.Time{}
+	link, seals := shown{}, map[union.MemberID]shown{}
 	for _, n := range state.Nodes {
 		if n.Name != i.node {
 			continue
 		}
-		key, cert, err := i.pair(v, directory.TLSKey, n.Certificates)
+		p, err := i.pair(v, directory.TLSKey, n.Certificates)
 		if err != nil {
 			return err
 		}
-		if cert != nil {
-			// Others need time to learn of a new one.
-			if c, err := n.Current(key.Public(), i.now()); err == nil && i.good(v, c) {
-				cert = c
-			}
-			shown = &tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key, Leaf: cert}
-		} else if i.tls != nil && i.good(v, i.tls.Leaf) {
-			shown = i.tls
-		}
+		link = i.follow(v, i.tls, p, now)
 	}
-	seals := map[union.MemberID]exchange.Credential{}
 	for _, m := range state.Members {
-		key, cert, err := i.pair(v, directory.SealKey(m.ID), m.Seals)
+		p, err := i.pair(v, directory.SealKey(m.ID), m.Seals)
 		if err != nil {
 			return err
 		}
-		if cert != nil {
-			seals[m.ID] = exchange.Credential{Signer: key, Cert: cert}
-		} else if old, ok := i.seals[m.ID]; ok && i.good(v, old.Cert) {
-			seals[m.ID] = old
-		}
+		seals[m.ID] = i.follow(v, i.seals[m.ID], p, now)
 	}
-	i.view, i.tls, i.seals = v, shown, seals
+	i.view, i.tls, i.seals = v, link, seals
 	return nil
 }
 
-// pair finds the certificate of a key of the folder that lasts longest; nil
+// follow lets a new pair take over from the one in use: not before others have
+// had time to learn of it, but at once where the old one is no longer good.
+// What is in use is in memory, so a key that was replaced in the folder goes
+// on until then.
+func (i *identity) follow(v *directory.View, s shown, p pair, now time.Time) shown {
+	switch old := s.cert != nil && i.good(v, s.cert); {
+	case !old:
+		return shown{pair: p}
+	case p.cert == nil || p.cert.Equal(s.cert):
+		return shown{pair: s.pair}
+	case s.next.cert == nil || !p.cert.Equal(s.next.cert):
+		s.next, s.at = p, now.Add(i.grace)
+	case !now.Before(s.at):
+		return shown{pair: p}
+	}
+	if i.wake.IsZero() || s.at.Before(i.wake) {
+		i.wake = s.at
+	}
+	return s
+}
+
+// pair finds a key of the folder and its certificate that lasts longest; none
 // where there is no such key here, or no such certificate.
-func (i *identity) pair(v *directory.View, name string, certs []directory.Cert) (crypto.Signer, *x509.Certificate, error) {
+func (i *identity) pair(v *directory.View, name string, certs []directory.Cert) (pair, error) {
 	key, err := i.keys.Signer(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, nil
+		return pair{}, nil
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("reading the key %s: %w", name, err)
+		return pair{}, fmt.Errorf("reading the key %s: %w", name, err)
 	}
 	pub, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool })
 	if !ok {
-		return nil, nil, fmt.Errorf("the key %s is of a kind that has no certificates", name)
+		return pair{}, fmt.Errorf("the key %s is of a kind that has no certificates", name)
 	}
-	var best *x509.Certificate
+	best := pair{key: key}
 	for _, c := range certs {
-		if pub.Equal(c.PublicKey) && i.good(v, c.Certificate) && (best == nil || c.NotAfter.After(best.NotAfter)) {
-			best = c.Certificate
+		if pub.Equal(c.PublicKey) && i.good(v, c.Certificate) && (best.cert == nil || c.NotAfter.After(best.cert.NotAfter)) {
+			best.cert = c.Certificate
 		}
 	}
-	return key, best, nil
+	return best, nil
 }
 
 func (i *identity) good(v *directory.View, cert *x509.Certificate) bool {

@@ -125,7 +125,7 @@ func (n *Node) rotateKey(ctx context.Context, _ admin.Person, p KeyName) (admin.
 	if err != nil {
 		return admin.Done{}, err
 	}
-	// Until the new certificate is published, the old pair, in memory, goes on.
+	// Until others know the new certificate, the old pair, in memory, goes on.
 	if _, err := n.identity.TLS(); err != nil {
 		n.log.Warn("rotating a key while the link has no certificate", "error", err)
 	}

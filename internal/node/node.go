@@ -145,7 +145,7 @@ func (n *Node) openDirectory(ctx context.Context) error {
 			n.log.Warn("no directory yet", "event", admin.EventDirectoryStale, "error", err)
 		}
 	}
-	n.identity = &identity{keys: n.keys, dir: n.directory, state: n.cfg.State, node: n.cfg.Name, now: n.now}
+	n.identity = &identity{keys: n.keys, dir: n.directory, state: n.cfg.State, node: n.cfg.Name, now: n.now, grace: 2 * n.cfg.Directory.Refresh}
 	return nil
 }
 

@@ -179,7 +179,7 @@ func (s *Server) act(r *http.Request, who Person, params []byte) (int, any, erro
 			return 0, nil, err
 		}
 	}
-	if a.Two && s.cfg.SecondPerson == config.Required {
+	if a.Two && s.cfg.SecondPerson != config.Waived {
 		waits, err := s.park(ctx, c)
 		return http.StatusAccepted, Answer{Change: c.id, Approval: waits}, err
 	}

@@ -241,6 +241,33 @@ func TestUnion(t *testing.T) {
 		}
 	})
 
+	t.Run("keys are replaced while calls go on", func(t *testing.T) {
+		over := make(chan struct{})
+		failed := make(chan string)
+		go func() {
+			defer close(failed)
+			for {
+				select {
+				case <-over:
+					return
+				default:
+				}
+				if resp, body := p.call("SA", "BH/GOV/interior/traffic/registry", "/vehicles"); resp.StatusCode != 200 {
+					failed <- resp.Status + " " + body
+					return
+				}
+			}
+		}()
+		for _, name := range []string{"seal-GOV_interior", "tls", "seal-GOV_interior", "tls"} {
+			p.change("BH", "key.rotate", node.KeyName{Name: name})
+			p.change("SA", "key.rotate", node.KeyName{Name: "seal-GOV_egov"}) // and news from elsewhere
+		}
+		close(over)
+		if why, broke := <-failed; broke {
+			t.Error(why)
+		}
+	})
+
 	t.Run("a revoked node is let in no more", func(t *testing.T) {
 		var keys []node.Key
 		if err := p.admin("EG").Query(t.Context(), "keys", nil, &keys); err != nil {

@@ -327,6 +327,7 @@ func TestWeakPin(t *testing.T) {
 
 // TestOddDelegations: even k of n states give no state more than its own path.
 func TestOddDelegations(t *testing.T) {
+	u := directorytest.New(t, four, nil)
 	for name, edit := range map[string]func(r *directory.DelegatedRole){
 		"not terminating":  func(r *directory.DelegatedRole) { r.Terminating = false },
 		"a wider path":     func(r *directory.DelegatedRole) { r.Paths = append(r.Paths, "*/*") },
@@ -340,7 +341,6 @@ func TestOddDelegations(t *testing.T) {
 		"of nobody":        func(r *directory.DelegatedRole) { r.Name = "QA" },
 	} {
 		t.Run(name, func(t *testing.T) {
-			u := directorytest.New(t, four, nil)
 			dr, err := u.Dirs["SA"].Draft()
 			must(t, err)
 			edit(dr.Delegation("BH"))

@@ -574,6 +574,9 @@ func (d *Directory) Install(ctx context.Context, dr *Draft) error {
 		p.meta["root.json"] = metadata.MetaFile(root)
 		p.set(metadata.TARGETS, targets, files[versioned(targets, metadata.TARGETS)])
 		for role, version := range dr.parts {
+			if m := p.meta[role+".json"]; m != nil && m.Version >= version {
+				return fault.New(fault.DirectoryConflict, "%s has published version %d of its part since it enrolled with version %d: it enrols again", role, m.Version, version)
+			}
 			p.set(role, version, dr.files[versioned(version, role)])
 		}
 		return nil

@@ -151,7 +151,7 @@ func (c Cert) MarshalText() ([]byte, error) {
 // UnmarshalText reads one PEM certificate and nothing beside it.
 func (c *Cert) UnmarshalText(b []byte) error {
 	block, rest := pem.Decode(b)
-	if block == nil || block.Type != "CERTIFICATE" || len(block.Headers) != 0 || len(bytes.TrimSpace(rest)) != 0 {
+	if !bytes.HasPrefix(b, []byte("-----BEGIN")) || block == nil || block.Type != "CERTIFICATE" || len(block.Headers) != 0 || len(bytes.TrimSpace(rest)) != 0 {
 		return errors.New("not one PEM certificate")
 	}
 	cert, err := x509.ParseCertificate(block.Bytes)

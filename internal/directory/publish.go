@@ -27,7 +27,8 @@ const (
 	clockSlack   = time.Hour // how far a proposer's clock may be ahead of a cosigner's
 	maxIdle      = 8         // attempts at a proposal while nobody gets on
 	maxTries     = 200       // attempts in all
-	cosignWithin = 20 * time.Second
+	maxRefusals  = 3         // of them at a party that answers conflict and has nothing newer
+	cosignWithin = 5 * time.Second
 )
 
 // Edition is a state's part while it is being changed.
@@ -39,7 +40,8 @@ type Edition struct {
 
 // Publish changes the node's own state's part, signs it, and has the new
 // directory cosigned. change may be called again if others published in the
-// meantime. Nothing changed is nothing published.
+// meantime, and asks nothing of the directory but its View. Nothing changed is
+// nothing published.
 func (d *Directory) Publish(ctx context.Context, change func(*Edition) error) error {
 	return d.publishPart(ctx, change, false)
 }
@@ -218,7 +220,7 @@ func (d *Directory) propose(ctx context.Context, change func(*View, *proposal) e
 		if err != nil || p == nil {
 			return err
 		}
-		again, err := d.collect(ctx, p)
+		again, err := d.collect(ctx, p, idle >= maxRefusals)
 		if err == nil || !again {
 			return err
 		}
@@ -337,14 +339,15 @@ func (d *Directory) vote(stamp *metadata.Metadata[metadata.TimestampType]) error
 }
 
 // collect asks the others in order for the second signature and installs the
-// result. again says that somebody was ahead of us.
-func (d *Directory) collect(ctx context.Context, p *proposal) (again bool, err error) {
+// result. again says that somebody was ahead of us. A party that always says
+// so is passed over in the end: it may not stop the union.
+func (d *Directory) collect(ctx context.Context, p *proposal, pass bool) (again bool, err error) {
 	raw, err := p.files.encode()
 	if err != nil {
 		return false, err
 	}
 	var failed []error
-	code := fault.PeerUnreachable
+	code, base := fault.PeerUnreachable, d.View().Version()
 	for _, peer := range d.cosigners() {
 		err := d.askCosign(ctx, peer, p.files, raw)
 		if err == nil {
@@ -361,7 +364,9 @@ func (d *Directory) collect(ctx context.Context, p *proposal) (again bool, err e
 			if d.contains(p) {
 				return false, nil // its answer was lost on an earlier way
 			}
-			return true, fault.Wrap(fault.DirectoryConflict, errors.Join(failed...), "another party was ahead")
+			if !pass || d.View().Version() > base {
+				return true, fault.Wrap(fault.DirectoryConflict, errors.Join(failed...), "another party was ahead")
+			}
 		}
 	}
 	if len(failed) == 0 {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/falaj/falaj/internal/directory"
@@ -159,6 +160,37 @@ func TestLostAnswer(t *testing.T) {
 	must(t, d.Publish(t.Context(), addSubsystem("once")))
 	if v := d.View().Version(); v != 2 || !has(d, "BH", "once") {
 		t.Errorf("version %d", v)
+	}
+}
+
+// TestStubbornSecretariat: a secretariat that always claims to be ahead, or
+// that never answers, does not stop the others.
+func TestStubbornSecretariat(t *testing.T) {
+	for name, cosign := range map[string]func(context.Context, []byte) ([]byte, error){
+		"conflict": func(context.Context, []byte) ([]byte, error) {
+			return nil, fault.New(fault.DirectoryConflict, "me first")
+		},
+		"silence": func(ctx context.Context, _ []byte) ([]byte, error) { <-ctx.Done(); return nil, ctx.Err() },
+		"rubbish": func(context.Context, []byte) ([]byte, error) { return []byte("{}"), nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			u := directorytest.New(t, four, nil)
+			synctest.Test(t, func(t *testing.T) {
+				d, err := directory.Open(t.Context(), directory.Config{Root: u.Root, State: "SA", Demonstration: true}, directory.Deps{
+					Now: u.Now, Keys: u.Keys["SA"], Peers: func() []directory.Peer {
+						peers := u.Peers("SA")
+						peers[0].Cosign = cosign
+						return peers
+					}})
+				must(t, err)
+				must(t, d.Refresh(t.Context()))
+				start := time.Now()
+				must(t, d.Publish(t.Context(), addSubsystem("anyway")))
+				if took := time.Since(start); took > 10*time.Second {
+					t.Errorf("it took %s", took)
+				}
+			})
+		})
 	}
 }
 

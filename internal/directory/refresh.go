@@ -15,9 +15,9 @@ import (
 )
 
 const (
-	peerPatience   = 10 * time.Second // for all that one peer is asked in one refresh
+	peerPatience   = 5 * time.Second  // for all that one peer is asked in one refresh
 	refusalHolds   = 30 * time.Second // before a refused time-stamp is looked at again
-	maxRefusals    = 64
+	maxRefused     = 64
 	gossipInterval = 4 // refreshes between two that ask another peer beside the first
 )
 
@@ -141,10 +141,12 @@ func (d *Directory) offer(ctx context.Context, stamp []byte, from Fetcher) error
 	if known && d.deps.Now().Sub(old.at) < refusalHolds {
 		return old.err
 	}
+	ctx, cancel := context.WithTimeout(ctx, peerPatience)
+	defer cancel()
 	err := d.consider(ctx, cur, stamp, from)
 	if err != nil && ctx.Err() == nil {
 		d.mu.Lock()
-		if len(d.refused) >= maxRefusals {
+		if len(d.refused) >= maxRefused {
 			clear(d.refused)
 		}
 		d.refused[key] = refusal{at: d.deps.Now(), err: err}

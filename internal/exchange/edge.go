@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/falaj/falaj/internal/directory"
 	"github.com/falaj/falaj/internal/exchange/message"
@@ -40,7 +41,7 @@ func (x *Exchange) Edge() http.Handler {
 }
 
 func (x *Exchange) serveR1(w http.ResponseWriter, r *http.Request) {
-	reply, err := x.fromHTTP(r)
+	reply, err := x.fromHTTP(w, r)
 	if err != nil {
 		writeFault(w, err)
 		return
@@ -49,11 +50,14 @@ func (x *Exchange) serveR1(w http.ResponseWriter, r *http.Request) {
 }
 
 // fromHTTP reads, authenticates and asks.
-func (x *Exchange) fromHTTP(r *http.Request) (*Reply, error) {
+func (x *Exchange) fromHTTP(w http.ResponseWriter, r *http.Request) (*Reply, error) {
 	a := Ask{In: x.deps.Now()}
 	if err := x.read(r, &a); err != nil {
 		return nil, x.turnAway(r.Context(), a, err)
 	}
+	// It has arrived: net/http would take the end of the time that it had for
+	// that for a client who hung up, and end the call.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 	return x.Ask(r.Context(), a)
 }
 

@@ -3,6 +3,7 @@ package exchange
 import (
 	"bytes"
 	"net/http"
+	"net/http/httptest"
 	"testing"
 	"time"
 
@@ -64,6 +65,24 @@ func TestPartsOutOfTime(t *testing.T) {
 	k.r.NotBefore, k.r.NotAfter = at.UnixMilli(), at.Add(time.Minute).UnixMilli()
 	if _, _, err := u.deliver("SA", "BH", k.message(t)); fault.CodeOf(err) != fault.DirectoryExpired {
 		t.Errorf("the provider's node: %v", err)
+	}
+}
+
+// TestArrivedInTime: the time that a request has to arrive does not end a call
+// that takes longer.
+func TestArrivedInTime(t *testing.T) {
+	u := newUnion(t, []union.State{"BH", "SA"})
+	u.backend("BH", "things", func(http.ResponseWriter, *http.Request) { time.Sleep(400 * time.Millisecond) })
+	sa := u.nodes["SA"]
+	door := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		check(t, http.NewResponseController(w).SetReadDeadline(time.Now().Add(200*time.Millisecond)))
+		sa.Edge().ServeHTTP(w, r)
+	}))
+	defer door.Close()
+	sa.edge.Close()
+	sa.edge = door
+	if a := u.call("SA", "GET", offered("BH", "things"), "/", nil); a.status != 200 {
+		t.Errorf("%d %s", a.status, a.body)
 	}
 }
 

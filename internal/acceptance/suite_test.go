@@ -1,9 +1,13 @@
 package acceptance_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"encoding/xml"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -38,6 +42,7 @@ func suite(t *testing.T, u *union) {
 		{"commands", commands},
 		{"real input", realInput},
 		{"real uploads", uploads},
+		{"nothing readable at rest", atRest},
 	} {
 		t.Run(x.name, func(t *testing.T) { x.test(t, u) })
 	}
@@ -90,12 +95,11 @@ func probes(t *testing.T, u *union) {
 	}
 }
 
-// nobodyIn looks for persons of the registers in what a node says of itself.
-func nobodyIn(t *testing.T, u *union, text string) {
+// marks are the number and the names of a person of each of two registers that
+// the suite has read.
+func marks(t *testing.T, u *union) []string {
 	t.Helper()
-	if text == "" {
-		t.Error("it says nothing at all")
-	}
+	var out []string
 	for _, state := range []string{"BH", "SA"} {
 		_, entry := u.sample(t, state, "persons")
 		var person struct {
@@ -103,12 +107,53 @@ func nobodyIn(t *testing.T, u *union, text string) {
 			Name struct{ En, Ar string }
 		}
 		into(t, string(entry.body), &person)
-		for _, mark := range []string{person.ID, person.Name.En, person.Name.Ar} {
-			if mark == "" || strings.Contains(text, mark) {
-				at := strings.Index(text, mark)
-				t.Errorf("a person, %q, stands there: %.300q", mark, text[max(0, at-150):])
+		if person.ID == "" || person.Name.En == "" || !arabic(person.Name.Ar) {
+			t.Fatalf("%s", entry.body)
+		}
+		out = append(out, person.ID, person.Name.En, person.Name.Ar)
+	}
+	return out
+}
+
+// nobodyIn looks for persons of the registers in what a node says of itself.
+func nobodyIn(t *testing.T, u *union, text string) {
+	t.Helper()
+	if text == "" {
+		t.Error("it says nothing at all")
+	}
+	for _, mark := range marks(t, u) {
+		if at := strings.Index(text, mark); at >= 0 {
+			t.Errorf("a person, %q, stands there: %.300q", mark, text[max(0, at-150):])
+		}
+	}
+}
+
+// atRest looks for what passed through the nodes in all that they have on
+// disk: journal, its write-ahead log, spool, keys, directory.
+func atRest(t *testing.T, u *union) {
+	marks := append(marks(t, u), "هذا نص عربي", "pay once")
+	var files, size int
+	public := false // that the search finds what is there
+	check(t, filepath.WalkDir(u.Data, func(path string, d os.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() || d.Name() == "ready.json" { // its examples name an entry each
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		files, size = files+1, size+len(b)
+		public = public || bytes.Contains(b, []byte("السعودية"))
+		for _, mark := range marks {
+			if bytes.Contains(b, []byte(mark)) {
+				t.Errorf("%s holds %q for anybody to read", path, mark)
 			}
 		}
+		return err
+	}))
+	t.Logf("%d files, %d bytes", files, size)
+	if size < 1<<20 || !public {
+		t.Error("that cannot be all")
 	}
 }
 

@@ -49,13 +49,22 @@ func (s *session) table(head []string, rows [][]string) {
 			if i > 0 {
 				b.WriteString("  ")
 			}
-			b.WriteString(cell)
-			if i < len(row)-1 {
-				b.WriteString(strings.Repeat(" ", width[i]-shown(cell)))
-			}
+			b.WriteString(pad(cell, width[i]))
 		}
 		s.printf("%s\n", strings.TrimRight(b.String(), " "))
 	}
+}
+
+// indent prints each line of a technical text further in.
+func (s *session) indent(by, text string) {
+	for line := range strings.Lines(text) {
+		s.printf("%s%s\n", by, strings.TrimRight(line, "\n"))
+	}
+}
+
+// pad fills a text up to a width.
+func pad(text string, width int) string {
+	return text + strings.Repeat(" ", max(0, width-shown(text)))
 }
 
 // shown counts the cells that a text takes: marks over letters take none.

@@ -60,13 +60,14 @@ func (c *evidenceShowCmd) Run(s *session) error {
 				if head.Status != 0 {
 					what = strconv.Itoa(head.Status) + " " + head.Fault
 				}
-				s.printf("  %s  %-16s  %s → %s  %s\n", r.At.Format(time.RFC3339Nano), r.Kind, head.Client, head.Service, strings.TrimSpace(what))
-				s.printf("    %s %s, %s %s\n", s.say(t("sealed", "خُتم")), r.Sealed.Format(time.RFC3339), s.say(t("certificate", "الشهادة")), hex.EncodeToString(r.Cert[:8]))
-				s.printf("    %s %d, %s\n", s.say(t("leaf", "الورقة")), r.Leaf, hex.EncodeToString(r.Hash[:]))
+				s.printf("  %s  %s  %s → %s  %s\n", r.At.Format(millis), pad(s.say(r.Parts.Kind.Text()), 16), head.Client, head.Service, strings.TrimSpace(what))
+				s.printf(s.say(t("    sealed %s, certificate %s\n", "    خُتم %s، الشهادة %s\n")), r.Sealed.Format(time.RFC3339), hex.EncodeToString(r.Cert[:8]))
+				s.printf(s.say(t("    leaf %d, %s\n", "    الورقة %d، %s\n")), r.Leaf, hex.EncodeToString(r.Hash[:]))
 			}
 		}
 		if e.Missing != "" {
-			s.printf("%s %s\n", s.say(t("The other side's half is missing:", "نصف الطرف الآخر غير متوفر:")), e.Missing)
+			s.line(t("The other side's half is missing:", "ما لدى الطرف الآخر غير متوفر:"))
+			s.indent("  ", e.Missing)
 		}
 	})
 }
@@ -81,12 +82,21 @@ func (c *evidenceVerifyCmd) Run(s *session) error {
 		return err
 	}
 	if err := s.show(v, func() {
+		wrong := 0
 		for _, x := range v.Checks {
-			s.printf("%s %s %s\n", mark(x.OK), x.What, x.Detail)
+			s.printf("%s %s\n", mark(x.OK), s.say(t(x.What, x.WhatAr)))
+			if !x.OK {
+				wrong++
+				s.indent("    ", x.Detail)
+			}
 		}
-		if v.OK {
+		switch {
+		case v.OK:
 			s.line(t("The evidence holds.", "الأدلة صحيحة."))
-		} else {
+		case v.Missing != "" && wrong == 1:
+			s.line(t("What is here holds, but the other side could not be asked: nobody knows yet whether it holds the same. Try again later.",
+				"الموجود هنا صحيح، لكن تعذّر سؤال الطرف الآخر، فلا يُعرف بعد هل لديه مثله. أعد المحاولة لاحقاً."))
+		default:
 			s.line(t("The evidence does not hold.", "الأدلة غير صحيحة."))
 		}
 	}); err != nil {
@@ -97,6 +107,9 @@ func (c *evidenceVerifyCmd) Run(s *session) error {
 	}
 	return nil
 }
+
+// millis is a record's time, always as wide.
+const millis = "2006-01-02T15:04:05.000Z07:00"
 
 func mark(ok bool) string {
 	if ok {

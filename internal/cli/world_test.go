@@ -21,6 +21,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/falaj/falaj/internal/directory"
+	"github.com/falaj/falaj/internal/node"
 	"github.com/falaj/falaj/internal/node/admin"
 	"github.com/falaj/falaj/internal/node/up"
 	"github.com/falaj/falaj/internal/union"
@@ -120,6 +121,25 @@ func words() map[string]func(*testscript.TestScript, bool, []string) {
 			text, err := part.Authorities[0].Certificate.MarshalText()
 			ts.Check(err)
 			ts.Check(os.WriteFile(ts.MkAbs(args[2]), text, 0o600))
+		},
+		// heard FILE waits until the nodes of a ready file have the same
+		// directory: on a busy machine news may take longer than a change waits.
+		"heard": func(ts *testscript.TestScript, _ bool, args []string) {
+			var r up.Ready
+			ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &r))
+			for range 3000 {
+				versions := map[int64]bool{}
+				for _, n := range r.Nodes {
+					var d node.DirectoryStatus
+					ts.Check(admin.Dial(n.Admin, nil).Query(context.Background(), "directory", nil, &d))
+					versions[d.Version] = true
+				}
+				if len(versions) == 1 {
+					return
+				}
+				time.Sleep(20 * time.Millisecond)
+			}
+			ts.Fatalf("the nodes do not agree on a directory")
 		},
 		// status URL CODE fetches and wants that status.
 		"status": func(ts *testscript.TestScript, _ bool, args []string) {

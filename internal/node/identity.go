@@ -64,12 +64,16 @@ func (i *identity) TLS() (*tls.Certificate, error) {
 	return &tls.Certificate{Certificate: [][]byte{p.cert.Raw}, PrivateKey: p.key, Leaf: p.cert}, nil
 }
 
-// Seal is the credential of a member of this state.
+// Seal is the credential of a member of this state; of no member, that of the
+// operator as the directory stands now: a node may have started without one.
 func (i *identity) Seal(m union.MemberID) (exchange.Credential, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if err := i.sync(); err != nil {
 		return exchange.Credential{}, err
+	}
+	if m.IsZero() {
+		m = i.operator()
 	}
 	p := i.seals[m].pair
 	if p.cert == nil {
@@ -78,14 +82,9 @@ func (i *identity) Seal(m union.MemberID) (exchange.Credential, error) {
 	return exchange.Credential{Signer: p.key, Cert: p.cert}, nil
 }
 
-// Operator is the member that seals what no other member of this state can:
-// the first of the directory that has its seal here.
-func (i *identity) Operator() union.MemberID {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if i.sync() != nil {
-		return union.MemberID{}
-	}
+// operator is the member that seals what no other member of this state can:
+// the first of the directory that has its seal here. Under mu.
+func (i *identity) operator() union.MemberID {
 	s, _ := i.view.State(i.state)
 	for _, m := range s.Members {
 		if i.seals[m.ID].cert != nil {

@@ -163,7 +163,7 @@ func (n *Node) openExchange(ctx context.Context) error {
 	}
 	n.meters = newMeters()
 	n.exchange, err = exchange.New(exchange.Config{
-		State: n.cfg.State, Node: n.cfg.Name, Operator: n.identity.Operator(), Alone: n.db.Dialect() == store.SQLite,
+		State: n.cfg.State, Node: n.cfg.Name, Alone: n.db.Dialect() == store.SQLite,
 		Inline: int(n.cfg.Limits.Inline), MaxBody: int64(n.cfg.Limits.Body), CallTime: n.cfg.Limits.CallTime,
 		Allow: n.cfg.Backends.Allow, Own: n.doors.own(),
 	}, exchange.Deps{

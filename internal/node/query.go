@@ -127,7 +127,13 @@ func (n *Node) explain(_ context.Context, _ admin.Person, q url.Values) (any, er
 		purpose, _ = v.DefaultPurpose(client, service)
 	}
 	known, _ := v.Purpose(purpose)
-	offered, _ := v.Service(service)
+	offered, ok := v.Service(service)
+	if !ok {
+		return nil, fault.New(fault.UnknownService, "the directory names no service %s", service)
+	}
+	if _, ok := v.Subsystem(client); !ok {
+		return nil, fault.New(fault.UnknownClient, "the directory names no subsystem %s", client)
+	}
 	question := policy.Question{
 		Client: client, Service: service, Method: or(strings.ToUpper(q.Get("method")), "GET"), Path: or(q.Get("path"), "/"),
 		Purpose: purpose, Basis: known.Basis.En, Consent: q.Get("consent"), DataClass: offered.DataClass, SubjectState: q.Get("subject_state"), At: n.now(),
@@ -193,9 +199,10 @@ func (n *Node) showEvidence(ctx context.Context, _ admin.Person, q url.Values) (
 
 // Verification is evidence with what was verified of it.
 type Verification struct {
-	ID     string           `json:"id"`
-	OK     bool             `json:"ok"`
-	Checks []exchange.Check `json:"checks"`
+	ID      string           `json:"id"`
+	OK      bool             `json:"ok"`
+	Missing string           `json:"missing,omitzero"` // why a side could not be asked
+	Checks  []exchange.Check `json:"checks"`
 }
 
 func (n *Node) verifyEvidence(ctx context.Context, _ admin.Person, q url.Values) (any, error) {
@@ -208,7 +215,7 @@ func (n *Node) verifyEvidence(ctx context.Context, _ admin.Person, q url.Values)
 		return nil, err
 	}
 	ok := len(checks) > 0 && !slices.ContainsFunc(checks, func(c exchange.Check) bool { return !c.OK })
-	return Verification{q.Get("id"), ok, checks}, nil
+	return Verification{q.Get("id"), ok, e.Missing, checks}, nil
 }
 
 func (n *Node) listOutcomes(ctx context.Context, _ admin.Person, _ url.Values) (any, error) {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -552,12 +553,20 @@ func (x *Exchange) recordRefusal(ctx context.Context, c *asking, f *fault.Error)
 	if err != nil {
 		return err
 	}
+	n := note{Door: c.Door, Rules: ruleNames(c.decision), Method: c.Method, Subject: c.subject}
+	if c.sealed.manifest == nil {
+		// Nothing else tells what was asked, and what for.
+		n.Path, n.Purpose = strings.ToValidUTF8(c.Path, "\ufffd"), c.Purpose
+		if c.request != nil {
+			n.Purpose = c.request.Purpose
+		}
+	}
 	// A client that hung up still leaves its trace.
 	keep, cancel := context.WithTimeout(context.WithoutCancel(ctx), callMargin)
 	defer cancel()
 	_, err = x.deps.Journal.Append(keep, journal.Record{
 		Kind: kind, Key: c.ID, At: now, Class: class(c.offer), Envelope: s.envelope, Body: body, In: c.ending,
-		Local: note{Door: c.Door, Rules: ruleNames(c.decision), Method: c.Method, Subject: c.subject}.bytes(),
+		Local: n.bytes(),
 	})
 	return err
 }

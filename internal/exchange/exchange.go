@@ -32,7 +32,7 @@ import (
 type Config struct {
 	State    union.State    // whose node this is
 	Node     string         // which of its nodes
-	Operator union.MemberID // seals refusals that no member of its own can seal
+	Operator union.MemberID // seals refusals that no member of its own can seal; zero: whom Deps.Seal has for that
 	Alone    bool           // no other process shares the store
 
 	Inline   int           // bodies above this many bytes go to the spool [64 KiB]

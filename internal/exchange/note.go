@@ -19,7 +19,9 @@ type note struct {
 	Peer    string   `json:"peer,omitzero"`     // the node that brought the message
 	Rules   []string `json:"rules,omitempty"`   // the rules that allowed or refused
 	Version int64    `json:"version,omitzero"`  // of the directory by which this node judged
-	Method  string   `json:"method,omitzero"`   // of a request that was refused before it had a head
+	Method  string   `json:"method,omitzero"`   // of a request that was refused before it had a sealed head
+	Path    string   `json:"path,omitzero"`     // the same
+	Purpose string   `json:"purpose,omitzero"`  // the same
 	Spool   string   `json:"spool,omitzero"`    // where the large body lies
 	Repeat  bool     `json:"repeat,omitzero"`   // answered from the record of an earlier call
 	Effect  string   `json:"effect,omitzero"`   // what became of the backend

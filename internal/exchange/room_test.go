@@ -100,3 +100,27 @@ func TestLongestValidity(t *testing.T) {
 		t.Errorf("%+v %v, %d calls", a, err, calls)
 	}
 }
+
+// TestRefusedBeforeItWasSealed: the record alone tells what was asked.
+func TestRefusedBeforeItWasSealed(t *testing.T) {
+	u := newUnion(t, []union.State{"BH", "SA"})
+	if a := u.call("SA", "GET", offered("BH", "nothing"), "/a/b?c=d", nil, "X-Road-Id: refused"); a.status == 200 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	_, err := u.nodes["SA"].Ask(t.Context(), Ask{
+		Client: desk("SA"), Door: "http", Service: offered("BH", "things"), Method: "GET", Path: "/a?\xff", ID: "refused", Purpose: "test", In: time.Now(),
+	})
+	if fault.CodeOf(err) != fault.BadRequest {
+		t.Errorf("%v", err)
+	}
+	found, err := u.nodes["SA"].journal.Find(t.Context(), "refused")
+	check(t, err)
+	if len(found) != 2 {
+		t.Fatalf("%d records", len(found))
+	}
+	n, err := readNote(found[0].Local)
+	check(t, err)
+	if n.Method != "GET" || n.Path != "/a/b?c=d" || n.Purpose != "test" {
+		t.Errorf("%+v", n)
+	}
+}

@@ -18,6 +18,7 @@ import (
 // Check is one thing that was verified of evidence.
 type Check struct {
 	What   string `json:"what"`
+	WhatAr string `json:"what_ar"`
 	OK     bool   `json:"ok"`
 	Detail string `json:"detail,omitzero"`
 }
@@ -30,8 +31,8 @@ func (x *Exchange) VerifyEvidence(e *Evidence) ([]Check, error) {
 		return nil, err
 	}
 	var out []Check
-	check := func(what string, err error) {
-		c := Check{What: what, OK: err == nil}
+	check := func(en, ar string, err error) {
+		c := Check{What: en, WhatAr: ar, OK: err == nil}
 		if err != nil {
 			c.Detail = err.Error()
 		}
@@ -41,31 +42,34 @@ func (x *Exchange) VerifyEvidence(e *Evidence) ([]Check, error) {
 	for _, h := range e.Halves {
 		last := int64(-1)
 		for _, r := range h.Records {
-			name := fmt.Sprintf("%s, %s, leaf %d", h.State, r.Kind, r.Leaf)
 			s, err := read(v, r)
-			check(name+": seal, certificate and time", err)
-			check(name+": leaf opens to the record", opens(r))
+			en, ar := s.name()
+			en, ar = string(h.State)+", "+en, string(h.State)+"، "+ar
+			check(en+": seal, certificate and time", ar+": الختم والشهادة والوقت", err)
+			check(en+": leaf opens to the record", ar+": الورقة ورقة هذا القيد", opens(r))
 			err = shown(e.ID, h.State, s, r)
 			if err == nil && r.Leaf <= last {
 				err = errors.New("it is out of its order")
 			}
 			last = r.Leaf
-			check(name+": shown as it was sealed", err)
+			check(en+": shown as it was sealed", ar+": معروض كما خُتم", err)
 			said = append(said, s)
 		}
 	}
 	if len(said) == 0 {
-		check("records", errors.New("there is none"))
+		check("records", "القيود", errors.New("there is none"))
 	}
 	for _, s := range said {
 		if s.kind == journal.RequestSent || s.answer != nil && s.answer.Request != (message.Digest{}) {
-			check(s.name()+": stands with the rest of its call", s.among(said))
+			en, ar := s.name()
+			check(en+": stands with the rest of its call", ar+": متسق مع بقية طلبه", s.among(said))
 		}
 	}
-	check("both sides' halves", e.complete(said))
+	check("both sides' halves", "ما لدى كلا الطرفين", e.complete(said))
 	for _, s := range said {
-		if twin := twins[s.kind]; twin != 0 {
-			check(s.name()+": the other side holds the same", s.paired(twin, said))
+		if twin := twins[s.kind]; twin != 0 && !e.unheard(s) {
+			en, ar := s.name()
+			check(en+": the other side holds the same", ar+": لدى الطرف الآخر مثله", s.paired(twin, said))
 		}
 	}
 	return out, nil
@@ -87,6 +91,14 @@ func (e *Evidence) complete(said []statement) error {
 	return nil
 }
 
+// unheard tells whether a side that the message went to or came from could not
+// be asked: of it nothing can be said, neither that it holds the same nor not.
+func (e *Evidence) unheard(s statement) bool {
+	return e.Missing != "" && slices.ContainsFunc(s.states(), func(state union.State) bool {
+		return !slices.ContainsFunc(e.Halves, func(h Half) bool { return h.State == state })
+	})
+}
+
 // statement is a record's sealed message, read.
 type statement struct {
 	kind     journal.Kind
@@ -97,7 +109,10 @@ type statement struct {
 	manifest message.Digest // of what is sealed
 }
 
-func (s *statement) name() string { return fmt.Sprintf("%s, leaf %d", s.kind, s.leaf) }
+// name is how a person is told of it, in both languages.
+func (s *statement) name() (en, ar string) {
+	return fmt.Sprintf("%s, leaf %d", s.kind, s.leaf), fmt.Sprintf("%s، الورقة %d", s.kind.Text().Ar, s.leaf)
+}
 
 // states are those of client and service, where the message crossed.
 func (s *statement) states() []union.State {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/store"
+	"github.com/falaj/falaj/internal/union"
 )
 
 // Kind says what a record is of. The numbers go into leaves and so into
@@ -33,6 +34,15 @@ func (k Kind) String() string {
 		return names[k]
 	}
 	return "unknown kind"
+}
+
+// Text is the kind's name for people.
+func (k Kind) Text() union.Text {
+	ar := [...]string{"", "إرسال الطلب", "استلام الطلب", "إرسال الرد", "استلام الرد", "رفض", "بلا رد", "قرار"}
+	if int(k) < len(ar) && k != 0 {
+		return union.Text{En: k.String(), Ar: ar[k]}
+	}
+	return union.Text{En: k.String(), Ar: "نوع غير معروف"}
 }
 
 // Limits of a record, in bytes.

@@ -43,8 +43,8 @@ func (s *session) measured(r *bench.Report) {
 	}
 	s.printf("%s, %s, %d CPU, GOMAXPROCS %d%s, fdatasync 4 KiB %.0f µs\n",
 		r.Machine.Go, r.Machine.System, r.Machine.CPUs, r.Machine.GOMAXPROCS, fips, r.Machine.SyncMicros)
-	s.printf(s.say(t("%d alternating rounds of %.3g s; %d connections, %d bytes each way; medians\n\n",
-		"%d جولات متناوبة مدة كل منها %.3g ث؛ %d اتصالات، %d بايت في كل اتجاه؛ القيم وسيطة\n\n")),
+	s.printf(s.say(t("Alternating rounds: %d of %.3g s; connections: %d; bytes each way: %d; medians\n\n",
+		"الجولات المتناوبة: %d، مدة كل منها %.3g ث؛ الاتصالات: %d؛ البايتات في كل اتجاه: %d؛ القيم وسيطة\n\n")),
 		r.Rounds, r.RoundSeconds, r.Connections, r.Size)
 
 	var rows [][]string

@@ -74,8 +74,9 @@ type root struct {
 type session struct {
 	World
 	*root
-	ctx context.Context
-	ar  bool
+	ctx  context.Context
+	ar   bool
+	path string // of the command: "falaj service add"
 }
 
 // errExit ends a command whose answer is printed already with an exit code.
@@ -101,6 +102,13 @@ func Run(ctx context.Context, args []string, w World) int {
 	c, err := k.Parse(args)
 	if exit >= 0 { // --help
 		return exit
+	}
+	var wrong *kong.ParseError
+	if errors.As(err, &wrong) {
+		c = wrong.Context
+	}
+	if c != nil && c.Selected() != nil {
+		s.path = strings.Join(strings.Fields(c.Selected().FullPath()), " ")
 	}
 	if err != nil {
 		return s.fail(fault.New(fault.Usage, "%v", err))
@@ -181,9 +189,13 @@ func (s *session) fail(err error) int {
 		f := fault.From(err)
 		e := f.Entry()
 		r = &admin.Refusal{Code: f.Code, Title: e.What, Do: e.Do, Detail: f.Detail, ID: f.ID}
-		if f.Code == fault.Internal && f.Cause != nil {
+		if f.Detail == "" && f.Cause != nil {
 			r.Detail = f.Cause.Error() // this is the person's own machine
 		}
+	}
+	if r.Code == fault.Usage && s.path != "" {
+		help := strings.NewReplacer("falaj --help", s.path+" --help")
+		r.Do = union.Text{En: help.Replace(r.Do.En), Ar: help.Replace(r.Do.Ar)}
 	}
 	if s.JSON {
 		s.print(s.Err, struct {
@@ -194,7 +206,7 @@ func (s *session) fail(err error) int {
 			ID     string     `json:"id,omitempty"`
 		}{r.Code, r.Title, r.Do, r.Detail, r.ID})
 	} else {
-		text := "falaj: " + s.say(r.Title) + " " + s.say(r.Do) + "\n"
+		text := strings.TrimSpace("falaj: "+s.say(r.Title)+" "+s.say(r.Do)) + "\n"
 		for line := range strings.Lines(r.Detail) {
 			text += "  " + strings.TrimRight(line, "\n") + "\n"
 		}

@@ -42,12 +42,15 @@ type secretariatCmd struct {
 
 // Run runs the union's secretariat until the process is told to end.
 func (c *secretariatCmd) Run(s *session) error {
+	log := operation.Logger(s.Err, "text", c.LogLevel)
 	x, err := node.NewSecretariat(s.ctx, node.SecretariatConfig{
 		Data: c.Data, Root: c.Root, Listen: c.Listen, Demonstration: c.Demonstration,
-	}, node.Deps{Log: operation.Logger(s.Err, "text", c.LogLevel)})
+	}, node.Deps{Log: log})
 	if err != nil {
 		return err
 	}
+	log.Info("the secretariat serves", "address", x.Address())
+	defer log.Info("the secretariat stopped")
 	return x.Run(s.ctx)
 }
 

@@ -58,7 +58,7 @@ func (s *session) node(about union.State) (*target, error) {
 		return nil, err
 	}
 	if len(all) > 1 {
-		return nil, fault.New(fault.NoNode, "which of them: --state %s", strings.Join(names(all), "|"))
+		return nil, fault.New(fault.Usage, "several nodes run here; which of them: --state %s", strings.Join(names(all), "|"))
 	}
 	return all[0], nil
 }
@@ -107,6 +107,9 @@ func names(all []*target) []string {
 // dial makes a client of an admin door: a socket, or an https address for
 // which the person shows his certificate.
 func (s *session) dial(address string) (*target, error) {
+	if strings.HasPrefix(address, "http://") {
+		return nil, fault.New(fault.Usage, "--admin: wanted a socket or https://…, not %s", address)
+	}
 	if !strings.HasPrefix(address, "https://") {
 		return &target{Client: admin.Dial(address, nil)}, nil
 	}

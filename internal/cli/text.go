@@ -83,7 +83,7 @@ func helpTexts() map[string]union.Text {
 		"access grant":                   t("Let a client call a service for stated purposes.", "السماح لعميل بطلب خدمة لأغراض محددة."),
 		"access grant --default-purpose": t("Purpose of calls that name none.", "الغرض المعتمد للطلبات التي لا تذكر غرضاً."),
 		"access grant --endpoint":        t("Only this method and path, such as \"GET /vehicles/*\"; may be repeated.", "هذه الطريقة وهذا المسار فقط، مثل \"GET /vehicles/*\"، ويمكن تكراره."),
-		"access grant --until":           t("Last day, exclusive.", "تاريخ الانتهاء (غير مشمول)."),
+		"access grant --until":           t("First day on which it no longer holds, UTC.", "أول يوم لا يسري فيه، بالتوقيت العالمي."),
 		"access grant --basis-en":        t("Legal basis in English (default: the purpose's).", "السند القانوني بالإنجليزية (الافتراضي: سند الغرض)."),
 		"access grant --basis-ar":        t("Legal basis in Arabic (default: the purpose's).", "السند القانوني بالعربية (الافتراضي: سند الغرض)."),
 		"access revoke":                  t("Take a grant back.", "سحب إذن."),

@@ -195,7 +195,7 @@ func (c *deliveryListCmd) Run(s *session) error {
 	}
 	return s.show(list, func() {
 		if len(list) == 0 {
-			s.line(t("There are no such deliveries.", "لا توجد تسليمات كهذه."))
+			s.line(t("No deliveries.", "لا توجد تسليمات."))
 			return
 		}
 		var rows [][]string
@@ -333,7 +333,7 @@ func (c *approvalListCmd) Run(s *session) error {
 		for _, a := range list {
 			rows = append(rows, []string{a.ID, a.State, a.Action, a.RequestedBy, a.RequestedAt.Local().Format(time.DateTime), string(a.Params)})
 		}
-		s.table([]string{s.say(t("change", "التغيير")), s.say(t("state", "الحالة")), s.say(t("action", "الإجراء")), s.say(t("asked by", "طلبه")), s.say(t("at", "في")), ""}, rows)
+		s.table([]string{s.say(t("change", "التغيير")), s.say(t("state", "الحالة")), s.say(t("action", "الإجراء")), s.say(t("asked by", "طلبه")), s.say(t("at", "الوقت")), s.say(t("what", "ماذا"))}, rows)
 	})
 }
 
@@ -382,7 +382,7 @@ func (c *auditEventsCmd) Run(s *session) error {
 		for _, e := range list {
 			rows = append(rows, []string{e.Name, e.Where, s.say(e.Text)})
 		}
-		s.table([]string{s.say(t("event", "الحدث")), s.say(t("in", "في")), ""}, rows)
+		s.table([]string{s.say(t("event", "الحدث")), s.say(t("kept in", "يُقيَّد في")), ""}, rows)
 	})
 }
 
@@ -410,7 +410,7 @@ func (c *auditChangesCmd) Run(s *session) error {
 			json.Unmarshal(x.Entry, &e)
 			rows = append(rows, []string{strconv.FormatInt(x.Leaf, 10), x.At.Local().Format(time.TimeOnly), e.Event, e.Phase, e.Person, e.Second, string(e.Params)})
 		}
-		s.table([]string{s.say(t("leaf", "الورقة")), s.say(t("at", "في")), s.say(t("event", "الحدث")), s.say(t("phase", "المرحلة")), s.say(t("by", "من")), s.say(t("with", "مع")), ""}, rows)
+		s.table([]string{s.say(t("leaf", "الورقة")), s.say(t("at", "الوقت")), s.say(t("event", "الحدث")), s.say(t("phase", "المرحلة")), s.say(t("by", "من")), s.say(t("with", "مع")), s.say(t("what", "ماذا"))}, rows)
 	})
 }
 
@@ -435,7 +435,19 @@ func (c *doctorCmd) Run(s *session) error {
 	for _, n := range all {
 		d := diagnosis{State: n.place.State}
 		if err := n.Query(s.ctx, "health", nil, &d.Health); err != nil {
+			if s.Admin != "" {
+				return err
+			}
 			d.Error = err.Error()
+			var f *fault.Error
+			if errors.As(err, &f) {
+				d.Error = f.Detail
+			}
+		} else if d.State == "" {
+			var a node.About
+			if err := n.Query(s.ctx, "node", nil, &a); err == nil {
+				d.State = a.State
+			}
 		}
 		sick = sick || d.Error != "" || !d.Ready
 		out = append(out, d)
@@ -471,7 +483,7 @@ func (s *session) diagnose(d diagnosis, all bool) {
 			s.printf("  %s %s\n", sign(f), s.say(union.Text{En: "Not so: " + f.Text.En, Ar: "ليس صحيحاً: " + f.Text.Ar}))
 			s.printf("    %s %s\n", s.say(f.What), s.say(f.Do))
 			if f.Detail != "" {
-				s.printf("    %s [%s]\n", f.Detail, f.Code)
+				s.indent("    ", f.Detail+" ["+string(f.Code)+"]")
 			}
 		}
 	}

@@ -127,7 +127,8 @@ func (x *Exchange) Evidence(ctx context.Context, id string, may func(client, ser
 		}
 		h, err := x.askHalf(ctx, st, evidenceQuestion{ID: id, Client: other.client}, may)
 		if err != nil {
-			e.Missing = fmt.Sprintf("%s: %v", other.state, fault.From(err))
+			f := fault.From(err) // its cause names addresses, and the asker may be any client
+			e.Missing = fmt.Sprintf("%s: %s [%s]", other.state, f.Detail, f.Code)
 			continue
 		}
 		e.Halves = append(e.Halves, h)

@@ -134,7 +134,7 @@ func entries() []Entry {
 			t("Correct the request as the detail says and send it again.", "صحّح الطلب وفق التفاصيل المذكورة ثم أعد إرساله.")},
 		{BadIdentifier, client + "InvalidIdentifier", 400,
 			t("An identifier in the request is malformed.", "في الطلب معرّف غير صحيح الصيغة."),
-			t("Write it as state/class/member/subsystem/service, each part percent-encoded.", "اكتبه على الصورة: الدولة/الفئة/الجهة/النظام/الخدمة، مع ترميز كل جزء بعلامة النسبة المئوية.")},
+			t("Write a service as state/class/member/subsystem/service and a client without the last part, each part percent-encoded.", "اكتب الخدمة على الصورة: الدولة/الفئة/الجهة/النظام/الخدمة، والعميل بلا الجزء الأخير، مع ترميز كل جزء بعلامة النسبة المئوية.")},
 		{BadPath, client + "InvalidPath", 400,
 			t("The path of the request is not allowed.", "مسار الطلب غير مسموح به."),
 			t("Use a plain path: no dot segments, no encoded slashes, valid percent-encoding.", "استخدم مساراً صريحاً خالياً من المقطعين «.» و«..» ومن الشرطات المائلة المرمّزة، ومرمّزاً ترميزاً صحيحاً.")},
@@ -148,8 +148,8 @@ func entries() []Entry {
 			t("The request does not say which system is calling.", "لم يحدّد الطلب النظام المتصل."),
 			t("Send the X-Road-Client header: state/class/member/subsystem.", "أرسل الترويسة X-Road-Client على الصورة: الدولة/الفئة/الجهة/النظام.")},
 		{UnknownClient, client + "UnknownClient", 400,
-			t("The calling system is not registered at this node.", "النظام المتصل غير مسجّل في هذه العقدة."),
-			t("Check the X-Road-Client header, or have your state's registrar register the system.", "تحقق من الترويسة X-Road-Client، أو اطلب من مسؤول التسجيل في دولتك تسجيل النظام.")},
+			t("The calling system is not registered.", "النظام المتصل غير مسجّل."),
+			t("Check its identifier (the X-Road-Client header), or have its state's registrar register it.", "تحقق من معرّفه (الترويسة X-Road-Client)، أو اطلب من مسؤول التسجيل في دولته تسجيله.")},
 		{ClientNotAuthentic, consumer + "SslAuthenticationFailed", 500,
 			t("The calling system did not prove who it is.", "لم يُثبت النظام المتصل هويته."),
 			t("Connect over HTTPS with the client certificate that is registered for the system.", "اتصل عبر HTTPS بشهادة العميل المسجّلة لهذا النظام.")},
@@ -301,7 +301,7 @@ func entries() []Entry {
 			t("The command line is wrong.", "سطر الأوامر غير صحيح."),
 			t("See falaj --help.", "اطّلع على طريقة الاستخدام بالأمر falaj --help.")},
 		{NoNode, client + "NodeNotFound", 404,
-			t("No running node was found.", "لم يُعثر على عقدة عاملة."),
+			t("No running node was found or reached.", "لم يُعثر على عقدة عاملة أو تعذّر الوصول إليها."),
 			t("Start one with falaj up or falaj node, or name its admin door with --admin.", "شغّل واحدة بالأمر falaj up أو falaj node، أو حدّد باب إدارتها بالخيار --admin.")},
 	}
 }

@@ -3,6 +3,8 @@ package node
 import (
 	"context"
 	"crypto/sha256"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/falaj/falaj/internal/directory"
@@ -116,11 +118,15 @@ func (n *Node) reach(ctx context.Context) error {
 			errs <- err
 		}()
 	}
-	var first error
+	var lost []string
 	for range asked {
-		if err := <-errs; err != nil && first == nil {
-			first = err
+		if err := <-errs; err != nil {
+			lost = append(lost, fault.From(err).Detail)
 		}
 	}
-	return first
+	if lost == nil {
+		return nil
+	}
+	slices.Sort(lost)
+	return fault.New(fault.PeerUnreachable, "%s", strings.Join(lost, "\n"))
 }

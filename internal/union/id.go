@@ -121,7 +121,7 @@ func split(s string, least, most int) ([]string, error) {
 		if most != least {
 			want = fmt.Sprintf("%d or %d", least, most)
 		}
-		return nil, fmt.Errorf("%w: %q has %d parts, wanted %s", ErrIdentifier, clip(s), len(raw), want)
+		return nil, fmt.Errorf("%w: %q: wanted %s parts, there are %d", ErrIdentifier, clip(s), want, len(raw))
 	}
 	parts := make([]string, len(raw))
 	for i, r := range raw {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -80,7 +81,14 @@ func (c *Client) Change(ctx context.Context, name string, params, out any) (Answ
 func (c *Client) do(req *http.Request, out any) error {
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return fmt.Errorf("asking the node: %w", err)
+		if ctx := req.Context(); ctx.Err() != nil {
+			return fmt.Errorf("asking the node: %w", ctx.Err())
+		}
+		var where *url.Error // its address is the one of every question
+		if errors.As(err, &where) {
+			err = where.Err
+		}
+		return fault.Wrap(fault.NoNode, err, "asking the node: %v", err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))

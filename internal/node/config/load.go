@@ -37,7 +37,7 @@ func Load(src Source) (Config, error) {
 	if src.File != "" {
 		b, err := read(src.File)
 		if err != nil {
-			return Config{}, fault.Wrap(fault.ConfigInvalid, err, "reading %s", src.File)
+			return Config{}, fault.Wrap(fault.ConfigInvalid, err, "%v", err)
 		}
 		if err := decode(b, &c); err != nil {
 			return Config{}, fault.New(fault.ConfigInvalid, "%s: %v", src.File, err)
@@ -236,7 +236,7 @@ func (c *Config) finish(base string) error {
 		}
 		b, err := secret(c.Store.DSNFile)
 		if err != nil {
-			return fault.Wrap(fault.ConfigInvalid, err, "store.dsn_file")
+			return fault.Wrap(fault.ConfigInvalid, err, "store.dsn_file: %v", err)
 		}
 		c.Store.DSN = DSN(b)
 	}

@@ -260,7 +260,7 @@ func agreements(own union.State, member string, s system, states []union.State) 
 				ID: fmt.Sprintf("%s-%s", client, s.code), Client: portal(client),
 				Service:  union.ServiceID{SubsystemID: id(own, member, s.code), Service: service},
 				Purposes: []string{s.purpose, "trial"},
-				Basis:    t("Demonstration: no agreement between states.", "عرض تجريبي: ليس اتفاقاً بين دول."),
+				Basis:    t("Demonstration: stands for an agreement between the two states.", "عرض تجريبي: يمثّل اتفاقاً بين الدولتين."),
 			},
 			DefaultPurpose: s.purpose,
 		})

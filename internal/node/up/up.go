@@ -106,6 +106,11 @@ func (u *Union) take() error {
 	if err := os.MkdirAll(u.dir, 0o700); err != nil {
 		return fmt.Errorf("making the union's folder: %w", err)
 	}
+	if _, err := os.Stat(u.folder(planFile)); errors.Is(err, fs.ErrNotExist) {
+		if err := u.vacant(); err != nil { // before anything is left in somebody's folder
+			return err
+		}
+	}
 	f, err := os.OpenFile(u.folder("up.lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return fmt.Errorf("locking the union's folder: %w", err)
@@ -169,8 +174,8 @@ func (u *Union) move(ctx context.Context, base int) error {
 	return p.write(u.dir)
 }
 
-// begin founds a union in an empty folder.
-func (u *Union) begin(ctx context.Context, cfg Config) error {
+// vacant refuses a folder that holds something of somebody.
+func (u *Union) vacant() error {
 	entries, err := os.ReadDir(u.dir)
 	if err != nil {
 		return fmt.Errorf("looking into the union's folder: %w", err)
@@ -179,6 +184,14 @@ func (u *Union) begin(ctx context.Context, cfg Config) error {
 		if e.Name() != "up.lock" {
 			return fault.New(fault.Conflict, "%s holds %q, which is not a union's; name an empty folder with --data", u.dir, e.Name())
 		}
+	}
+	return nil
+}
+
+// begin founds a union in an empty folder.
+func (u *Union) begin(ctx context.Context, cfg Config) error {
+	if err := u.vacant(); err != nil {
+		return err
 	}
 	u.plan = &plan{What: planMark, States: cfg.States}
 	if len(u.plan.States) == 0 {

@@ -533,6 +533,38 @@ func TestForgedSuccession(t *testing.T) {
 	must(t, u.Dirs["SA"].Install(t.Context(), dr))
 }
 
+// TestOldPartUnderNewKey: what the old key signed is not taken over when the
+// new key is in force, though the file is the same.
+func TestOldPartUnderNewKey(t *testing.T) {
+	u := directorytest.New(t, four, nil)
+	old := key(t, u.Keys["BH"], directory.StateKey)
+	u.Keys["BH"].Replace(directory.StateKey)
+	dr, err := u.Dirs["SA"].Draft()
+	must(t, err)
+	for _, name := range []string{directory.OnlineKey, directory.RootKey} {
+		u.Keys["BH"].Replace(name)
+	}
+	n := u.Enrol("BH", 2, nil)
+	n.Succession, err = directory.Succeed(u.Name, "BH", old, key(t, u.Keys["BH"], directory.StateKey).Public())
+	must(t, err)
+	must(t, dr.AddState(n))
+	vote(t, u, dr)
+	raw, err := dr.Encode()
+	must(t, err)
+	files, err := directory.DecodeBundle(raw)
+	must(t, err)
+	b := u.Dirs["SA"].Forge(2, u.Now().Add(time.Hour), func(f *directory.Forgery) {
+		maps.Copy(f.Files(), files)
+		f.Meta()["root.json"].Version = 2
+		f.Set("targets", 2, files["2.targets.json"])
+	}, online(u, "SA", "AE")...)
+	d := u.Dirs["KW"]
+	must(t, d.Offer(t.Context(), b["timestamp.json"], b))
+	if p := d.View().Problems(); d.View().Version() != 2 || len(p) != 1 || p[0].State != "BH" || !strings.Contains(p[0].Detail, "not enough signatures") {
+		t.Errorf("version %d, problems %v", d.View().Version(), p)
+	}
+}
+
 func pem(t testing.TB, k *directorytest.Keys) string {
 	t.Helper()
 	p, err := directory.PublicPEM(key(t, k, directory.StateKey).Public())
@@ -583,6 +615,17 @@ func TestOneVoteShort(t *testing.T) {
 		f.Meta()["root.json"].Version = 2
 	}, online(u, "SA", "AE")...)
 	wantCode(t, u.Dirs["KW"].Offer(t.Context(), forged["timestamp.json"], forged), fault.DirectoryInvalid, "not enough signatures")
+}
+
+// TestSharedKeys: two parties with one key would be one signature.
+func TestSharedKeys(t *testing.T) {
+	u := directorytest.New(t, four[:2], nil)
+	dr, err := u.Dirs["SA"].Draft()
+	must(t, err)
+	u.Keys["KW"] = u.Keys["BH"].Clone()
+	if err := dr.AddState(u.Enrol("KW", 1, nil)); err == nil || !strings.Contains(err.Error(), "another party's") {
+		t.Error(err)
+	}
 }
 
 func TestServe(t *testing.T) {

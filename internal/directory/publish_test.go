@@ -405,6 +405,29 @@ func TestRenew(t *testing.T) {
 	}
 }
 
+// TestWeeksLater: a union that was off for longer than anything of it holds,
+// but for its root and authorities, renews itself when it is started.
+func TestWeeksLater(t *testing.T) {
+	u := directorytest.New(t, four, nil)
+	u.Advance(200 * 24 * time.Hour)
+	for _, s := range append([]union.State{""}, four...) {
+		must(t, u.Dirs[s].Refresh(t.Context()))
+		must(t, u.Dirs[s].Renew(t.Context()))
+	}
+	u.Refresh()
+	for s, d := range u.Dirs {
+		must(t, d.Fresh(four...))
+		if p := d.View().Problems(); len(p) != 0 {
+			t.Errorf("%q: %v", s, p)
+		}
+		for _, st := range d.View().States() {
+			if _, err := st.Nodes[0].Current(key(t, u.Keys[st.Code], directory.TLSKey).Public(), u.Now()); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
 // TestViewAt: yesterday's directory, also from before a change of the root's
 // keys.
 func TestViewAt(t *testing.T) {
@@ -535,6 +558,14 @@ func TestCrash(t *testing.T) {
 		if !has(d, "BH", "new") {
 			t.Errorf("without %s: it does not recover", name)
 		}
+	}
+	// A file that cannot be written: timestamp.json is not touched.
+	at := copyFolder(t, before)
+	must(t, os.MkdirAll(filepath.Join(at, "2.BH.json", "x"), 0o755))
+	stuck := u.Open("", directory.Config{Dir: at}, nil)
+	_ = stuck.Refresh(t.Context()) // the other peer has no news
+	if stuck.View().Version() != 1 || !bytes.Equal(read(t, filepath.Join(at, "timestamp.json")), read(t, filepath.Join(before, "timestamp.json"))) {
+		t.Errorf("version %d in memory, or timestamp.json changed", stuck.View().Version())
 	}
 	must(t, os.Truncate(filepath.Join(dir, "2.snapshot.json"), 100))
 	_, err := directory.Open(t.Context(), directory.Config{Dir: dir, Root: u.Root, Demonstration: true}, directory.Deps{Now: u.Now})

@@ -44,7 +44,7 @@ func TestOneCall(t *testing.T) {
 	if got := strings.Join(kinds, ", "); len(kinds) != 4 {
 		t.Errorf("evidence: %s; missing: %s", got, e.Missing)
 	}
-	checks, err := u.nodes["SA"].VerifyEvidence(e)
+	checks, err := u.nodes["SA"].VerifyEvidence(t.Context(), e)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,7 +37,7 @@ func (u *testUnion) evidence(t testing.TB, client union.SubsystemID, id string) 
 // failing names the checks that evidence does not pass.
 func (n *testNode) failing(t testing.TB, e *Evidence) (out []string) {
 	t.Helper()
-	checks, err := n.VerifyEvidence(e)
+	checks, err := n.VerifyEvidence(t.Context(), e)
 	check(t, err)
 	for _, c := range checks {
 		if !c.OK {

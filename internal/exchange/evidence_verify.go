@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -25,11 +26,12 @@ type Check struct {
 
 // VerifyEvidence holds the halves against the directory and against each
 // other. It says nothing of a record's place in the log: that takes proofs.
-func (x *Exchange) VerifyEvidence(e *Evidence) ([]Check, error) {
+func (x *Exchange) VerifyEvidence(ctx context.Context, e *Evidence) ([]Check, error) {
 	v, err := x.deps.Directory()
 	if err != nil {
 		return nil, err
 	}
+	books := books{now: v, at: x.deps.Archive, old: map[int64]*directory.View{}}
 	var out []Check
 	check := func(en, ar string, err error) {
 		c := Check{What: en, WhatAr: ar, OK: err == nil}
@@ -42,7 +44,7 @@ func (x *Exchange) VerifyEvidence(e *Evidence) ([]Check, error) {
 	for _, h := range e.Halves {
 		last := int64(-1)
 		for _, r := range h.Records {
-			s, err := read(v, r)
+			s, err := books.read(ctx, r)
 			en, ar := s.name()
 			en, ar = string(h.State)+", "+en, string(h.State)+"، "+ar
 			check(en+": seal, certificate and time", ar+": الختم والشهادة والوقت", err)
@@ -241,28 +243,63 @@ func shown(id string, state union.State, s statement, r Record) error {
 	return nil
 }
 
+// books are the directories by which evidence is judged: the one in force,
+// which knows the latest revocations; and for a certificate that it names no
+// more, the one of the message's day.
+type books struct {
+	now *directory.View
+	at  func(ctx context.Context, version int64) (*directory.View, error)
+	old map[int64]*directory.View
+}
+
+// maxOld bounds how many earlier directories are read for one call: its honest
+// messages name one or two.
+const maxOld = 8
+
+func (b *books) certificate(ctx context.Context, sum [32]byte, version int64) (directory.Certificate, error) {
+	c, ok := b.now.Certificate(sum)
+	if !ok && b.at != nil && version < b.now.Version() {
+		v, seen := b.old[version]
+		if !seen && len(b.old) < maxOld {
+			var err error
+			v, err = b.at(ctx, version)
+			if b.old[version] = v; err != nil {
+				return c, err
+			}
+		}
+		if v != nil {
+			c, ok = v.Certificate(sum)
+		}
+	}
+	if !ok {
+		return c, fault.New(fault.CertUnknown, "the directory does not name the certificate")
+	}
+	return c, nil
+}
+
 // read reads a recorded message and judges its seal by the time at which it
 // was made.
-func read(v *directory.View, r Record) (statement, error) {
+func (b *books) read(ctx context.Context, r Record) (statement, error) {
 	s := statement{kind: r.Parts.Kind, leaf: r.Leaf, envelope: string(r.Envelope)}
 	head, raw, err := message.Open(r.Envelope)
 	if err != nil {
 		return s, err
 	}
-	var b *message.Body
+	var version int64
+	var body *message.Body
 	var by union.MemberID // who has to have sealed it; a refusal may be by any member of the state
 	if message.Kind(head) == message.TypeRequest {
 		if s.request, err = message.ParseRequest(head); err != nil {
 			s.request = nil
 			return s, err
 		}
-		b, by = s.request.Body, s.request.Client.MemberID
+		version, body, by = s.request.Directory, s.request.Body, s.request.Client.MemberID
 	} else {
 		if s.answer, err = message.ParseAnswer(head); err != nil {
 			s.answer = nil
 			return s, err
 		}
-		b, by = s.answer.Body, s.answer.Service.MemberID
+		version, body, by = s.answer.Directory, s.answer.Body, s.answer.Service.MemberID
 		if s.answer.Type == message.TypeRefusal {
 			by = s.answer.Client.MemberID
 		}
@@ -270,16 +307,16 @@ func read(v *directory.View, r Record) (statement, error) {
 			by = union.MemberID{State: by.State}
 		}
 	}
-	m := manifest(head, b)
+	m := manifest(head, body)
 	s.manifest = sha256.Sum256(m)
 	sl, err := seal.ParseSeal(raw)
 	if err != nil {
 		return s, err
 	}
-	c, ok := v.Certificate(sl.Cert)
+	c, err := b.certificate(ctx, sl.Cert, version)
 	switch {
-	case !ok:
-		return s, fault.New(fault.CertUnknown, "the directory does not name the certificate")
+	case err != nil:
+		return s, err
 	case c.Use != directory.UseSeal || c.State != by.State || by.Code != "" && c.Member != by:
 		return s, fault.New(fault.MessageMismatch, "sealed by %s of %s, who speaks not for %s", c.Member, c.State, by)
 	}

@@ -94,6 +94,9 @@ type Deps struct {
 	Observe   func(Observation)                        // operational monitoring
 	Now       func() time.Time
 	Log       *slog.Logger
+	// Archive is the directory of an earlier day, by its version; nil where
+	// none is kept.
+	Archive func(ctx context.Context, version int64) (*directory.View, error)
 }
 
 // Exchange is one process's share of a node's calls.

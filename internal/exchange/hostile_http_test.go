@@ -242,7 +242,7 @@ func TestWhatIsRecordedOfBadRequests(t *testing.T) {
 				if r.Kind != "refused" || !strings.Contains(string(r.Head), `"fault":"`+string(c.code)+`"`) || !strings.Contains(string(s.Body), string(c.code)) {
 					t.Errorf("%s %s %s", r.Kind, r.Head, s.Body)
 				}
-				if _, err := read(node.dir.View(), r); err != nil {
+				if _, err := (&books{now: node.dir.View()}).read(t.Context(), r); err != nil {
 					t.Error(err)
 				}
 			}

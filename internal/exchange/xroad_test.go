@@ -114,7 +114,7 @@ func TestRefusalByTheProvider(t *testing.T) {
 	}
 	ev, err := u.nodes["SA"].Evidence(t.Context(), "refused-1", func(_, _ union.SubsystemID) bool { return true })
 	check(t, err)
-	checks, err := u.nodes["SA"].VerifyEvidence(ev)
+	checks, err := u.nodes["SA"].VerifyEvidence(t.Context(), ev)
 	check(t, err)
 	if len(ev.Halves) != 2 || len(ev.Halves[0].Records) != 2 || len(ev.Halves[1].Records) != 2 {
 		t.Errorf("a refusal is not in evidence at both nodes: %+v", ev)

@@ -210,7 +210,7 @@ func (n *Node) verifyEvidence(ctx context.Context, _ admin.Person, q url.Values)
 	if err != nil {
 		return nil, err
 	}
-	checks, err := n.exchange.VerifyEvidence(e)
+	checks, err := n.exchange.VerifyEvidence(ctx, e)
 	if err != nil {
 		return nil, err
 	}

@@ -370,8 +370,8 @@ func TestRenew(t *testing.T) {
 	u := directorytest.New(t, four[:2], nil)
 	first := u.Dirs["BH"].View().Version()
 	seals := map[[32]byte]bool{}
-	for range 390 / 3 {
-		u.Advance(3 * 24 * time.Hour)
+	for range 390 / 5 {
+		u.Advance(5 * 24 * time.Hour)
 		for _, s := range []union.State{"BH", "SA", ""} {
 			must(t, u.Dirs[s].Refresh(t.Context()))
 			must(t, u.Dirs[s].Renew(t.Context()))
@@ -466,7 +466,7 @@ func TestViewAt(t *testing.T) {
 // other again every change that was reported as done is everywhere.
 func TestPropertyUnion(t *testing.T) {
 	all := []union.State{"", "BH", "SA", "AE", "KW"}
-	must(t, flag.Set("rapid.checks", "12")) // each makes a union
+	must(t, flag.Set("rapid.checks", "8")) // each makes a union
 	rapid.Check(t, func(r *rapid.T) {
 		u := directorytest.New(t, four, nil)
 		done := map[union.State][]string{}

@@ -443,7 +443,10 @@ func (s *session) side(who union.Text, e policy.Explanation, all bool) {
 		return
 	}
 	for _, x := range e.Considered {
-		s.printf("  · %s %s: %s\n", x.Source, x.ID, x.Outcome)
+		became := map[policy.Outcome]union.Text{
+			policy.Matched: t("applies", "تنطبق"), policy.NotMatched: t("does not apply", "لا تنطبق"), policy.Failed: t("failed", "أخفقت"),
+		}[x.Outcome]
+		s.printf("  · %s %s: %s\n", x.Source, x.ID, s.say(became))
 		for _, why := range x.Why {
 			s.printf("      %s\n", s.say(why))
 		}

@@ -158,7 +158,7 @@ func helpTexts() map[string]union.Text {
 		"delivery":                     t("See asynchronous deliveries.", "الاطلاع على التسليم غير المتزامن."),
 		"delivery list":                t("List deliveries of this node's clients.", "سرد تسليمات عملاء هذه العقدة."),
 		"delivery list --conversation": t("Only those of this conversation.", "تسليمات هذه المحادثة فقط."),
-		"delivery list --status":       t("Only those of this status.", "تسليمات هذه الحالة فقط."),
+		"delivery list --status":       t("Only those of this status: waiting, sending, blocked, answered, refused, expired, skipped.", "تسليمات هذه الحالة فقط: waiting أو sending أو blocked أو answered أو refused أو expired أو skipped."),
 		"delivery skip":                t("Give a delivery up, so that its conversation goes on.", "تجاوز تسليم ليستمر ما بعده."),
 
 		"doctor":       t("Say what is wrong with a node and what to do.", "بيان ما بالعقدة من خلل وما ينبغي فعله."),

@@ -175,7 +175,7 @@ type deliveryCmd struct {
 type deliveryListCmd struct {
 	Client       string `placeholder:"CLIENT"`
 	Conversation string `placeholder:"ID"`
-	Status       string `placeholder:"STATUS"`
+	Status       string `enum:"waiting,sending,blocked,answered,refused,expired,skipped," default:"" placeholder:"STATUS"`
 }
 
 func (c *deliveryListCmd) Run(s *session) error {

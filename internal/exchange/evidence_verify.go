@@ -45,8 +45,8 @@ func (x *Exchange) VerifyEvidence(ctx context.Context, e *Evidence) ([]Check, er
 		last := int64(-1)
 		for _, r := range h.Records {
 			s, err := books.read(ctx, r)
+			s.state = h.State
 			en, ar := s.name()
-			en, ar = string(h.State)+", "+en, string(h.State)+"، "+ar
 			check(en+": seal, certificate and time", ar+": الختم والشهادة والوقت", err)
 			check(en+": leaf opens to the record", ar+": الورقة ورقة هذا القيد", opens(r))
 			err = shown(e.ID, h.State, s, r)
@@ -103,6 +103,7 @@ func (e *Evidence) unheard(s statement) bool {
 
 // statement is a record's sealed message, read.
 type statement struct {
+	state    union.State // whose node shows it
 	kind     journal.Kind
 	leaf     int64
 	envelope string
@@ -113,7 +114,7 @@ type statement struct {
 
 // name is how a person is told of it, in both languages.
 func (s *statement) name() (en, ar string) {
-	return fmt.Sprintf("%s, leaf %d", s.kind, s.leaf), fmt.Sprintf("%s، الورقة %d", s.kind.Text().Ar, s.leaf)
+	return fmt.Sprintf("%s, %s, leaf %d", s.state, s.kind, s.leaf), fmt.Sprintf("%s، %s، الورقة %d", s.state, s.kind.Text().Ar, s.leaf)
 }
 
 // states are those of client and service, where the message crossed.

@@ -494,8 +494,9 @@ func (x *Exchange) refuse(ctx context.Context, c *asking, cause error) error {
 		return f
 	}
 	if err := x.recordRefusal(ctx, c, f); err != nil {
+		// It tells nothing and does nothing, so its reason is still the truest answer.
 		x.deps.Log.Error("a refusal left no record", "code", f.Code, "support", f.ID, "error", err)
-		return storeFault(err, "recording a refusal")
+		return f
 	}
 	if f.Entry().Status >= http.StatusInternalServerError {
 		x.deps.Log.Warn("call not answered", "service", c.Service.String(), "code", f.Code, "support", f.ID, "error", f)

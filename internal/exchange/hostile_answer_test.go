@@ -218,6 +218,8 @@ func TestRevokedWhileAnswering(t *testing.T) {
 		if r.URL.Path == "/revoke" {
 			check(t, bh.dir.Revoke(t.Context(), directory.Cert{Certificate: bh.seals[desk("BH").MemberID].Cert}.SHA256(), "keyCompromise"))
 			check(t, u.nodes["SA"].dir.Refresh(t.Context()))
+		} else {
+			t.Error("the service was asked under a seal that is void")
 		}
 		_, _ = io.WriteString(w, "secret")
 	})

@@ -77,6 +77,9 @@ func commands(t *testing.T, u *union) {
 		if said := u.falaj(t, "SA", "--lang", "ar", "evidence", "verify", "desk-1"); !strings.Contains(said, "الأدلة صحيحة") {
 			t.Error(said)
 		}
+		if said := u.falaj(t, "SA", "--lang", "ar", "evidence", "show", "desk-1"); !arabic(said) || strings.Contains(said, "request sent") || strings.Contains(said, "Held by") {
+			t.Error(said)
+		}
 		for _, what := range []string{"show", "verify"} {
 			if r := u.do(t, "KW", "evidence", what, "desk-1"); r.code != 1 || !strings.Contains(r.err, "[not-found]") {
 				t.Errorf("a third state: %d %s%s", r.code, r.out, r.err)

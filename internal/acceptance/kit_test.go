@@ -259,20 +259,28 @@ func eventually(t *testing.T, what string, try func() error) {
 	t.Fatalf("%s: not within %v: %v", what, patience, err)
 }
 
-// ports gives the first of n ports in a row that are free, below those from
-// which the system takes the ports of outgoing connections.
+// ports gives the first of at most 99 ports in a row that are free, below those
+// from which the system takes the ports of outgoing connections. The hundredth
+// is held as long as the test runs, so that two tests never choose the same.
 func ports(t *testing.T, n int) int {
 	t.Helper()
+	listen := func(port int) (net.Listener, error) { return net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port)) }
 next:
 	for range 200 {
-		first := 15000 + rand.IntN(16000-n)
+		first := 15000 + 100*rand.IntN(160)
+		held, err := listen(first + 99)
+		if err != nil {
+			continue
+		}
 		for i := range n {
-			l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(first+i))
+			l, err := listen(first + i)
 			if err != nil {
+				held.Close()
 				continue next
 			}
 			l.Close()
 		}
+		t.Cleanup(func() { held.Close() })
 		return first
 	}
 	t.Fatal("no free ports")

@@ -146,6 +146,7 @@ func realInput(t *testing.T, u *union) {
 			{"nothing there", "/nothing", 404, nil},
 			{"a folder without its slash", "/index", 301, nil},
 			{"a folder of Arabic name without its slash", "/%D9%85%D8%AC%D9%84%D8%AF", 301, nil},
+			{"Arabic that nobody encoded", "/مجلد/ملف.json", 200, nil},
 			{"a folder", "/index/", 200, nil},
 			{"no folder to look into", "/%D9%85%D8%AC%D9%84%D8%AF/", 403, nil},
 			{"moved", "/moved", 307, nil},

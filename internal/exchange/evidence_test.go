@@ -51,6 +51,7 @@ func (n *testNode) failing(t testing.TB, e *Evidence) (out []string) {
 // halves of a call, each with the notes of its own node alone; nobody else
 // sees anything.
 func TestEvidenceIsForItsParties(t *testing.T) {
+	t.Parallel()
 	u := newUnion(t, []union.State{"BH", "SA", "AE"})
 	u.backend("BH", "things", func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "ok") })
 	stranger := union.SubsystemID{MemberID: desk("SA").MemberID, Subsystem: "stranger"}
@@ -182,6 +183,7 @@ func samples(t *testing.T, u *testUnion) map[string]*Evidence {
 // TestChangedEvidenceFails changes every single value of evidence, and takes
 // away or repeats every record: something is always noticed.
 func TestChangedEvidenceFails(t *testing.T) {
+	t.Parallel()
 	u := newUnion(t, []union.State{"BH", "SA"})
 	n := u.nodes["SA"]
 	for name, e := range samples(t, u) {
@@ -275,6 +277,7 @@ func TestChangedEvidenceFails(t *testing.T) {
 // TestForgedEvidenceFails puts authentic parts together wrongly, as a node
 // could that wants to be believed.
 func TestForgedEvidenceFails(t *testing.T) {
+	t.Parallel()
 	u := newUnion(t, []union.State{"BH", "SA"})
 	colleague := u.enlist("SA", "other", *u.nodes["SA"].issuer)
 	all := samples(t, u)
@@ -367,6 +370,7 @@ func TestForgedEvidenceFails(t *testing.T) {
 
 // TestEvidenceWithoutTheOtherSide says that it is missing, and why.
 func TestEvidenceWithoutTheOtherSide(t *testing.T) {
+	t.Parallel()
 	u := newUnion(t, []union.State{"BH", "SA"})
 	u.backend("BH", "things", func(w http.ResponseWriter, r *http.Request) {})
 	u.call("SA", "GET", offered("BH", "things"), "/", nil, "X-Road-Id: alone")
@@ -383,6 +387,7 @@ func TestEvidenceWithoutTheOtherSide(t *testing.T) {
 // TestALyingHalf: a node that answers a question for evidence with something
 // else is not believed, and cannot say what this node holds.
 func TestALyingHalf(t *testing.T) {
+	t.Parallel()
 	u := newUnion(t, []union.State{"BH", "SA", "AE"})
 	u.backend("BH", "things", func(w http.ResponseWriter, r *http.Request) {})
 	u.call("SA", "GET", offered("BH", "things"), "/", nil, "X-Road-Id: asked")

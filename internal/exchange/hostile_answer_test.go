@@ -62,6 +62,7 @@ func forge(t testing.TB, m *link.Message, by Credential, change func(*forgery)) 
 // must not believe. The client gets a fault and no byte of the answer; the
 // call stays in evidence as unanswered, sealed by the caller's own side.
 func TestHostileAnswers(t *testing.T) {
+	t.Parallel()
 	u := newUnion(t, []union.State{"BH", "SA", "AE"})
 	u.backend("BH", "things", func(w http.ResponseWriter, r *http.Request) {
 		_, _ = w.Write(bytes.Repeat([]byte("secret"), 1+len(r.URL.Path)/5*20_000))
@@ -161,6 +162,7 @@ func (k *forgery) header(name, value string) {
 // TestAPeersFault shows that whatever code a peer answers with, the caller's
 // own evidence is written: none of them is taken for a fault of its own store.
 func TestAPeersFault(t *testing.T) {
+	t.Parallel()
 	u := newUnion(t, []union.State{"BH", "SA"})
 	node := u.nodes["SA"]
 	for _, code := range []fault.Code{fault.StoreFailed, fault.DiskFull, fault.Draining, fault.Overloaded, fault.Corrupt, fault.Internal, "a.code-of-the-future"} {
@@ -184,6 +186,7 @@ func TestAPeersFault(t *testing.T) {
 // TestAnswersAreNotExchanged lets two calls run at a time and gives each the
 // other's authentic answer.
 func TestAnswersAreNotExchanged(t *testing.T) {
+	t.Parallel()
 	u := newUnion(t, []union.State{"BH", "SA"})
 	u.backend("BH", "things", func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "secret of "+r.URL.Path) })
 	meet := make(chan *link.Message)
@@ -212,6 +215,7 @@ func TestAnswersAreNotExchanged(t *testing.T) {
 // TestRevokedWhileAnswering revokes the provider's seal while its answer is on
 // the way: what arrives is judged by the directory of its arrival.
 func TestRevokedWhileAnswering(t *testing.T) {
+	t.Parallel()
 	u := newUnion(t, []union.State{"BH", "SA"})
 	bh := u.nodes["BH"]
 	u.backend("BH", "things", func(w http.ResponseWriter, r *http.Request) {

@@ -51,6 +51,7 @@ func (u *testUnion) script(s union.State, code string, answer func(net.Conn)) {
 // sealed fault of its state's own with a stable code; what may have happened is
 // listed and not repeated.
 func TestBadBackends(t *testing.T) {
+	t.Parallel()
 	u := newUnion(t, []union.State{"BH", "SA"}, func(c *Config, _ *Deps) { c.MaxBody = 1 << 20 })
 	bh := u.nodes["BH"]
 	calls := map[string]func(net.Conn){
@@ -168,6 +169,7 @@ func TestBadBackends(t *testing.T) {
 
 // TestBackendDown: what was not reached did nothing, so the id is free again.
 func TestBackendDown(t *testing.T) {
+	t.Parallel()
 	u := newUnion(t, []union.State{"BH", "SA"})
 	srv := u.backend("BH", "things", func(w http.ResponseWriter, r *http.Request) {})
 	srv.Close()
@@ -189,6 +191,7 @@ func TestBackendDown(t *testing.T) {
 // TestBackendAddresses: no service may lie where only this machine or its
 // neighbours should reach, whatever its address is written like.
 func TestBackendAddresses(t *testing.T) {
+	t.Parallel()
 	u := newUnion(t, []union.State{"BH", "SA"}, func(c *Config, _ *Deps) { c.Allow = nil })
 	bh := u.nodes["BH"]
 	reached := u.backend("BH", "things", func(w http.ResponseWriter, r *http.Request) { t.Error("it was reached") })
@@ -232,6 +235,7 @@ func TestBackendAddresses(t *testing.T) {
 }
 
 func TestPublicAddressesArePermitted(t *testing.T) {
+	t.Parallel()
 	x := &Exchange{cfg: Config{Own: []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:443")}}}
 	for _, a := range []string{"8.8.8.8:443", "1.1.1.1:80", "[2001:4860:4860::8888]:443", "[::ffff:8.8.8.8]:80", "100.128.0.1:80", "168.63.129.17:80"} {
 		if err := x.permitted(netip.MustParseAddrPort(a)); err != nil {
@@ -243,6 +247,7 @@ func TestPublicAddressesArePermitted(t *testing.T) {
 // TestKeyHeader: where a backend takes our id as its key, no client chooses
 // another under the same name.
 func TestKeyHeader(t *testing.T) {
+	t.Parallel()
 	u := newUnion(t, []union.State{"BH", "SA"})
 	keys := make(chan string, 8)
 	srv := u.backend("BH", "things", func(w http.ResponseWriter, r *http.Request) {
@@ -263,6 +268,7 @@ func TestKeyHeader(t *testing.T) {
 // TestHangUp: a client that hangs up leaves nothing half-done, wherever its
 // call is.
 func TestHangUp(t *testing.T) {
+	t.Parallel()
 	u := newUnion(t, []union.State{"BH", "SA"})
 	at := make(chan context.CancelFunc, 1)
 	var answered atomic.Int32

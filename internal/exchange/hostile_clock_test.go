@@ -18,6 +18,7 @@ import (
 // TestWrongClocks: a little is borne, more is refused with a code that says
 // which way, whichever node is wrong, and stays in the caller's evidence.
 func TestWrongClocks(t *testing.T) {
+	t.Parallel()
 	k := map[union.State]*clock{"BH": {}, "SA": {}}
 	u := newUnion(t, []union.State{"BH", "SA"}, k["BH"].of("BH"), k["SA"].of("SA"))
 	u.backend("BH", "things", func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "ok") })
@@ -64,6 +65,7 @@ func TestWrongClocks(t *testing.T) {
 // TestDefaultPurpose: an agreement may say what a client calls for that cannot
 // say so itself; who says it is taken at his word.
 func TestDefaultPurpose(t *testing.T) {
+	t.Parallel()
 	u := newUnion(t, []union.State{"BH", "SA"})
 	u.backend("BH", "things", func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Header.Get("Falaj-Purpose")) })
 	u.publish("BH", func(e *directory.Edition) {
@@ -85,6 +87,7 @@ func TestDefaultPurpose(t *testing.T) {
 // before anything is sent, the provider's by its own after; both say by which
 // rule, and their decisions are in evidence.
 func TestRulesOfEitherSide(t *testing.T) {
+	t.Parallel()
 	for state, records := range map[union.State][2]string{
 		"SA": {"refused", ""}, // of SA's and BH's node
 		"BH": {"request sent, answer received", "request received, answer sent"},

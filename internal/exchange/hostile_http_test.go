@@ -72,6 +72,7 @@ const (
 // answers itself, it does so with a stable code; the service sees nothing, or
 // exactly the one request that an honest reading gives.
 func TestHostileHTTP(t *testing.T) {
+	t.Parallel()
 	u := newUnion(t, []union.State{"BH", "SA"})
 	var back backendLog
 	u.backend("BH", "things", back.ServeHTTP)
@@ -194,6 +195,7 @@ func bulk(lines, size int) string {
 // is sealed and journalled, also where the request could not be read whole; of
 // anybody else nothing is written, only counted.
 func TestWhatIsRecordedOfBadRequests(t *testing.T) {
+	t.Parallel()
 	u := newUnion(t, []union.State{"BH", "SA"})
 	u.backend("BH", "things", func(w http.ResponseWriter, r *http.Request) { t.Error("the service was reached") })
 	node := u.nodes["SA"]

@@ -71,6 +71,7 @@ func swap(old, with string) func([]byte) []byte {
 // a link of its own. None of it reaches the service. What is not authentic
 // leaves no record and is counted; what is, is refused under seal.
 func TestHostileRequests(t *testing.T) {
+	t.Parallel()
 	u := newUnion(t, []union.State{"BH", "SA", "AE"})
 	var calls atomic.Int64
 	u.backend("BH", "things", func(w http.ResponseWriter, r *http.Request) { calls.Add(1) })
@@ -219,6 +220,7 @@ func (k *attack) header(name, value string) {
 // TestReplay sends a sealed request again: the same state's node gets what it
 // had got, without a second call of the service; nobody else gets anything.
 func TestReplay(t *testing.T) {
+	t.Parallel()
 	u := newUnion(t, []union.State{"BH", "SA", "AE"})
 	var calls atomic.Int64
 	u.backend("BH", "things", func(w http.ResponseWriter, r *http.Request) {
@@ -257,6 +259,7 @@ func TestReplay(t *testing.T) {
 // TestRevokedOnALiveLink revokes certificates between two messages on one
 // connection: the next message is refused already.
 func TestRevokedOnALiveLink(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		cert func(n *testNode) [32]byte
 		call bool // also a client's call shows it

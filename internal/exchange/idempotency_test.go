@@ -26,7 +26,10 @@ import (
 
 // TestSameID sends an id again: the same request gets the recorded answer and
 // does not reach the service; any other is a conflict.
-func TestSameID(t *testing.T) { onEngines(t, sameID) }
+func TestSameID(t *testing.T) {
+	t.Parallel()
+	onEngines(t, sameID)
+}
 
 func sameID(t *testing.T, on engine) {
 	u := newUnionOn(t, on, []union.State{"BH", "SA"})
@@ -84,6 +87,7 @@ func sameID(t *testing.T, on engine) {
 
 // TestSameIDOfAnotherClient: ids belong to their client.
 func TestSameIDOfAnotherClient(t *testing.T) {
+	t.Parallel()
 	u := newUnion(t, []union.State{"BH", "SA", "AE"})
 	u.backend("BH", "things", func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, "for "+r.Header.Get("X-Road-Client"))
@@ -99,6 +103,7 @@ func TestSameIDOfAnotherClient(t *testing.T) {
 // allow it, at the caller's node and, of a sealed request sent again, at the
 // provider's.
 func TestPolicyIsAskedAgain(t *testing.T) {
+	t.Parallel()
 	u := newUnion(t, []union.State{"BH", "SA"})
 	u.backend("BH", "things", func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "secret") })
 	k := &attack{r: u.request("SA", offered("BH", "things")), by: u.nodes["SA"].seals[desk("SA").MemberID], at: time.Now()}
@@ -123,7 +128,10 @@ func TestPolicyIsAskedAgain(t *testing.T) {
 
 // TestConcurrentDuplicates: of many requests with one id the service sees one,
 // and all get its answer.
-func TestConcurrentDuplicates(t *testing.T) { onEngines(t, concurrentDuplicates) }
+func TestConcurrentDuplicates(t *testing.T) {
+	t.Parallel()
+	onEngines(t, concurrentDuplicates)
+}
 
 func concurrentDuplicates(t *testing.T, on engine) {
 	u := newUnionOn(t, on, []union.State{"BH", "SA"})
@@ -156,7 +164,10 @@ func concurrentDuplicates(t *testing.T, on engine) {
 
 // TestMayBeRepeated: where an outcome is unknown, a second invocation needs
 // leave: a safe method, a service that says so, a backend that takes our id.
-func TestMayBeRepeated(t *testing.T) { onEngines(t, mayBeRepeated) }
+func TestMayBeRepeated(t *testing.T) {
+	t.Parallel()
+	onEngines(t, mayBeRepeated)
+}
 
 func mayBeRepeated(t *testing.T, on engine) {
 	u := newUnionOn(t, on, []union.State{"BH", "SA"})
@@ -204,7 +215,10 @@ func mayBeRepeated(t *testing.T, on engine) {
 }
 
 // TestDigestOnlyAnswers are gone once they were given, at both nodes.
-func TestDigestOnlyAnswers(t *testing.T) { onEngines(t, digestOnlyAnswers) }
+func TestDigestOnlyAnswers(t *testing.T) {
+	t.Parallel()
+	onEngines(t, digestOnlyAnswers)
+}
 
 func digestOnlyAnswers(t *testing.T, on engine) {
 	u := newUnionOn(t, on, []union.State{"BH", "SA"})
@@ -241,7 +255,10 @@ func digestOnlyAnswers(t *testing.T, on engine) {
 
 // TestAfterARestart starts a second run over the store of one that vanished in
 // the middle of two calls.
-func TestAfterARestart(t *testing.T) { onEngines(t, afterARestart) }
+func TestAfterARestart(t *testing.T) {
+	t.Parallel()
+	onEngines(t, afterARestart)
+}
 
 func afterARestart(t *testing.T, on engine) {
 	u := newUnionOn(t, on, []union.State{"BH", "SA"})
@@ -305,6 +322,7 @@ func afterARestart(t *testing.T, on engine) {
 // take the same sealed request at the same time: one of them invokes the
 // service, and the log that both write is whole.
 func TestTwoProcesses(t *testing.T) {
+	t.Parallel()
 	var dsn store.Config
 	u := newUnionOn(t, func(t testing.TB) store.Config {
 		dsn = storetest.Postgres(t) // the last one is BH's
@@ -370,6 +388,7 @@ func TestTwoProcesses(t *testing.T) {
 // can no longer be recorded. Nothing is sent; the outcome is listed as soon as
 // the store can be written again, without anybody asking.
 func TestTheJournalFailsBeforeTheAnswer(t *testing.T) {
+	t.Parallel()
 	for method, listed := range map[string]int{"POST": 1, "GET": 0} {
 		t.Run(method, func(t *testing.T) {
 			u := newUnion(t, []union.State{"BH", "SA"})
@@ -397,6 +416,7 @@ func TestTheJournalFailsBeforeTheAnswer(t *testing.T) {
 // TestBodiesEndWithTheirRecords: a large body lies under the retention of its
 // service, so that destroying that key takes it too, at both nodes.
 func TestBodiesEndWithTheirRecords(t *testing.T) {
+	t.Parallel()
 	u := newUnion(t, []union.State{"BH", "SA"})
 	u.backend("BH", "things", func(w http.ResponseWriter, r *http.Request) {
 		b, _ := io.ReadAll(r.Body)

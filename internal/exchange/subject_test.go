@@ -22,6 +22,7 @@ import (
 // the other state, not in what service or client get, not in logs, not in the
 // databases' files. What each state keeps opens the commitment that crossed.
 func TestTheSubjectStaysAtHome(t *testing.T) {
+	t.Parallel()
 	const asked, answered = "1098765432", "880311234"
 	logs := map[union.State]*logs{"BH": newLogs(), "SA": newLogs()}
 	files := map[union.State]string{}

@@ -132,7 +132,15 @@ func hop(to string, idle int, pool httputil.BufferPool, out, in *tls.Config) (*s
 		BufferPool: pool,
 		ErrorLog:   slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
 	}
-	return serve(proxy, in)
+	return serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// Otherwise the server closes the request's body when the answer begins,
+		// and an answer that comes before the transport has looked for the body's
+		// end is cut off: seen with bodies of 100 KB on a busy machine.
+		if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
+			panic(err) // HTTP/1.1 alone is served here
+		}
+		proxy.ServeHTTP(w, r)
+	}), in)
 }
 
 // bufferPool lends the copy buffers that the stock proxy makes anew for each

@@ -5,16 +5,20 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/netip"
 	"net/url"
+	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/falaj/falaj/internal/exchange/link"
 	"github.com/falaj/falaj/internal/exchange/message"
 	"github.com/falaj/falaj/internal/fault"
 )
@@ -30,9 +34,16 @@ func (x *Exchange) invoke(ctx context.Context, c *serving) error {
 	if t := c.offer.Timeout(); t > 0 {
 		limit = t
 	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	// A caller that hangs up stops nothing: what the service does is recorded,
+	// and found by whoever sends the id again.
+	ctx, cancel := context.WithTimeout(link.Outlive(ctx), limit)
 	defer cancel()
 	c.out = x.deps.Now()
+	defer func() {
+		if r := recover(); r != nil {
+			x.panicked(c, r)
+		}
+	}()
 	if reserved(c.request.Service.Service) {
 		c.result, c.effect = x.meta(ctx, c), effectDone
 		return nil
@@ -40,13 +51,31 @@ func (x *Exchange) invoke(ctx context.Context, c *serving) error {
 	res, became, err := x.callBackend(ctx, c)
 	c.back = x.deps.Now()
 	if err != nil {
-		res = &result{fault: fault.From(err)}
-		if became == effectUnknown && x.repeatable(c) {
-			became = effectNone
-		}
+		res, became = &result{fault: fault.From(err)}, x.unclear(c, became)
 	}
 	c.result, c.effect = res, became
 	return nil
+}
+
+// unclear is what an effect that may or may not have happened is for a call:
+// nothing where it may be asked again.
+func (x *Exchange) unclear(c *serving, became effect) effect {
+	if became == effectUnknown && x.repeatable(c) {
+		return effectNone
+	}
+	return became
+}
+
+// panicked ends a call in the middle of which something broke: what the
+// service did by then nobody knows.
+func (x *Exchange) panicked(c *serving, r any) {
+	f := fault.New(fault.Internal, "")
+	what := fmt.Sprintf("%T", r) // a value could hold personal data
+	if e, ok := r.(runtime.Error); ok {
+		what = e.Error()
+	}
+	x.deps.Log.Error("a call panicked", "service", c.request.Service.String(), "panic", what, "support", f.ID, "stack", string(debug.Stack()))
+	c.result, c.effect = &result{fault: f}, x.unclear(c, effectUnknown)
 }
 
 // callBackend sends the request on and takes the whole answer.

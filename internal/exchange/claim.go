@@ -141,9 +141,9 @@ type strand struct {
 // strand leaves a claim to the next beat, which frees it if nothing can have
 // happened or may happen again, and lists it as unknown otherwise.
 func (x *Exchange) strand(c *serving) {
-	became := effectUnknown
-	if c.effect == effectNone || x.repeatable(c) {
-		became = effectNone
+	became := effectNone
+	if c.effect != effectNone {
+		became = x.unclear(c, effectUnknown)
 	}
 	x.stranded.mu.Lock()
 	defer x.stranded.mu.Unlock()

@@ -585,3 +585,46 @@ func TestRetireTimeout(t *testing.T) {
 		}
 	})
 }
+
+// TestOutlive: what outlives its caller is waited for by Drain for as long as
+// that may take, and ended by Close.
+func TestOutlive(t *testing.T) {
+	for name, patient := range map[string]bool{"in time": true, "too long": false} {
+		t.Run(name, func(t *testing.T) {
+			begun, ended, release := make(chan bool), make(chan error, 1), make(chan bool)
+			p := newPair(t, Config{}, Config{}, hands{exchange: func(ctx context.Context, _ Peer, m *Message) (*Message, error) {
+				begun <- true
+				life := Outlive(ctx)
+				<-ctx.Done()
+				select {
+				case <-life.Done():
+				case <-release:
+				}
+				ended <- life.Err()
+				return m, nil
+			}})
+			ctx, hangUp := context.WithCancel(t.Context())
+			var wg sync.WaitGroup
+			wg.Go(func() { _, _ = p.bh.Exchange(ctx, p.to, NewMessage([]byte("e"), nil)) })
+			<-begun
+			hangUp()
+			wg.Wait()
+			limit, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			defer cancel()
+			if patient {
+				limit = t.Context()
+				time.AfterFunc(100*time.Millisecond, func() { close(release) })
+				p.bh.Close() // so that the last connection is gone
+			}
+			p.sa.Drain(limit)
+			select {
+			case err := <-ended:
+				if patient != (err == nil) {
+					t.Errorf("it ended with %v", err)
+				}
+			default:
+				t.Error("the link is closed, and it still runs")
+			}
+		})
+	}
+}

@@ -57,7 +57,8 @@ type Handler interface {
 	// reaches the peer as a fault: code, support id and detail, never the
 	// cause; one that wraps ErrNotSent tells it that the call surely had no
 	// effect. ctx ends with the caller's deadline, when it gives up, and when
-	// the connection breaks.
+	// the connection breaks; what must be finished all the same goes on under
+	// Outlive of it.
 	Exchange(ctx context.Context, peer Peer, req *Message) (*Message, error)
 	// Query answers a small question between nodes (directory, evidence).
 	Query(ctx context.Context, peer Peer, kind string, body []byte) ([]byte, error)
@@ -175,8 +176,23 @@ func New(cfg Config, deps Deps, h Handler) *Link {
 	l.warn = rate.Sometimes{First: 100, Interval: time.Second}
 	l.chunks.New = func() any { return new([maxChunk]byte) }
 	l.rings.New = func() any { return new([]byte) }
-	l.ctx, l.cancel = context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.Background())
+	l.ctx, l.cancel = context.WithValue(ctx, lifeKey{}, ctx), cancel
 	return l
+}
+
+// lifeKey finds the link's own context from any handler's.
+type lifeKey struct{}
+
+// Outlive gives, for a handler's ctx, the context of what has to be finished
+// whether or not the caller still waits: it ends only when the link closes,
+// after Drain has waited for the handlers too. Of another ctx it is that
+// without its end.
+func Outlive(ctx context.Context) context.Context {
+	if life, ok := ctx.Value(lifeKey{}).(context.Context); ok {
+		return life
+	}
+	return context.WithoutCancel(ctx)
 }
 
 func def[T comparable](v *T, d T) {
@@ -253,18 +269,26 @@ func (l *Link) Drop(which func(Peer) bool) {
 	}
 }
 
-// Drain takes nothing new, lets what runs finish, and closes the link. When
-// ctx ends first, what still runs is cut.
+// Drain takes nothing new, lets what runs finish, handlers whose caller has
+// gone included, and closes the link. When ctx ends first, what still runs is
+// cut.
 func (l *Link) Drain(ctx context.Context) {
 	conns := l.shut()
 	for _, c := range conns {
 		c.retire("the node is draining")
 	}
+	done := make(chan struct{})
+	go func() {
+		<-l.empty
+		l.wg.Wait()
+		close(done)
+	}()
 	select {
-	case <-l.empty:
+	case <-done:
 	case <-ctx.Done():
 	}
 	l.Close()
+	<-done
 }
 
 // Close cuts every connection and waits for what the link started: handlers

@@ -15,8 +15,9 @@ const (
 	pruneStep  = 1000 // rows looked at in one transaction
 )
 
-// prune forgets, until ctx ends, ids and deliveries that ended long ago. What
-// is open or unknown stays for as long as it is.
+// prune forgets, until ctx ends, ids and deliveries that ended long ago, and
+// bodies that another process left. What is open or unknown stays for as long
+// as it is.
 func (x *Exchange) prune(ctx context.Context) {
 	var at cursor
 	for wait := pruneEvery; ; {
@@ -28,6 +29,9 @@ func (x *Exchange) prune(ctx context.Context) {
 		case <-timer.C:
 		}
 		busy, err := x.pruneSome(ctx, &at, pruneStep)
+		if err == nil && !busy {
+			err = x.sweep(ctx)
+		}
 		if err != nil && ctx.Err() == nil {
 			x.deps.Log.Error("forgetting what ended long ago", "error", err)
 		}

@@ -20,6 +20,7 @@ import (
 	"github.com/falaj/falaj/internal/exchange/link"
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/journal"
+	"github.com/falaj/falaj/internal/seal"
 	"github.com/falaj/falaj/internal/store"
 	"github.com/falaj/falaj/internal/store/storetest"
 	"github.com/falaj/falaj/internal/union"
@@ -124,6 +125,9 @@ func lonely(t *testing.T, n *testNode, l Caller) *Exchange {
 	t.Cleanup(func() { _ = j.Close(context.Background()) })
 	deps := n.deps
 	deps.DB, deps.Journal, deps.Link, deps.Now = db, j, l, func() time.Time { return time.Now().Add(ahead) }
+	deps.Spool, err = seal.OpenSpool(filepath.Join(t.TempDir(), "spool"), n.keys.Records())
+	check(t, err)
+	t.Cleanup(func() { _ = deps.Spool.Close() })
 	local, err := OpenLocal(t.Context(), db, deps.Now)
 	check(t, err)
 	cfg := n.cfg

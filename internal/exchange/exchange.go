@@ -132,9 +132,12 @@ func (x *Exchange) Local() *Local { return x.local }
 // SetLink hands in the link, which itself needs the exchange as its handler.
 func (x *Exchange) SetLink(l Caller) { x.deps.Link = l }
 
-// Start marks what an earlier run left open and sweeps the spool. Nothing may
-// be asked before it returns.
+// Start makes sure that the spool is this database's, marks what an earlier run
+// left open and sweeps the spool. Nothing may be asked before it returns.
 func (x *Exchange) Start(ctx context.Context) error {
+	if err := x.atHome(ctx); err != nil {
+		return err
+	}
 	if err := x.beat(ctx, x.cfg.Alone); err != nil {
 		return err
 	}

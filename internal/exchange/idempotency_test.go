@@ -2,7 +2,6 @@ package exchange
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"fmt"
 	"io"
@@ -17,10 +16,7 @@ import (
 	"github.com/falaj/falaj/internal/exchange/link"
 	"github.com/falaj/falaj/internal/exchange/message"
 	"github.com/falaj/falaj/internal/fault"
-	"github.com/falaj/falaj/internal/journal"
 	"github.com/falaj/falaj/internal/seal"
-	"github.com/falaj/falaj/internal/store"
-	"github.com/falaj/falaj/internal/store/storetest"
 	"github.com/falaj/falaj/internal/union"
 )
 
@@ -318,58 +314,66 @@ func afterARestart(t *testing.T, on engine) {
 	u.sound(t)
 }
 
-// TestTwoProcesses lets two processes of one state's node, on one PostgreSQL,
-// take the same sealed request at the same time: one of them invokes the
-// service, and the log that both write is whole.
+// TestTwoProcesses lets two processes of one state's node, on one PostgreSQL
+// and one spool, take the same sealed request at the same time: one of them
+// invokes the service, and either gives the recorded answer, also one that is
+// too large for the journal. The log that both write is whole.
 func TestTwoProcesses(t *testing.T) {
 	t.Parallel()
-	var dsn store.Config
-	u := newUnionOn(t, func(t testing.TB) store.Config {
-		dsn = storetest.Postgres(t) // the last one is BH's
-		return dsn
-	}, []union.State{"SA", "BH"}, func(c *Config, _ *Deps) { c.Alone = false })
+	u, dsn := newShared(t, "SA", "BH")
 	bh := u.nodes["BH"]
 	var calls atomic.Int32
 	u.backend("BH", "things", func(w http.ResponseWriter, r *http.Request) {
 		time.Sleep(20 * time.Millisecond)
-		fmt.Fprint(w, calls.Add(1))
+		n := calls.Add(1)
+		if r.Method == "PUT" {
+			_, _ = w.Write(bytes.Repeat([]byte{byte(n)}, 200<<10))
+			return
+		}
+		fmt.Fprint(w, n)
 	})
-	db, err := store.Open(t.Context(), dsn)
-	check(t, err)
-	t.Cleanup(func() { _ = db.Close() })
-	deps, cfg := bh.Exchange.deps, bh.Exchange.cfg
-	deps.DB = db
-	deps.Journal, err = journal.New(journal.Config{}, journal.Deps{DB: db, Records: bh.keys.Records()})
-	check(t, err)
-	t.Cleanup(func() { _ = deps.Journal.Close(context.Background()) })
-	local, err := OpenLocal(t.Context(), db, deps.Now)
-	check(t, err)
-	second, err := New(cfg, deps, local)
-	check(t, err)
+	second := bh.beside(t, dsn, bh.spool)
 	check(t, second.Start(t.Context()))
 
 	peer := link.Peer{State: "SA", Node: "n1", Cert: sha256.Sum256(u.nodes["SA"].tls.Raw)}
-	const rounds = 8
-	for range rounds {
-		k := &attack{r: u.request("SA", offered("BH", "things")), by: u.nodes["SA"].seals[desk("SA").MemberID], at: time.Now()}
+	for round := range 8 {
+		r, size := u.request("SA", offered("BH", "things")), int64(len("1"))
+		if round%2 == 1 {
+			r.Method, size = "PUT", 200<<10
+		}
+		k := &attack{r: r, by: u.nodes["SA"].seals[desk("SA").MemberID], at: time.Now()}
 		envelope := k.message(t).Envelope
+		ask := func(x *Exchange, again bool) (answered bool) {
+			m, err := x.Exchange(t.Context(), peer, link.NewMessage(envelope, nil))
+			if err != nil {
+				t.Error(err)
+				return false
+			}
+			if m.Body != nil {
+				defer m.Body.Close()
+			}
+			head, _, err := message.Open(m.Envelope)
+			check(t, err)
+			a, err := message.ParseAnswer(head)
+			check(t, err)
+			if a.Fault != "" {
+				if again || a.Fault != string(fault.InFlight) {
+					t.Errorf("%s", a.Fault)
+				}
+				return false
+			}
+			b, err := io.ReadAll(m.Body)
+			if err != nil || int64(len(b)) != size || sha256.Sum256(b) != a.Body.SHA256 {
+				t.Errorf("%d bytes, %v", len(b), err)
+			}
+			return true
+		}
 		var wg sync.WaitGroup
 		var answered atomic.Int32
 		for _, x := range []*Exchange{bh.Exchange, second, bh.Exchange, second} {
 			wg.Go(func() {
-				m, err := x.Exchange(t.Context(), peer, link.NewMessage(envelope, nil))
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				head, _, err := message.Open(m.Envelope)
-				check(t, err)
-				a, err := message.ParseAnswer(head)
-				check(t, err)
-				if a.Fault == "" {
+				if ask(x, false) {
 					answered.Add(1)
-				} else if a.Fault != string(fault.InFlight) {
-					t.Errorf("%s", a.Fault)
 				}
 			})
 		}
@@ -377,9 +381,11 @@ func TestTwoProcesses(t *testing.T) {
 		if answered.Load() == 0 {
 			t.Error("nobody got an answer")
 		}
-	}
-	if n := calls.Load(); n != rounds {
-		t.Errorf("the service was called %d times for %d requests", n, rounds)
+		ask(bh.Exchange, true)
+		ask(second, true)
+		if n := calls.Load(); int(n) != round+1 {
+			t.Errorf("the service was called %d times for %d requests", n, round+1)
+		}
 	}
 	u.sound(t)
 }
@@ -438,6 +444,10 @@ func TestBodiesEndWithTheirRecords(t *testing.T) {
 				_ = r.Close()
 				t.Errorf("%s can still read %s", s, id)
 			}
+		}
+		check(t, n.Bury(t.Context()))
+		if there, named := n.spooled(t); len(there) != 0 || len(named) != 0 {
+			t.Errorf("%s still has the bodies %v, and names %v", s, there, named)
 		}
 		for i := range n.size(t) {
 			if r, err := n.journal.Get(t.Context(), i); err != nil || !r.Erased {

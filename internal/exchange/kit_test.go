@@ -284,6 +284,7 @@ func (n *testNode) start(t testing.TB, on engine, ln net.Listener, options []kit
 		n.link.Close()
 		<-done
 		<-done
+		_ = spool.Close()
 		_ = n.journal.Close(context.Background())
 		_ = n.db.Close()
 	})
@@ -316,7 +317,13 @@ type answer struct {
 // test unless the headers, "Name: value", say otherwise.
 func (u *testUnion) call(from union.State, method string, service union.ServiceID, path string, body io.Reader, headers ...string) answer {
 	u.t.Helper()
-	req, err := http.NewRequest(method, u.nodes[from].edge.URL+"/r1/"+service.String()+path, body)
+	return u.callAt(u.nodes[from].edge.URL, from, method, service, path, body, headers...)
+}
+
+// callAt is call at a door of its own.
+func (u *testUnion) callAt(door string, from union.State, method string, service union.ServiceID, path string, body io.Reader, headers ...string) answer {
+	u.t.Helper()
+	req, err := http.NewRequest(method, door+"/r1/"+service.String()+path, body)
 	check(u.t, err)
 	req.Header.Set("X-Road-Client", desk(from).String())
 	req.Header.Set("Falaj-Purpose", "test")

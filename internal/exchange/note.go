@@ -1,14 +1,11 @@
 package exchange
 
 import (
-	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"fmt"
 
 	"github.com/falaj/falaj/internal/directory"
 	"github.com/falaj/falaj/internal/exchange/message"
-	"github.com/falaj/falaj/internal/store"
 	"github.com/go-json-experiment/json"
 )
 
@@ -86,49 +83,4 @@ func inline(b *body, offer directory.Service) []byte {
 		return nil
 	}
 	return b.inline
-}
-
-// hold notes in the record's transaction that its spool file is wanted, so
-// that the sweep at the next start leaves it.
-func (x *Exchange) hold(ctx context.Context, tx *store.Tx, b *body, offer directory.Service, leaf int64) error {
-	id := kept(b, offer)
-	if id == "" {
-		return nil
-	}
-	if _, err := tx.Exec(ctx, `INSERT INTO exchange_spool (id, leaf, kept_at) VALUES (?, ?, ?)`, id, leaf, x.deps.Now().UnixMilli()); err != nil {
-		return fmt.Errorf("keeping a spool file: %w", err)
-	}
-	return nil
-}
-
-// sweep removes spool files that no record names: what a crash left.
-func (x *Exchange) sweep(ctx context.Context) error {
-	wanted := map[string]bool{}
-	err := x.deps.DB.Read(ctx, func(tx *store.Tx) error {
-		clear(wanted)
-		rows, err := tx.Query(ctx, `SELECT id FROM exchange_spool`)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var id string
-			if err := rows.Scan(&id); err != nil {
-				return err
-			}
-			wanted[id] = true
-		}
-		return rows.Err()
-	})
-	if err != nil {
-		return fmt.Errorf("reading which bodies are kept: %w", err)
-	}
-	n, err := x.deps.Spool.Sweep(func(id string) bool { return wanted[id] })
-	if err != nil {
-		return fmt.Errorf("sweeping the spool: %w", err)
-	}
-	if n > 0 {
-		x.deps.Log.Info("removed unfinished bodies of an earlier run", "files", n)
-	}
-	return nil
 }

@@ -75,6 +75,7 @@ const (
 	Conflict          Code = "admin.conflict"
 	ConfigInvalid     Code = "config.invalid"
 	DemoRefused       Code = "config.demonstration"
+	SpoolElsewhere    Code = "config.spool"
 
 	// The command line.
 	Usage  Code = "cli.usage"
@@ -295,6 +296,9 @@ func entries() []Entry {
 		{DemoRefused, client + "DemonstrationRefused", 400,
 			t("A demonstration's root, key or PIN is refused here.", "يُرفض هنا جذر الثقة أو المفتاح أو الرمز السري الخاص بالعرض التجريبي."),
 			t("Use your union's own, or start the node as a demonstration.", "استخدم ما يخص اتحادك، أو شغّل العقدة في وضع العرض التجريبي.")},
+		{SpoolElsewhere, client + "InvalidConfiguration", 409,
+			t("The spool folder is not the one in which this database's large bodies lie.", "مجلد المخزن المؤقت ليس المجلد الذي تُحفظ فيه المحتويات الكبيرة لقاعدة البيانات هذه."),
+			t("Name with the setting spool the one folder that all processes of the node share; where it is lost, docs/operations.md tells how to go on.", "حدّد بالإعداد spool المجلد الواحد الذي تشترك فيه جميع عمليات العقدة، وإن فُقد فطريقة المتابعة مبيّنة في docs/operations.md.")},
 
 		// The command line.
 		{Usage, client + "Usage", 400,

@@ -57,7 +57,7 @@ func (n *Node) backup(ctx context.Context, _ admin.Person, p Backup) (admin.Done
 		return admin.Done{}, fault.Wrap(fault.BadRequest, err, "folder: %v", err)
 	}
 	note := backupNote{What: backupMark, State: n.cfg.State, Node: n.cfg.Name, At: n.now().UTC(), Keys: p.Keys}
-	copies := map[string]string{filepath.Join(n.cfg.Data, "spool"): "spool", filepath.Join(n.cfg.Data, "directory"): "directory"}
+	copies := map[string]string{n.cfg.Spool: "spool", filepath.Join(n.cfg.Data, "directory"): "directory"}
 	if p.Keys {
 		copies[n.cfg.Keys.Folder] = "keys"
 	}
@@ -112,7 +112,7 @@ func Restore(cfg config.Config, from string) error {
 	}
 	defer lock.Close()
 	steps := []struct{ from, to string }{
-		{"spool", filepath.Join(cfg.Data, "spool")}, {"directory", filepath.Join(cfg.Data, "directory")},
+		{"spool", cfg.Spool}, {"directory", filepath.Join(cfg.Data, "directory")},
 		{"root.json", cfg.Directory.Root}, {"node.db", string(cfg.Store.DSN)},
 	}
 	if note.Keys {

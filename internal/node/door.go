@@ -216,8 +216,8 @@ func (n *Node) r1Certificate() (*tls.Certificate, error) {
 	return cert, nil
 }
 
-// lockFolder keeps a second process out of a data folder: the spool and the
-// directory's record belong to one.
+// lockFolder keeps a second process out of a data folder: the
+// directory's record belongs to one.
 func lockFolder(dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

@@ -116,7 +116,7 @@ func (n *Node) openStore(ctx context.Context) error {
 	if n.journal, err = journal.New(journal.Config{}, journal.Deps{DB: n.db, Records: n.keys.Records(), Keys: names}); err != nil {
 		return fmt.Errorf("opening the journal: %w", err)
 	}
-	if n.spool, err = seal.OpenSpool(filepath.Join(n.cfg.Data, "spool"), n.keys.Records()); err != nil {
+	if n.spool, err = seal.OpenSpool(n.cfg.Spool, n.keys.Records()); err != nil {
 		return fmt.Errorf("opening the spool: %w", err)
 	}
 	return nil
@@ -225,6 +225,7 @@ func (n *Node) Run(ctx context.Context) error {
 	group.Go(func() error { return n.exchange.Run(working) })
 	group.Go(func() error { return n.follow(working) })
 	group.Go(func() error { return n.keepYoung(working) })
+	group.Go(func() error { return n.retire(working) })
 	n.health.Started()
 	n.log.Info("the node serves", "event", admin.EventStarted, "r1", n.doors.addr(n.doors.r1), "link", n.doors.addr(n.doors.link))
 
@@ -285,6 +286,9 @@ func (n *Node) close() error {
 	}
 	if n.db != nil {
 		errs = append(errs, n.db.Close())
+	}
+	if n.spool != nil {
+		errs = append(errs, n.spool.Close())
 	}
 	if n.lock != nil {
 		n.lock.Close()

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/falaj/falaj/internal/exchange"
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/journal"
 	"github.com/falaj/falaj/internal/node/admin"
@@ -122,7 +123,14 @@ func kept(t *testing.T) (*Node, *time.Time) {
 	if n.keys, err = seal.OpenKeys(n.cfg.Keys.Folder, seal.KeyConfig{}); err != nil {
 		t.Fatal(err)
 	}
-	if n.db, err = store.Open(t.Context(), store.Config{DSN: string(n.cfg.Store.DSN)}, journal.Migrations()); err != nil {
+	if n.db, err = store.Open(t.Context(), store.Config{DSN: string(n.cfg.Store.DSN)}, journal.Migrations(), exchange.Migrations()); err != nil {
+		t.Fatal(err)
+	}
+	n.cfg.Spool = filepath.Join(dir, "elsewhere")
+	if n.spool, err = seal.OpenSpool(n.cfg.Spool, n.keys.Records()); err != nil {
+		t.Fatal(err)
+	}
+	if n.exchange, err = exchange.New(exchange.Config{}, exchange.Deps{DB: n.db, Spool: n.spool, Now: n.now, Log: n.log}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if n.journal, err = journal.New(journal.Config{}, journal.Deps{DB: n.db, Records: n.keys.Records()}); err != nil {
@@ -178,14 +186,57 @@ func TestRetention(t *testing.T) {
 	}
 }
 
+// TestRetentionOfBodies: with a month's key go the large bodies that lay under
+// it, and what the database says of them, whoever destroyed it.
+func TestRetentionOfBodies(t *testing.T) {
+	n, now := kept(t)
+	n.cfg.Retention = []config.Class{{Name: "exchange", KeepDays: 3650}, {Name: "short", KeepDays: 30}, {Name: "admin", KeepDays: 3650}}
+	put := func() string {
+		w, err := n.spool.Create(seal.SpoolConfig{Class: "short", At: *now, Limit: 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		done, err := w.Finish()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := n.db.Exec(t.Context(), `INSERT INTO exchange_spool (id, leaf, kept_at) VALUES (?, 0, 0)`, done.ID); err != nil {
+			t.Fatal(err)
+		}
+		return done.ID
+	}
+	there := func(id string) bool {
+		_, gone := os.Stat(filepath.Join(n.cfg.Spool, id))
+		var rows int
+		if err := n.db.QueryRow(t.Context(), `SELECT COUNT(*) FROM exchange_spool WHERE id = ?`, id).Scan(&rows); err != nil || (rows == 1) != (gone == nil) {
+			t.Errorf("%s: %d rows, %v", id, rows, err)
+		}
+		return gone == nil
+	}
+	january := put()
+	*now = now.AddDate(0, 1, 0)
+	february := put()
+	*now = now.AddDate(0, 1, 0)
+	march := put()
+	if err := n.keys.Records().Destroy("short", 202601); err != nil { // and here a process was killed
+		t.Fatal(err)
+	}
+	buried, err := n.endWhatIsOver(t.Context(), -1)
+	if err != nil || buried != 1 || there(january) || !there(february) || !there(march) {
+		t.Errorf("after the start: %d, %v", buried, err)
+	}
+	*now = now.AddDate(0, 1, 0)
+	buried, err = n.endWhatIsOver(t.Context(), buried)
+	if err != nil || buried != 2 || there(february) || !there(march) {
+		t.Errorf("after a month: %d, %v", buried, err)
+	}
+}
+
 // TestBackup: a copy holds what was durable when it was made, and goes only
 // into an empty place of the same state.
 func TestBackup(t *testing.T) {
 	n, now := kept(t)
 	if err := os.WriteFile(n.cfg.Directory.Root, []byte("{}"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Mkdir(filepath.Join(n.cfg.Data, "spool"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := n.journal.Append(t.Context(), journal.Record{Kind: journal.Decision, Key: "k", At: *now, Class: "admin", Local: []byte(`{"a":1}`)}); err != nil {
@@ -201,7 +252,7 @@ func TestBackup(t *testing.T) {
 	wantCode(t, err, fault.Conflict)
 
 	dir := filepath.Join(t.TempDir(), "new")
-	cfg := config.Config{State: "BH", Data: dir, Store: config.Store{DSN: config.DSN(filepath.Join(dir, "node.db"))}}
+	cfg := config.Config{State: "BH", Data: dir, Spool: filepath.Join(dir, "large"), Store: config.Store{DSN: config.DSN(filepath.Join(dir, "node.db"))}}
 	cfg.Keys.Folder, cfg.Directory.Root = filepath.Join(dir, "keys"), filepath.Join(dir, "root.json")
 	other := cfg
 	other.State = "SA"

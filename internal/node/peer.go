@@ -104,7 +104,7 @@ func (n *Node) follow(ctx context.Context) error {
 	}
 }
 
-// keepYoung refreshes the directory, renews what is due, and ends what is over.
+// keepYoung refreshes the directory and renews what is due.
 func (n *Node) keepYoung(ctx context.Context) error {
 	refresh, renew := time.NewTicker(n.cfg.Directory.Refresh), time.NewTicker(renewEvery)
 	defer refresh.Stop()
@@ -118,7 +118,6 @@ func (n *Node) keepYoung(ctx context.Context) error {
 	}
 	for {
 		do("a renewal failed", n.directory.Renew)
-		do("ending the retention of records failed", n.retain)
 		for due := false; !due; {
 			select {
 			case <-ctx.Done():

@@ -44,6 +44,42 @@ func (n *Node) retain(ctx context.Context) error {
 	return nil
 }
 
+// retire ends, until ctx ends, what is over: the keys of records, then the
+// bodies that lay under them. How many keys are gone tells it whether there is
+// something to bury, also where another process destroyed them, or this one
+// broke off; at the start it does not know, and looks.
+func (n *Node) retire(ctx context.Context) error {
+	tick := time.NewTicker(renewEvery)
+	defer tick.Stop()
+	for buried := -1; ; {
+		var err error
+		if buried, err = n.endWhatIsOver(ctx, buried); err != nil && ctx.Err() == nil {
+			n.log.Warn("ending the retention of records failed", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// endWhatIsOver goes through it once. buried is with how many destroyed keys
+// their bodies were last removed; what it is now, is given back.
+func (n *Node) endWhatIsOver(ctx context.Context, buried int) (int, error) {
+	if err := n.retain(ctx); err != nil {
+		return buried, err
+	}
+	gone, err := n.keys.Records().Destroyed()
+	if err != nil || gone == buried {
+		return buried, err
+	}
+	if err := n.exchange.Bury(ctx); err != nil {
+		return buried, err
+	}
+	return gone, nil
+}
+
 // classes are the configured ones, and those by which other states' services
 // name their records, which lie here too: they are kept like exchange.
 func (n *Node) classes() []config.Class {

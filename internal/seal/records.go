@@ -155,6 +155,31 @@ func (r RecordKeys) Periods(class string) ([]Period, error) {
 	return out, nil
 }
 
+// Destroyed counts the keys that are gone for good, of whatever class: it grows
+// when this or another process has ended a period.
+func (r RecordKeys) Destroyed() (int, error) {
+	classes, err := os.ReadDir(r.p.dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, fmt.Errorf("counting destroyed keys: %w", err)
+	}
+	count := 0
+	for _, c := range classes {
+		if checkClass(c.Name()) != nil {
+			continue
+		}
+		names, err := namesIn(filepath.Join(r.p.dir, c.Name()), tombstoneSuffix)
+		if err != nil {
+			return 0, fmt.Errorf("counting destroyed keys: %w", err)
+		}
+		for _, n := range names {
+			if period, err := ParsePeriod(n); err == nil && r.p.destroyed(periodName{c.Name(), period}) {
+				count++
+			}
+		}
+	}
+	return count, nil
+}
+
 type periodName struct {
 	class  string
 	period Period
@@ -248,6 +273,18 @@ func (p *periods) cached(n periodName) *periodKey {
 	return nil
 }
 
+// condemned tells whether a key is marked as destroyed, destroyed whether it
+// is gone, too.
+func (p *periods) condemned(n periodName) bool {
+	_, err := os.Lstat(p.path(n, tombstoneSuffix))
+	return err == nil
+}
+
+func (p *periods) destroyed(n periodName) bool {
+	_, err := os.Lstat(p.path(n, periodSuffix))
+	return p.condemned(n) && errors.Is(err, fs.ErrNotExist)
+}
+
 func (p *periods) forOpening(n periodName) (*periodKey, error) {
 	if k := p.cached(n); k != nil {
 		return k, nil
@@ -275,7 +312,7 @@ func (p *periods) forSealing(n periodName) (*periodKey, error) {
 // load reads a key's file into memory, and makes sure of its entry in the
 // folder: the process that made it may not have come so far.
 func (p *periods) load(n periodName) (*periodKey, error) {
-	if _, err := os.Lstat(p.path(n, tombstoneSuffix)); err == nil {
+	if p.condemned(n) {
 		return nil, fmt.Errorf("record key of %s: %w", n, ErrDestroyed)
 	}
 	file, err := readFile(p.path(n, periodSuffix))
@@ -314,7 +351,7 @@ func (p *periods) create(n periodName) error {
 	}
 	err = createFile(p.path(n, periodSuffix), file)
 	// A Destroy in another process may have come between: its mark wins.
-	if _, lstat := os.Lstat(p.path(n, tombstoneSuffix)); lstat == nil {
+	if p.condemned(n) {
 		_ = os.Remove(p.path(n, periodSuffix))
 		return ErrDestroyed
 	}

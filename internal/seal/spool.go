@@ -31,11 +31,13 @@ import (
 // the last (the STREAM construction of Hoang, Reyhanitabar, Rogaway and Vizár,
 // 2015, with random nonces). So nothing can be cut, swapped or added unseen.
 //
-// A folder belongs to one process. Safe for concurrent use.
+// Several processes may share a folder, on a file system that carries flock
+// between them. Safe for concurrent use.
 type Spool struct {
-	dir    string
-	keys   RecordKeys
-	chunks sync.Pool // of *chunk
+	dir     string
+	keys    RecordKeys
+	session session
+	chunks  sync.Pool // of *chunk
 }
 
 // chunk is the working memory of one body that is written or read.
@@ -70,12 +72,18 @@ const (
 	syncEvery = 128
 )
 
-// OpenSpool opens the folder and makes it where it is not there.
+// OpenSpool opens the folder and makes it where it is not there. Until Close,
+// or the process's end, no sweep takes away what was begun here.
 func OpenSpool(dir string, keys RecordKeys) (*Spool, error) {
-	if err := makeFolder(dir); err != nil {
+	s := &Spool{dir: dir, keys: keys}
+	err := makeFolder(dir)
+	if err == nil {
+		s.session, err = enter(filepath.Join(dir, liveFolder))
+	}
+	if err != nil {
 		return nil, fmt.Errorf("opening the spool: %w", err)
 	}
-	return &Spool{dir: dir, keys: keys}, nil
+	return s, nil
 }
 
 // SpoolConfig says how a body is kept.
@@ -95,7 +103,7 @@ func (s *Spool) Create(cfg SpoolConfig) (*SpoolWriter, error) {
 	}
 	head := name.appendHead(nil)
 	var id [idBytes]byte
-	_, _ = rand.Read(id[:]) // never fails
+	_, _ = rand.Read(id[copy(id[:], s.session.id[:]):]) // never fails
 	head = append(head, id[:]...)
 	aead, err := key.derive(spoolLabel, head)
 	if err != nil {
@@ -145,36 +153,6 @@ func (s *Spool) Remove(id string) error {
 		return fmt.Errorf("removing a spooled body: %w", err)
 	}
 	return nil
-}
-
-// Sweep removes what a crash left: unfinished bodies, and finished ones that
-// keep does not want. It is for the start, before the first Create, and tells
-// how many it removed. Files that are not the spool's stay.
-func (s *Spool) Sweep(keep func(id string) bool) (int, error) {
-	dir, err := os.Open(s.dir)
-	if err != nil {
-		return 0, fmt.Errorf("sweeping the spool: %w", err)
-	}
-	defer func() { _ = dir.Close() }()
-	removed := 0
-	for {
-		names, err := dir.Readdirnames(1000)
-		for _, name := range names {
-			id, part := strings.CutSuffix(name, partSuffix)
-			if checkSpoolID(id) != nil || !part && keep(id) {
-				continue
-			}
-			if err := os.Remove(filepath.Join(s.dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
-				return removed, fmt.Errorf("sweeping the spool: %w", err)
-			}
-			removed++
-		}
-		if err == io.EOF {
-			return removed, nil
-		} else if err != nil {
-			return removed, fmt.Errorf("sweeping the spool: %w", err)
-		}
-	}
 }
 
 func (s *Spool) path(id string) string { return filepath.Join(s.dir, id) }

@@ -16,7 +16,8 @@ import (
 type Config struct {
 	State         union.State `yaml:"state"`
 	Name          string      `yaml:"name"`          // the node's name in the directory; default: the state in small letters and "1"
-	Data          string      `yaml:"data"`          // the folder of this process: database, spool, directory
+	Data          string      `yaml:"data"`          // the folder of this process: database, directory
+	Spool         string      `yaml:"spool"`         // folder of large bodies; default: spool in the data folder; processes of one node share it
 	Demonstration bool        `yaml:"demonstration"` // accept a demonstration union's root; never in service
 
 	Keys       KeyFolder  `yaml:"keys"`

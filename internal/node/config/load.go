@@ -99,7 +99,7 @@ func (c *Config) anchor(base string) {
 			*p = filepath.Join(base, *p)
 		}
 	}
-	for _, p := range []*string{&c.Data, &c.Keys.Folder, &c.Keys.WrapFile, &c.R1.Certificate, &c.Admin.Socket, &c.Store.DSNFile, &c.Directory.Root, &c.Directory.Rules} {
+	for _, p := range []*string{&c.Data, &c.Spool, &c.Keys.Folder, &c.Keys.WrapFile, &c.R1.Certificate, &c.Admin.Socket, &c.Store.DSNFile, &c.Directory.Root, &c.Directory.Rules} {
 		at(p)
 	}
 	if !c.Store.DSN.Postgres() {
@@ -123,6 +123,7 @@ func (c *Config) settings() []setting {
 		{"state", func(s string) error { c.State = union.State(s); return nil }},
 		{"name", text(&c.Name)},
 		{"data", text(&c.Data)},
+		{"spool", text(&c.Spool)},
 		{"demonstration", toggle(&c.Demonstration)},
 		{"keys.folder", text(&c.Keys.Folder)},
 		{"keys.wrap_file", text(&c.Keys.WrapFile)},
@@ -246,6 +247,7 @@ func (c *Config) finish(base string) error {
 		}
 	}
 	fill((*string)(&c.Store.DSN), filepath.Join(c.Data, "node.db"))
+	fill(&c.Spool, filepath.Join(c.Data, "spool"))
 	fill(&c.Admin.Socket, filepath.Join(c.Data, "admin.sock"))
 	fill(&c.Keys.Folder, filepath.Join(c.Data, "keys"))
 	fill(&c.Directory.Rules, filepath.Join(c.Data, "rules"))

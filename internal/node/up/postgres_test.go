@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/falaj/falaj/internal/exchange"
+	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/node"
 	"github.com/falaj/falaj/internal/node/admin"
 	"github.com/falaj/falaj/internal/node/config"
@@ -17,8 +18,9 @@ import (
 	"github.com/falaj/falaj/internal/union"
 )
 
-// TestPostgres: two processes of Bahrain's node share keys and one PostgreSQL;
-// an id that one has served is known to the other.
+// TestPostgres: two processes of Bahrain's node share keys, spool and one
+// PostgreSQL; an id that one has served is known to the other. One with a spool
+// of its own does not start.
 func TestPostgres(t *testing.T) {
 	dsn := storetest.Postgres(t).DSN
 	dir := t.TempDir()
@@ -56,10 +58,19 @@ func TestPostgres(t *testing.T) {
 		return n.Addresses()
 	}
 	elsewhere := []string{"r1.http=127.0.0.1:0", "r1.https=off", "operations.listen=off", "store.dsn=" + dsn}
-	first := start("BH", "store.dsn="+dsn)
+	shared := "spool=" + filepath.Join(dir, "shared")
+	first := start("BH", "store.dsn="+dsn, shared)
 	second := start("BH", append(elsewhere, "link.listen=127.0.0.1:0", "data="+filepath.Join(dir, "BH2"),
-		"keys.folder="+filepath.Join(dir, "BH", "keys"), "directory.root="+filepath.Join(dir, "BH", "root.json"))...)
+		"keys.folder="+filepath.Join(dir, "BH", "keys"), shared, "directory.root="+filepath.Join(dir, "BH", "root.json"))...)
 	start("SA")
+	alone, err := config.Load(config.Source{File: filepath.Join(dir, "BH", "node.yaml"), Set: append(elsewhere, "link.listen=127.0.0.1:0",
+		"data="+filepath.Join(dir, "BH3"), "keys.folder="+filepath.Join(dir, "BH", "keys"), "directory.root="+filepath.Join(dir, "BH", "root.json"))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := node.New(ctx, alone, node.Deps{}); fault.CodeOf(err) != fault.SpoolElsewhere {
+		t.Errorf("a process with a spool of its own: %v", err)
+	}
 
 	const path = "/r1/SA/GOV/interior/civil/registry/listMethods"
 	head := []string{"X-Road-Client: " + portal("BH").String(), "X-Road-Id: shared-1"}

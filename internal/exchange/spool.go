@@ -1,0 +1,123 @@
+package exchange
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+
+	"github.com/falaj/falaj/internal/directory"
+	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/store"
+)
+
+// hold notes in the record's transaction that its spool file is wanted, so
+// that the sweep at the next start leaves it.
+func (x *Exchange) hold(ctx context.Context, tx *store.Tx, b *body, offer directory.Service, leaf int64) error {
+	id := kept(b, offer)
+	if id == "" {
+		return nil
+	}
+	if _, err := tx.Exec(ctx, `INSERT INTO exchange_spool (id, leaf, kept_at) VALUES (?, ?, ?)`, id, leaf, x.deps.Now().UnixMilli()); err != nil {
+		return fmt.Errorf("keeping a spool file: %w", err)
+	}
+	return nil
+}
+
+// atHome makes sure that spool and database belong together: all processes on
+// one database are to find each other's bodies, and no other database's sweep
+// is to find them. The first process to come joins the two for good.
+func (x *Exchange) atHome(ctx context.Context) error {
+	database, err := x.remember(ctx, "database", func() string {
+		var b [16]byte
+		_, _ = rand.Read(b[:]) // never fails
+		return hex.EncodeToString(b[:])
+	}())
+	if err != nil {
+		return err
+	}
+	folder, owner, err := x.deps.Spool.Mark(database)
+	if err != nil {
+		return err
+	}
+	if owner != database {
+		return fault.New(fault.SpoolElsewhere, "the spool folder holds the bodies of the database %s, not of this one, %s", owner, database)
+	}
+	known, err := x.remember(ctx, "spool", folder)
+	if err != nil {
+		return err
+	}
+	if known != folder {
+		return fault.New(fault.SpoolElsewhere, "the database's bodies lie in the spool folder whose file \"mark\" says %q; here it says %q", known+" "+database, folder+" "+owner)
+	}
+	return nil
+}
+
+// remember gives what the database knows under a name: the value handed in, if
+// nobody was before.
+func (x *Exchange) remember(ctx context.Context, name, value string) (known string, err error) {
+	err = x.deps.DB.Write(ctx, func(tx *store.Tx) error {
+		if _, err := tx.Exec(ctx, `INSERT INTO exchange_place (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING`, name, value); err != nil {
+			return err
+		}
+		return tx.QueryRow(ctx, `SELECT value FROM exchange_place WHERE name = ?`, name).Scan(&known)
+	})
+	if err != nil {
+		return "", fmt.Errorf("reading which %s belongs here: %w", name, err)
+	}
+	return known, nil
+}
+
+// sweep removes spool files that no record names, of processes that are gone:
+// what a crash left.
+func (x *Exchange) sweep(ctx context.Context) error {
+	n, err := x.deps.Spool.Sweep(func() (map[string]bool, error) { return x.wanted(ctx) })
+	if n > 0 {
+		x.deps.Log.Info("removed bodies that an earlier run left unrecorded", "files", n)
+	}
+	return err
+}
+
+// wanted are the spool files that records name.
+func (x *Exchange) wanted(ctx context.Context) (map[string]bool, error) {
+	wanted := map[string]bool{}
+	err := x.deps.DB.Read(ctx, func(tx *store.Tx) error {
+		clear(wanted)
+		rows, err := tx.Query(ctx, `SELECT id FROM exchange_spool`)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var id string
+			if err := rows.Scan(&id); err != nil {
+				return err
+			}
+			wanted[id] = true
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading which bodies are kept: %w", err)
+	}
+	return wanted, nil
+}
+
+// Bury removes the bodies whose keys were destroyed, and what the database
+// says of them. It may be broken off and asked again.
+func (x *Exchange) Bury(ctx context.Context) error {
+	n, err := x.deps.Spool.Bury(ctx, func(ids []string) error {
+		return x.deps.DB.Write(ctx, func(tx *store.Tx) error {
+			for _, id := range ids {
+				if _, err := tx.Exec(ctx, `DELETE FROM exchange_spool WHERE id = ?`, id); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	})
+	if n > 0 {
+		x.deps.Log.Info("removed bodies whose keys were destroyed", "files", n)
+	}
+	return err
+}

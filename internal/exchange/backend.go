@@ -93,19 +93,12 @@ func (x *Exchange) callBackend(ctx context.Context, c *serving) (*result, effect
 	if err != nil {
 		return nil, effectNone, err
 	}
-	in, err := x.open(c.body)
-	if err != nil {
-		return nil, effectNone, err
-	}
 	// The path goes on byte for byte: Opaque is written as it is.
 	target := &url.URL{Scheme: base.Scheme, Host: base.Host, Opaque: join(base.EscapedPath(), r.Path)}
 	req := (&http.Request{
 		Method: r.Method, URL: target, Host: base.Host, Header: http.Header{}, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Body: in, ContentLength: c.body.size,
+		ContentLength: c.body.size,
 	})
-	if in == nil {
-		req.Body = http.NoBody
-	}
 	for _, h := range r.Headers {
 		if b.KeyHeader != "" && message.Shape(h.Name) == message.Shape(b.KeyHeader) {
 			continue // the key is ours to choose
@@ -133,15 +126,8 @@ func (x *Exchange) callBackend(ctx context.Context, c *serving) (*result, effect
 		req.Header[http.CanonicalHeaderKey(b.KeyHeader)] = []string{r.ID}
 	}
 
-	// Without a connection nothing was sent, so nothing can have happened.
-	var connected atomic.Bool
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }})
-	res, err := transport.RoundTrip(req.WithContext(ctx))
+	res, became, err := x.roundTrip(ctx, transport, req, c.body)
 	if err != nil {
-		became := effectUnknown
-		if !connected.Load() {
-			became = effectNone
-		}
 		return nil, became, backendFault(ctx, err)
 	}
 	defer res.Body.Close()
@@ -168,6 +154,64 @@ func (x *Exchange) callBackend(ctx context.Context, c *serving) (*result, effect
 		return nil, effectUnknown, backendFault(ctx, err)
 	}
 	return out, effectDone, nil
+}
+
+// roundTrip sends a request and waits for the answer's head. Nothing can have
+// happened as long as not one byte of the request was handed to a connection:
+// so it takes another one where the service has just closed the one that was
+// kept open from an earlier call.
+func (x *Exchange) roundTrip(ctx context.Context, transport *http.Transport, req *http.Request, b *body) (*http.Response, effect, error) {
+	for {
+		in, err := x.open(b)
+		if err != nil {
+			return nil, effectNone, err
+		}
+		if req.Body = in; in == nil {
+			req.Body = http.NoBody
+		}
+		var used tried
+		res, err := transport.RoundTrip(req.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: used.got})))
+		switch {
+		case err == nil:
+			return res, effectDone, nil
+		case used.wrote():
+			return nil, effectUnknown, err
+		case !used.reused || ctx.Err() != nil:
+			return nil, effectNone, err
+		}
+	}
+}
+
+// tried is what became of the connections that a request was given.
+type tried struct {
+	conn   *counted // the last of them
+	before int64
+	reused bool // it has served before
+	sent   bool // one before it took a byte of the request
+}
+
+func (t *tried) got(g httptrace.GotConnInfo) {
+	t.sent = t.wrote()
+	t.conn, t.reused = g.Conn.(*counted), g.Reused
+	t.before = t.conn.wrote.Load()
+}
+
+// wrote tells whether any connection took a byte of the request.
+func (t *tried) wrote() bool {
+	return t.sent || t.conn != nil && t.conn.wrote.Load() != t.before
+}
+
+// counted is a connection to a backend that counts what it was given to send,
+// TLS aside.
+type counted struct {
+	net.Conn
+	wrote atomic.Int64
+}
+
+func (w *counted) Write(b []byte) (int, error) {
+	n, err := w.Conn.Write(b)
+	w.wrote.Add(int64(n))
+	return n, err
 }
 
 // join puts a call's path behind a backend's base path.
@@ -221,10 +265,21 @@ func (k *backends) transport(x *Exchange, b Backend) (*http.Transport, error) {
 			return nil, fault.New(fault.BadRequest, "the authorities of the backend are no PEM certificates")
 		}
 	}
-	dialer := &net.Dialer{Timeout: 5 * time.Second, Control: x.guard}
+	plain := &net.Dialer{Timeout: 5 * time.Second, Control: x.guard}
+	secure := &tls.Dialer{NetDialer: plain, Config: conf}
 	t := &http.Transport{
-		DialContext: dialer.DialContext, TLSClientConfig: conf, TLSHandshakeTimeout: 10 * time.Second,
-		DisableCompression: true, MaxIdleConnsPerHost: 256, MaxIdleConns: 1024, IdleConnTimeout: 90 * time.Second,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return count(plain.DialContext(ctx, network, address))
+		},
+		DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+			defer cancel()
+			return count(secure.DialContext(ctx, network, address))
+		},
+		// Many servers close what is idle for five seconds: whoever is late by a
+		// hair sends into a closing connection, and cannot know what became of it.
+		IdleConnTimeout:    4 * time.Second,
+		DisableCompression: true, MaxIdleConnsPerHost: 256, MaxIdleConns: 1024,
 		MaxResponseHeaderBytes: message.MaxHead, ReadBufferSize: 8 << 10, WriteBufferSize: 8 << 10,
 	}
 	if k.kept == nil {
@@ -232,6 +287,13 @@ func (k *backends) transport(x *Exchange, b Backend) (*http.Transport, error) {
 	}
 	k.kept[b.RootsPEM] = t
 	return t, nil
+}
+
+func count(c net.Conn, err error) (net.Conn, error) {
+	if err != nil {
+		return nil, err
+	}
+	return &counted{Conn: c}, nil
 }
 
 // guard refuses addresses that no service may have, after the name was

@@ -1,11 +1,18 @@
 package exchange
 
 import (
+	"bytes"
 	"context"
+	"encoding/pem"
+	"fmt"
 	"io"
+	"log"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -114,4 +121,82 @@ func (p panics) Sum(b []byte) [32]byte {
 		panic("boom")
 	}
 	return p.next.Sum(b)
+}
+
+// dying is a connection that takes nothing any more once it has served.
+type dying struct {
+	net.Conn
+	served *atomic.Bool
+	takes  int // bytes that it takes all the same
+}
+
+func (d *dying) Write(b []byte) (int, error) {
+	if !d.served.Load() {
+		return d.Conn.Write(b)
+	}
+	n := min(d.takes, len(b))
+	if n > 0 {
+		n, _ = d.Conn.Write(b[:n])
+	}
+	_ = d.Conn.Close()
+	return n, syscall.EPIPE
+}
+
+// TestClosedIdle: a request of which no byte was sent, since the connection
+// kept open from an earlier call is no good any more, is sent on another one;
+// one of which a byte was sent is not.
+func TestClosedIdle(t *testing.T) {
+	t.Parallel()
+	for takes, want := range map[int]int{0: 200, 1: 500} {
+		for name, body := range map[string][]byte{"none": nil, "small": []byte("small"), "large": bytes.Repeat([]byte("x"), 200<<10)} {
+			for _, secure := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, %d bytes, TLS %v", name, takes, secure), func(t *testing.T) {
+					t.Parallel()
+					u := newUnion(t, []union.State{"BH", "SA"})
+					bh := u.nodes["BH"]
+					var calls atomic.Int32
+					srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						b, err := io.ReadAll(r.Body)
+						if err == nil && calls.Add(1) > 1 && !bytes.Equal(b, body) {
+							t.Errorf("%d bytes came", len(b))
+						}
+					}))
+					srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+					b := Backend{Service: offered("BH", "things")}
+					if secure {
+						srv.StartTLS()
+						b.RootsPEM = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}))
+					} else {
+						srv.Start()
+					}
+					t.Cleanup(srv.Close)
+					b.Address = srv.URL
+					check(t, bh.Local().PutBackend(t.Context(), b))
+					tr, err := bh.backends.transport(bh.Exchange, b)
+					check(t, err)
+					var served atomic.Bool
+					first := true
+					dies := func(dial func(context.Context, string, string) (net.Conn, error)) func(context.Context, string, string) (net.Conn, error) {
+						return func(ctx context.Context, network, address string) (net.Conn, error) {
+							c, err := dial(ctx, network, address)
+							if w, ok := c.(*counted); ok && first {
+								first, w.Conn = false, &dying{Conn: w.Conn, served: &served, takes: takes}
+							}
+							return c, err
+						}
+					}
+					tr.DialContext, tr.DialTLSContext = dies(tr.DialContext), dies(tr.DialTLSContext)
+					if a := u.call("SA", "POST", b.Service, "/", nil); a.status != 200 {
+						t.Fatalf("%d %s", a.status, a.body)
+					}
+					served.Store(true)
+					a := u.call("SA", "POST", b.Service, "/", bytes.NewReader(body), "X-Road-Id: second")
+					list, err := bh.Outcomes(t.Context(), 9)
+					if a.status != want || err != nil || len(list) != takes || int(calls.Load()) != 2-takes {
+						t.Errorf("%d %.200s after %d calls; %v %v", a.status, a.body, calls.Load(), list, err)
+					}
+				})
+			}
+		}
+	}
 }

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -48,8 +49,20 @@ func (n *Node) backup(ctx context.Context, _ admin.Person, p Backup) (admin.Done
 	if !filepath.IsAbs(p.Folder) {
 		return admin.Done{}, fault.New(fault.BadRequest, "folder: an absolute path on the node's machine is wanted")
 	}
+	p.Folder = filepath.Clean(p.Folder)
 	if n.db.Dialect() != store.SQLite {
 		return admin.Done{}, fault.New(fault.BadRequest, "the database is a PostgreSQL: back it up with pg_basebackup or pg_dump, and the data and key folders with the file system")
+	}
+	copies := map[string]string{n.cfg.Spool: "spool", filepath.Join(n.cfg.Data, "directory"): "directory"}
+	if p.Keys {
+		copies[n.cfg.Keys.Folder] = "keys"
+	}
+	for from := range copies {
+		if in, err := inside(p.Folder, from); err != nil {
+			return admin.Done{}, fault.Wrap(fault.BadRequest, err, "folder: %v", err)
+		} else if in {
+			return admin.Done{}, fault.New(fault.BadRequest, "folder: %s lies in %s, which is to be copied; name one outside the node's folders", p.Folder, from)
+		}
 	}
 	if err := os.Mkdir(p.Folder, 0o700); errors.Is(err, fs.ErrExist) {
 		return admin.Done{}, fault.New(fault.Conflict, "%s is there already", p.Folder)
@@ -57,10 +70,6 @@ func (n *Node) backup(ctx context.Context, _ admin.Person, p Backup) (admin.Done
 		return admin.Done{}, fault.Wrap(fault.BadRequest, err, "folder: %v", err)
 	}
 	note := backupNote{What: backupMark, State: n.cfg.State, Node: n.cfg.Name, At: n.now().UTC(), Keys: p.Keys}
-	copies := map[string]string{n.cfg.Spool: "spool", filepath.Join(n.cfg.Data, "directory"): "directory"}
-	if p.Keys {
-		copies[n.cfg.Keys.Folder] = "keys"
-	}
 	size, root, err := n.journal.Head(ctx)
 	if err != nil {
 		return admin.Done{}, err
@@ -119,7 +128,13 @@ func Restore(cfg config.Config, from string) error {
 		steps = append(steps, struct{ from, to string }{"keys", cfg.Keys.Folder})
 	}
 	for _, s := range steps {
-		if _, err := os.Lstat(s.to); err == nil && s.from != "root.json" {
+		if s.from == "root.json" {
+			if err := sameRoot(filepath.Join(from, s.from), s.to); err != nil {
+				return err
+			}
+			continue
+		}
+		if _, err := os.Lstat(s.to); err == nil {
 			return fault.New(fault.Conflict, "%s is there already; a copy is restored into an empty place", s.to)
 		}
 	}
@@ -139,6 +154,47 @@ func Restore(cfg config.Config, from string) error {
 		}
 	}
 	return nil
+}
+
+// sameRoot refuses a copy of another union than the one whose root is pinned
+// here: what a node trusts comes to it by a trusted way alone.
+func sameRoot(copied, pinned string) error {
+	have, err := os.ReadFile(pinned)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading the pinned root: %w", err)
+	}
+	brought, err := os.ReadFile(copied)
+	if err != nil {
+		return fault.Wrap(fault.NotFound, err, "the copy holds no root")
+	}
+	if !bytes.Equal(have, brought) {
+		return fault.New(fault.Conflict, "the root pinned in %s is not the copy's; if the copy's is to be trusted, remove yours first", pinned)
+	}
+	return nil
+}
+
+// inside tells whether a path that is not there yet lies in a folder, whatever
+// links lead there.
+func inside(path, folder string) (bool, error) {
+	parent, err := filepath.EvalSymlinks(filepath.Dir(filepath.Clean(path)))
+	if err != nil {
+		return false, err
+	}
+	folder, err = filepath.EvalSymlinks(folder)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if folder, err = filepath.Abs(folder); err != nil {
+		return false, err
+	}
+	rel, err := filepath.Rel(folder, parent)
+	return err == nil && filepath.IsLocal(rel), err
 }
 
 // copyTree copies a folder of plain files. One that vanishes meanwhile was not

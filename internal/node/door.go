@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -92,21 +93,36 @@ func openSocket(path, group string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("making the folder of the admin socket: %w", err)
 	}
-	l, err := net.Listen("unix", path)
+	l, err := listenAlone(path)
 	if err != nil {
 		return nil, fault.Wrap(fault.ConfigInvalid, err, "admin.socket: cannot listen on %s: %v", path, err)
 	}
-	mode := os.FileMode(0o600)
 	if group != "" {
-		mode = 0o660
-		if err = chgrp(path, group); err != nil {
-			l.Close()
-			return nil, err
+		if err = chgrp(path, group); err == nil {
+			err = os.Chmod(path, 0o660)
 		}
 	}
-	if err := os.Chmod(path, mode); err != nil {
+	if err != nil {
 		l.Close()
-		return nil, fmt.Errorf("closing the admin socket to others: %w", err)
+		return nil, fmt.Errorf("opening the admin socket to its group: %w", err)
+	}
+	return l, nil
+}
+
+// listenAlone listens on a socket that from its first moment is its owner's
+// alone, whatever the umask: bind takes the mode that the descriptor has on
+// Linux. Where it does not, the socket is closed to others a moment later.
+func listenAlone(path string) (net.Listener, error) {
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		return c.Control(func(fd uintptr) { _ = unix.Fchmod(int(fd), 0o600) })
+	}}
+	l, err := lc.Listen(context.Background(), "unix", path)
+	if err != nil || runtime.GOOS == "linux" {
+		return l, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return nil, err
 	}
 	return l, nil
 }

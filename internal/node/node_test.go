@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -51,6 +52,21 @@ func TestSocket(t *testing.T) {
 	again.Close()
 	_, err = openSocket(path, "no such group")
 	wantCode(t, err, fault.ConfigInvalid)
+}
+
+// TestSocketUmask: between its making and anything that could be done to it
+// later, the socket is its owner's alone.
+func TestSocketUmask(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0))
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := listenAlone(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
 }
 
 func TestLockFolder(t *testing.T) {
@@ -250,6 +266,18 @@ func TestBackup(t *testing.T) {
 	}
 	_, err = n.backup(t.Context(), admin.Person{}, Backup{Folder: copied})
 	wantCode(t, err, fault.Conflict)
+	// A copy inside what is copied would copy itself.
+	within := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(n.cfg.Spool, within); err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range []string{filepath.Join(n.cfg.Spool, "copy"), filepath.Join(n.cfg.Keys.Folder, "records", "..", "copy"), filepath.Join(within, "copy")} {
+		_, err = n.backup(t.Context(), admin.Person{}, Backup{Folder: folder, Keys: true})
+		wantCode(t, err, fault.BadRequest)
+		if _, err := os.Stat(folder); err == nil {
+			t.Errorf("%s was begun", folder)
+		}
+	}
 
 	dir := filepath.Join(t.TempDir(), "new")
 	cfg := config.Config{State: "BH", Data: dir, Spool: filepath.Join(dir, "large"), Store: config.Store{DSN: config.DSN(filepath.Join(dir, "node.db"))}}
@@ -258,6 +286,23 @@ func TestBackup(t *testing.T) {
 	other.State = "SA"
 	wantCode(t, Restore(other, copied), fault.Conflict)
 	wantCode(t, Restore(cfg, t.TempDir()), fault.NotFound)
+	// A root that is trusted here is never replaced by what a copy brings.
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(cfg.Directory.Root, []byte("{ }"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, Restore(cfg, copied), fault.Conflict)
+	if b, err := os.ReadFile(cfg.Directory.Root); err != nil || string(b) != "{ }" {
+		t.Errorf("the trusted root became %q, %v", b, err)
+	}
+	if _, err := os.Stat(string(cfg.Store.DSN)); err == nil {
+		t.Error("restored before it refused")
+	}
+	if err := os.WriteFile(cfg.Directory.Root, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if err := Restore(cfg, copied); err != nil {
 		t.Fatal(err)
 	}

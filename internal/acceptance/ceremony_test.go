@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,7 +15,8 @@ import (
 )
 
 // TestCeremony founds a union in service, not a demonstration, by the commands
-// alone: two states vote, Egypt is a partner; every node has two persons, who
+// alone, of parties who have nothing in common but the files that they send
+// each other: two states vote, Egypt is a partner; every node has two persons, who
 // are known by account and by certificate, and nothing is waived. Then a
 // system comes in by HTTPS with its own certificate and reads another state's
 // files.
@@ -23,36 +25,57 @@ func TestCeremony(t *testing.T) {
 	c := &council{dir: t.TempDir(), first: ports(t, 20)}
 	at := func(names ...string) string { return filepath.Join(append([]string{c.dir}, names...)...) }
 
-	draft := at("draft.json")
-	write(t, at("purposes.json"), `[{"code": "customs", "name": {"en": "Clearing goods", "ar": "تخليص البضائع"},
+	// Each party has its own folder, and only files go from one to another.
+	write(t, at("sec", "purposes.json"), `[{"code": "customs", "name": {"en": "Clearing goods", "ar": "تخليص البضائع"},
 		"basis": {"en": "Article 6 of the agreement", "ar": "المادة السادسة من الاتفاقية"}}]`)
-	falaj(t, "directory", "init", draft, "--union", "Customs test", "--threshold", "2", "--keys", at("sec", "keys"), "--purposes", at("purposes.json"))
+	carry := func(from, to, name string) { write(t, at(to, name), read(t, at(from, name))) }
+	falaj(t, "directory", "init", at("sec", "draft.json"), "--union", "Customs test", "--threshold", "2", "--keys", at("sec", "keys"), "--purposes", at("sec", "purposes.json"))
 	for _, s := range []struct{ state, en, ar string }{{"BH", "Bahrain", "البحرين"}, {"SA", "Saudi Arabia", "السعودية"}, {"EG", "Egypt", "مصر"}} {
-		args := []string{"--state", s.state, "directory", "enrol", at(s.state + ".json"), "--name-en", s.en, "--name-ar", s.ar,
+		args := []string{"--state", s.state, "directory", "enrol", at(s.state, s.state+".json"), "--name-en", s.en, "--name-ar", s.ar,
 			"--keys", at(s.state, "keys"), "--address", c.door(s.state, "link"), "--member", "GOV/customs|Customs|الجمارك"}
 		if s.state == "EG" {
 			args = append(args, "--partner", "--no-vote")
 		}
 		falaj(t, args...)
-		falaj(t, "directory", "add-state", draft, at(s.state+".json"))
+		carry(s.state, "sec", s.state+".json")
+		falaj(t, "directory", "add-state", at("sec", "draft.json"), at("sec", s.state+".json"))
 	}
-	said := falaj(t, "--lang", "ar", "directory", "sign", draft, "--keys", at("BH", "keys"))
+	refusedAny(t, "directory", "sign", at("sec", "draft.json"), "--keys", at("sec", "keys")) // it has no vote
+	carry("sec", "BH", "draft.json")
+	said := falaj(t, "--lang", "ar", "directory", "sign", at("BH", "draft.json"), "--keys", at("BH", "keys"))
 	if !strings.Contains(said, "البحرين") || !strings.Contains(said, "1/2") {
 		t.Error(said)
 	}
-	if r := do(t, nil, "falaj", "directory", "publish", draft, "--keys", at("sec", "keys"), "--keys", at("BH", "keys"), "--dir", at("sec", "directory")); r.code == 0 {
-		t.Fatal("one of two votes is enough")
+	refusedAny(t, "directory", "publish", at("BH", "draft.json"), "--keys", at("BH", "keys")) // one of two votes
+	carry("BH", "EG", "draft.json")
+	refusedAny(t, "directory", "sign", at("EG", "draft.json"), "--keys", at("EG", "keys")) // a partner has no vote
+	carry("BH", "SA", "draft.json")
+	if before, after := printed(t, said, `[0-9a-f]{64}`), falaj(t, "directory", "sign", at("SA", "draft.json"), "--keys", at("SA", "keys")); !strings.Contains(after, before) {
+		t.Errorf("the states signed different things: %s\n%s", before, after)
 	}
-	refusedAny(t, "directory", "sign", draft, "--keys", at("sec", "keys")) // it has no vote
-	refusedAny(t, "directory", "sign", draft, "--keys", at("EG", "keys"))  // nor has a partner
-	falaj(t, "directory", "sign", draft, "--keys", at("SA", "keys"))
-	falaj(t, "directory", "publish", draft, "--keys", at("sec", "keys"), "--keys", at("BH", "keys"), "--dir", at("sec", "directory"), "--pin", at("sec", "root.json"))
+
+	// Saudi Arabia and Bahrain bring it into force without the secretariat; the
+	// others take it over, Saudi Arabia among them, and all pin the same root.
+	way := []string{"SA", "BH", "sec", "EG", "SA"}
+	for i, s := range way {
+		if i > 0 {
+			carry(way[i-1], s, "draft.json")
+		}
+		said := falaj(t, "directory", "publish", at(s, "draft.json"), "--keys", at(s, "keys"))
+		if inForce := strings.Contains(said, "in force ("); inForce != (i > 0) {
+			t.Errorf("step %d, %s: %s", i, s, said)
+		}
+		sum := printed(t, do(t, nil, "sha256sum", at(s, "root.json")).out, `[0-9a-f]{64}`)
+		if !strings.Contains(said, sum) || read(t, at(s, "root.json")) != read(t, at("SA", "root.json")) {
+			t.Errorf("step %d, %s: the root %s: %s", i, s, sum, said)
+		}
+	}
+	check(t, os.Rename(at("sec", "draft.json"), at("draft.json")))
 
 	c.meet(t)
 	states := []string{"BH", "SA", "EG"}
 	parts := []*process{start(t, nil, "falaj", "secretariat", "--data", at("sec"), "--listen", c.door("", "directory"))}
 	for _, s := range states {
-		write(t, at(s, "root.json"), read(t, at("sec", "root.json")))
 		write(t, at(s, "node.yaml"), c.config(t, s))
 		if s == "EG" { // the password of a database stands in no configuration
 			check(t, os.WriteFile(at(s, "dsn"), []byte(storetest.Postgres(t).DSN+"\n"), 0o600))
@@ -131,7 +154,7 @@ func TestCeremony(t *testing.T) {
 	t.Run("a demonstration's keys", func(t *testing.T) {
 		falaj(t, "--state", "QA", "directory", "enrol", at("demo.json"), "--name-en", "Qatar", "--name-ar", "قطر", "--keys", at("demo"), "--address", c.door("EG", "link"), "--demonstration")
 		refused(t, "config.demonstration", "node", "--config", at("EG", "node.yaml"), "--set", "keys.folder="+at("demo"), "--set", "data="+at("elsewhere"))
-		refusedAny(t, "directory", "sign", draft, "--keys", at("demo"))
+		refusedAny(t, "directory", "sign", at("draft.json"), "--keys", at("demo"))
 	})
 	for _, p := range parts {
 		p.stop(t, syscall.SIGTERM)
@@ -143,6 +166,16 @@ func refusedAny(t *testing.T, args ...string) {
 	if r := do(t, nil, "falaj", args...); r.code == 0 {
 		t.Errorf("%s: done\n%s", r.line, r.out)
 	}
+}
+
+// printed finds what a command said.
+func printed(t *testing.T, said, pattern string) string {
+	t.Helper()
+	found := regexp.MustCompile(pattern).FindString(said)
+	if found == "" {
+		t.Fatalf("no %s: %s", pattern, said)
+	}
+	return found
 }
 
 // council is a union in service that is being founded.

@@ -107,6 +107,7 @@ type Draft struct {
 	charter *Charter
 	files   bundle           // roots and targets aside: parts of states and what they name
 	parts   map[string]int64 // versions of the parts that come with it
+	opening bundle           // a new union's first time-stamp and snapshot, once a party has signed them (Enact)
 }
 
 // Found begins a union.
@@ -345,6 +346,7 @@ func (dr *Draft) seal() error {
 	dr.targets.Signed.Targets[charterFile] = t
 	dr.files[targetFile(charterFile, t.Hashes["sha256"])] = b
 	dr.root.Signatures, dr.targets.Signatures = []metadata.Signature{}, []metadata.Signature{}
+	dr.opening = nil
 	return nil
 }
 
@@ -371,6 +373,9 @@ func (dr *Draft) Versions() (root, targets int64) {
 // Sign adds the votes of a key: to the root, by one of its own keys or of the
 // root before it, and to targets. A key without a vote is an error.
 func (dr *Draft) Sign(key crypto.Signer) error {
+	if len(dr.opening) > 0 {
+		return fault.New(fault.DirectoryConflict, "the draft had its votes, and a party has begun to bring it into force: it takes no more of them")
+	}
 	id, err := keyID(key.Public())
 	if err != nil {
 		return err
@@ -444,6 +449,7 @@ func (dr *Draft) bundle() (bundle, error) {
 	}
 	b[versioned(dr.root.Signed.Version, metadata.ROOT)] = root
 	b[versioned(dr.targets.Signed.Version, metadata.TARGETS)] = targets
+	maps.Copy(b, dr.opening)
 	return b, nil
 }
 
@@ -463,17 +469,25 @@ func (dr *Draft) Encode() ([]byte, error) {
 	return b.encode()
 }
 
-var draftName = regexp.MustCompile(`^([1-9][0-9]{0,17})\.(root|targets|[A-Z]{2})\.json$`)
+var (
+	draftName   = regexp.MustCompile(`^([1-9][0-9]{0,17})\.(root|targets|[A-Z]{2})\.json$`)
+	openingName = regexp.MustCompile(`^[1-9][0-9]{0,17}\.snapshot\.json$`)
+)
 
 // DecodeDraft reads a draft strictly: one targets, one root and perhaps the
-// one before, one part a state.
+// one before, one part a state, and of a new union perhaps the first time-stamp
+// and snapshot, which are judged when it is enacted.
 func DecodeDraft(raw []byte) (*Draft, error) {
 	b, err := decodeBundle(raw)
 	if err != nil {
 		return nil, fmt.Errorf("draft: %w", err)
 	}
-	dr := &Draft{files: bundle{}, parts: map[string]int64{}}
+	dr := &Draft{files: bundle{}, parts: map[string]int64{}, opening: bundle{}}
 	for _, name := range slices.Sorted(maps.Keys(b)) {
+		if name == timestampName || openingName.MatchString(name) {
+			dr.opening[name] = b[name]
+			continue
+		}
 		m := draftName.FindStringSubmatch(name)
 		if m == nil {
 			if !strings.HasPrefix(name, "targets/") {
@@ -538,6 +552,9 @@ func (dr *Draft) checkWhole() error {
 	if dr.last != nil && dr.last.Signed.Version+1 != dr.root.Signed.Version {
 		return errors.New("draft: its roots do not follow each other")
 	}
+	if n := len(dr.opening); n != 0 && (n != 2 || dr.last != nil || dr.opening[timestampName] == nil) {
+		return errors.New("draft: a time-stamp and a snapshot stand in a new union's alone, and together")
+	}
 	rel := &release{root: dr.root, targets: dr.targets, files: bundle{}}
 	files, err := rel.fetchFiles(context.Background(), chain{dr.files}, dr.targets, "")
 	if err != nil {
@@ -553,32 +570,43 @@ func (dr *Draft) checkWhole() error {
 	return nil
 }
 
-// Install publishes a draft that has its votes: this party and one other sign
-// the snapshot that brings it into force.
-func (d *Directory) Install(ctx context.Context, dr *Draft) error {
+// voted tells whether a draft has its votes.
+func (dr *Draft) voted() error {
 	if err := dr.Ready(); err != nil {
 		got, need, _ := dr.Votes()
 		return fault.Wrap(fault.DirectoryInvalid, err, "the draft has %d of the %d votes that it takes", got, need)
 	}
+	return nil
+}
+
+// Install publishes a draft that has its votes: this party and one other sign
+// the snapshot that brings it into force.
+func (d *Directory) Install(ctx context.Context, dr *Draft) error {
+	if err := dr.voted(); err != nil {
+		return err
+	}
+	return d.propose(ctx, dr.fill)
+}
+
+// fill puts the draft into a proposal.
+func (dr *Draft) fill(v *View, p *proposal) error {
 	files, err := dr.bundle()
 	if err != nil {
 		return err
 	}
-	return d.propose(ctx, func(v *View, p *proposal) error {
-		root, targets := dr.Versions()
-		if r := v.release; r != nil && (root != r.root.Signed.Version+1 || targets != r.targets.Signed.Version+1) {
-			return fault.New(fault.DirectoryConflict, "root %d and targets %d are in force; the draft was made for others", r.root.Signed.Version, r.targets.Signed.Version)
+	root, targets := dr.Versions()
+	if r := v.release; r != nil && (root != r.root.Signed.Version+1 || targets != r.targets.Signed.Version+1) {
+		return fault.New(fault.DirectoryConflict, "root %d and targets %d are in force; the draft was made for others", r.root.Signed.Version, r.targets.Signed.Version)
+	}
+	maps.Copy(p.files, dr.files)
+	p.files[versioned(root, metadata.ROOT)] = files[versioned(root, metadata.ROOT)]
+	p.meta["root.json"] = metadata.MetaFile(root)
+	p.set(metadata.TARGETS, targets, files[versioned(targets, metadata.TARGETS)])
+	for role, version := range dr.parts {
+		if m := p.meta[role+".json"]; m != nil && m.Version >= version {
+			return fault.New(fault.DirectoryConflict, "%s has published version %d of its part since it enrolled with version %d: it enrols again", role, m.Version, version)
 		}
-		maps.Copy(p.files, dr.files)
-		p.files[versioned(root, metadata.ROOT)] = files[versioned(root, metadata.ROOT)]
-		p.meta["root.json"] = metadata.MetaFile(root)
-		p.set(metadata.TARGETS, targets, files[versioned(targets, metadata.TARGETS)])
-		for role, version := range dr.parts {
-			if m := p.meta[role+".json"]; m != nil && m.Version >= version {
-				return fault.New(fault.DirectoryConflict, "%s has published version %d of its part since it enrolled with version %d: it enrols again", role, m.Version, version)
-			}
-			p.set(role, version, dr.files[versioned(version, role)])
-		}
-		return nil
-	})
+		p.set(role, version, dr.files[versioned(version, role)])
+	}
+	return nil
 }

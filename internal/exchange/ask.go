@@ -32,9 +32,11 @@ type Ask struct {
 	Purpose      string
 	Conversation string
 	Subject      string // whose data: in the client's own terms, for this node alone
-	Body         *body
-	In           time.Time
-	Async        bool // the client would rather fetch the answer later than wait for it
+	// Receive takes the body, kept under a retention class; nil: there is none.
+	// It is called once it is known that it may be sent.
+	Receive func(class string) (*body, error)
+	In      time.Time
+	Async   bool // the client would rather fetch the answer later than wait for it
 }
 
 // asking is a call at the caller's node. Each stage adds to it; none changes
@@ -42,20 +44,28 @@ type Ask struct {
 type asking struct {
 	Ask
 
-	// compose
-	named   bool // the client chose the id: it may repeat it
-	subject *subject
-	request *message.Request
+	named bool // the client chose the id: it may repeat it
 
 	// resolve
-	view     *directory.View
-	offer    directory.Service
-	target   link.Target
-	deadline time.Time
-	later    bool // accepted now, delivered by the outbox
+	view   *directory.View
+	offer  directory.Service
+	target link.Target
+	limit  time.Duration // for the call, the way of its bodies aside
+	later  bool          // accepted now, delivered by the outbox
+
+	// aim
+	purpose string
 
 	// decide
 	decision policy.Decision
+
+	// receive
+	Body *body
+
+	// compose
+	subject  *subject
+	request  *message.Request
+	deadline time.Time
 
 	// once
 	before  claim // what an earlier try of this id left
@@ -95,8 +105,10 @@ type stage[T any] struct {
 func (x *Exchange) callerStages() []stage[*asking] {
 	return []stage[*asking]{
 		{"resolve", x.resolve},
-		{"compose", x.compose},
+		{"aim", x.aim},
 		{"decide", x.decideAsking},
+		{"receive", x.receiveAsked},
+		{"compose", x.compose},
 		{"once", x.once},
 		{"seal", x.sealRequest},
 		{"record", x.recordRequest},
@@ -138,17 +150,17 @@ func (x *Exchange) Ask(ctx context.Context, in Ask) (*Reply, error) {
 			x.discard(c.Body)
 		}
 	}()
-	if c.named {
-		leave, err := x.flights.enter(ctx, "ask "+c.Client.String()+" "+c.ID)
-		if err != nil {
-			x.observeAsking(c, fault.CodeOf(err)) // nobody waits for an answer any more
-			return nil, err
-		}
-		defer leave()
-	}
 	for _, s := range x.callerStages() {
 		if err := s.do(ctx, c); err != nil {
 			return nil, x.refuse(ctx, c, err)
+		}
+		if s.name == "receive" && c.named {
+			leave, err := x.flights.enter(ctx, "ask "+c.Client.String()+" "+c.ID)
+			if err != nil {
+				x.observeAsking(c, fault.CodeOf(err)) // nobody waits for an answer any more
+				return nil, err
+			}
+			defer leave()
 		}
 		if c.earlier != nil {
 			if !c.later {
@@ -193,15 +205,10 @@ func (x *Exchange) resolve(_ context.Context, c *asking) error {
 		return fault.New(fault.UnknownClient, "the directory names no subsystem %s", c.Client)
 	}
 	c.target = link.Target{State: c.Service.State, Addrs: addresses(st)}
-	limit := x.cfg.CallTime
+	c.limit = x.cfg.CallTime
 	if t := c.offer.Timeout(); t > 0 {
-		limit = min(limit, t+callMargin)
+		c.limit = min(c.limit, t+callMargin)
 	}
-	var size int64
-	if c.Body != nil {
-		size = c.Body.size
-	}
-	c.deadline = x.deps.Now().Add(limit + transit(size))
 	c.later = c.Async || c.offer.Async
 	return nil
 }
@@ -210,6 +217,15 @@ func (x *Exchange) resolve(_ context.Context, c *asking) error {
 // nodes' records and the way between them.
 const callMargin = 5 * time.Second
 
+// deadline is when a call that goes on now gives up.
+func (x *Exchange) deadline(c *asking) time.Time {
+	var size int64
+	if c.Body != nil {
+		size = c.Body.size
+	}
+	return x.deps.Now().Add(c.limit + transit(size))
+}
+
 // transit is how long a body may be on its way between nodes: a service's
 // time-out is about the service, not about the size of what is carried.
 func transit(size int64) time.Duration {
@@ -217,22 +233,43 @@ func transit(size int64) time.Duration {
 	return time.Duration(size/slowest) * time.Second
 }
 
+// aim finds what the call is for.
+func (x *Exchange) aim(_ context.Context, c *asking) error {
+	c.purpose = c.Purpose
+	if c.purpose == "" {
+		c.purpose, _ = c.view.DefaultPurpose(c.Client, c.Service)
+	}
+	if c.purpose == "" && reserved(c.Service.Service) {
+		c.purpose = purposeMeta
+	}
+	if c.purpose == "" {
+		return fault.New(fault.MissingPurpose, "send %s with a code of the directory's list", headerPurpose)
+	}
+	return purposeKnown(c.view, c.purpose, c.Service)
+}
+
+// purposeKnown holds a purpose against the union's list. Metaservices are
+// asked for one of their own, which serves for nothing else.
+func purposeKnown(v *directory.View, purpose string, service union.ServiceID) error {
+	if _, ok := v.Purpose(purpose); !ok && !(purpose == purposeMeta && reserved(service.Service)) {
+		return fault.New(fault.UnknownPurpose, "the directory's list has no purpose of this code")
+	}
+	return nil
+}
+
+// receiveAsked takes the body, now that it may be sent: whoever may not ask
+// costs no disk.
+func (x *Exchange) receiveAsked(_ context.Context, c *asking) (err error) {
+	if c.Receive != nil {
+		c.Body, err = c.Receive(class(c.offer))
+	}
+	return err
+}
+
 // compose writes down what is asked; the head is sealed later, once it is
 // known that it will be sent.
 func (x *Exchange) compose(_ context.Context, c *asking) error {
-	purpose := c.Purpose
-	if purpose == "" {
-		purpose, _ = c.view.DefaultPurpose(c.Client, c.Service)
-	}
-	if purpose == "" && reserved(c.Service.Service) {
-		purpose = purposeMeta
-	}
-	if purpose == "" {
-		return fault.New(fault.MissingPurpose, "send %s with a code of the directory's list", headerPurpose)
-	}
-	if _, ok := c.view.Purpose(purpose); !ok && purpose != purposeMeta {
-		return fault.New(fault.UnknownPurpose, "the directory's list has no purpose of this code")
-	}
+	c.deadline = x.deadline(c)
 	until := c.deadline.Add(x.cfg.Skew)
 	if c.later {
 		until = c.In.Add(x.cfg.Answer)
@@ -240,7 +277,7 @@ func (x *Exchange) compose(_ context.Context, c *asking) error {
 	r := &message.Request{
 		Type: message.TypeRequest, Union: c.view.Union(), Directory: c.view.Version(),
 		ID: c.ID, RequestID: uuid.NewString(), Client: c.Client, Service: c.Service,
-		Method: c.Method, Path: c.Path, Headers: c.Headers, Purpose: purpose, Conversation: c.Conversation,
+		Method: c.Method, Path: c.Path, Headers: c.Headers, Purpose: c.purpose, Conversation: c.Conversation,
 		NotBefore: x.deps.Now().UnixMilli(), NotAfter: until.UnixMilli(), Body: c.Body.named(),
 	}
 	c.subject = x.person(c.Subject)
@@ -251,7 +288,9 @@ func (x *Exchange) compose(_ context.Context, c *asking) error {
 
 // decideAsking asks the caller's state whether its system may ask this.
 func (x *Exchange) decideAsking(_ context.Context, c *asking) error {
-	d, err := x.decide(c.view, policy.Consumer, c.request, c.offer)
+	d, err := x.decide(c.view, policy.Question{
+		Role: policy.Consumer, Client: c.Client, Service: c.Service, Method: c.Method, Path: pathOnly(c.Path), Purpose: c.purpose,
+	}, c.offer)
 	c.decision = d
 	return err
 }
@@ -284,7 +323,7 @@ func (x *Exchange) once(ctx context.Context, c *asking) error {
 	if was.state == claimAnswered {
 		// The answer is here, but the other state's rules still have a say:
 		// as far as they are published, they are asked again too.
-		if c.decision, err = x.decide(c.view, policy.Provider, c.request, c.offer); err != nil {
+		if c.decision, err = x.decide(c.view, question(policy.Provider, c.request), c.offer); err != nil {
 			return err
 		}
 		c.earlier, err = x.recorded(ctx, was.answered)
@@ -411,7 +450,8 @@ func (x *Exchange) verifyAnswer(_ context.Context, c *asking) error {
 	if err := x.authentic(v, manifest(head, a.Body), raw, c.Service.State, member); err != nil {
 		return err
 	}
-	if a.Hash != requestHash(r, c.Body.wide()) {
+	unread := a.Fault != "" && r.Body != nil && a.Hash == "" // refused before the body was taken
+	if !unread && a.Hash != requestHash(r, c.Body.wide()) {
 		return fault.New(fault.MessageMismatch, "the answer's request hash is not this request's")
 	}
 	b, err := x.arrive(c.reply, a.Body, class(c.offer), false)
@@ -558,8 +598,8 @@ func (x *Exchange) recordRefusal(ctx context.Context, c *asking, f *fault.Error)
 	if c.sealed.manifest == nil {
 		// Nothing else tells what was asked, and what for.
 		n.Path, n.Purpose = strings.ToValidUTF8(c.Path, "\ufffd"), c.Purpose
-		if c.request != nil {
-			n.Purpose = c.request.Purpose
+		if c.purpose != "" {
+			n.Purpose = c.purpose
 		}
 	}
 	// A client that hung up still leaves its trace.

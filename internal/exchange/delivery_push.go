@@ -68,7 +68,7 @@ func (x *Exchange) stillAllowed(ctx context.Context, d *delivery) error {
 	if err := x.decideAsking(ctx, c); err != nil {
 		return err
 	}
-	_, err := x.decide(c.view, policy.Provider, c.request, c.offer)
+	_, err := x.decide(c.view, question(policy.Provider, c.request), c.offer)
 	return err
 }
 

@@ -59,9 +59,7 @@ func (x *Exchange) reopen(ctx context.Context, c *asking) error {
 	if !x.deps.Now().Before(c.delivery.expires) {
 		return fault.New(fault.DeliveryExpired, "not delivered by %s", c.delivery.expires.Format(time.RFC3339))
 	}
-	if err == nil { // resolve did not know yet how much there is to carry
-		c.deadline = c.deadline.Add(transit(c.Body.size))
-	}
+	c.deadline = x.deadline(c)
 	return err
 }
 
@@ -103,7 +101,7 @@ func (x *Exchange) readHead(ctx context.Context, c *asking) (journal.Stored, err
 	if err != nil {
 		return s, storeFault(err, "reading a delivery's request")
 	}
-	c.Method, c.Path, c.request, c.asked, c.raw = r.Method, r.Path, r, s.Entry, raw
+	c.Method, c.Path, c.purpose, c.request, c.asked, c.raw = r.Method, r.Path, r.Purpose, r, s.Entry, raw
 	c.sealed = sealed{head: head, manifest: manifest(head, r.Body), envelope: s.Envelope}
 	return s, nil
 }

@@ -162,7 +162,7 @@ func TestBackOff(t *testing.T) {
 			return unreachable()
 		}))
 		for range 40 {
-			_, err := x.Ask(t.Context(), Ask{Client: desk("SA"), Service: offered("BH", "things"), Method: "GET", Purpose: "test", Async: true, In: x.deps.Now(), Body: &body{}})
+			_, err := x.Ask(t.Context(), Ask{Client: desk("SA"), Service: offered("BH", "things"), Method: "GET", Purpose: "test", Async: true, In: x.deps.Now()})
 			check(t, err)
 		}
 		ctx, stop := context.WithCancel(t.Context())

@@ -13,7 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/falaj/falaj/internal/directory"
 	"github.com/falaj/falaj/internal/exchange/message"
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/union"
@@ -55,13 +54,21 @@ func (x *Exchange) fromHTTP(w http.ResponseWriter, r *http.Request) (*Reply, err
 	if err := x.read(r, &a); err != nil {
 		return nil, x.turnAway(r.Context(), a, err)
 	}
-	// It has arrived: net/http would take the end of the time that it had for
-	// that for a client who hung up, and end the call.
-	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+	size := r.ContentLength
+	if r.Body == nil || r.Body == http.NoBody {
+		size = 0
+	}
+	a.Receive = func(class string) (*body, error) {
+		b, err := x.take(r.Body, size, class, true)
+		// It has arrived: net/http would take the end of the time that it had for
+		// that for a client who hung up, and end the call.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+		return b, err
+	}
 	return x.Ask(r.Context(), a)
 }
 
-// read fills in what is asked, as far as it can be read.
+// read fills in what is asked, but for the body.
 func (x *Exchange) read(r *http.Request, a *Ask) (err error) {
 	if a.Client, a.Door, err = x.client(r); err != nil {
 		return err
@@ -106,21 +113,7 @@ func (x *Exchange) read(r *http.Request, a *Ask) (err error) {
 	if _, sent := r.Header["X-Road-Id"]; sent && !message.ValidID(a.ID) {
 		return fault.New(fault.BadHeader, "X-Road-Id holds 1 to %d visible ASCII characters", message.MaxID)
 	}
-	size := r.ContentLength
-	if r.Body == nil || r.Body == http.NoBody {
-		size = 0
-	}
-	a.Body, err = x.take(r.Body, size, x.classOf(a.Service), true)
-	return err
-}
-
-// classOf is the retention class under which a service's bodies arrive.
-func (x *Exchange) classOf(id union.ServiceID) string {
-	var offer directory.Service
-	if v, _ := x.deps.Directory(); v != nil {
-		offer, _ = v.Service(id)
-	}
-	return class(offer)
+	return nil
 }
 
 // client authenticates the calling system: X-Road-Client says who it is, the

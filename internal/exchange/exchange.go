@@ -187,19 +187,23 @@ func (x *Exchange) rules(v *directory.View) *policy.Set {
 	return set
 }
 
-// decide puts the question to the rules of one side.
-func (x *Exchange) decide(v *directory.View, role policy.Role, r *message.Request, offer directory.Service) (policy.Decision, error) {
-	if reserved(r.Service.Service) {
+// question is what the rules of one side are asked about a request.
+func question(role policy.Role, r *message.Request) policy.Question {
+	return policy.Question{Role: role, Client: r.Client, Service: r.Service, Method: r.Method, Path: pathOnly(r.Path), Purpose: r.Purpose}
+}
+
+// decide puts a question to the rules, with what the directory and the clock
+// say beside it.
+func (x *Exchange) decide(v *directory.View, q policy.Question, offer directory.Service) (policy.Decision, error) {
+	if reserved(q.Service.Service) {
 		// Metaservices tell what the directory tells every member anyway.
 		return policy.Decision{Allow: true}, nil
 	}
-	purpose, _ := v.Purpose(r.Purpose)
-	d := x.rules(v).Decide(policy.Question{
-		Role: role, Client: r.Client, Service: r.Service, Method: r.Method, Path: pathOnly(r.Path),
-		Purpose: r.Purpose, Basis: purpose.Basis.En, DataClass: offer.DataClass, At: x.deps.Now(),
-	})
+	purpose, _ := v.Purpose(q.Purpose)
+	q.Basis, q.DataClass, q.At = purpose.Basis.En, offer.DataClass, x.deps.Now()
+	d := x.rules(v).Decide(q)
 	if !d.Allow {
-		return d, fault.New(fault.PolicyDenied, "%s: %s", role, d.Rules[0].En)
+		return d, fault.New(fault.PolicyDenied, "%s: %s", q.Role, d.Rules[0].En)
 	}
 	return d, nil
 }

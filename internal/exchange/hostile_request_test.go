@@ -156,7 +156,7 @@ func TestHostileRequests(t *testing.T) {
 		"an unknown purpose":                      {func(k *attack) { k.r.Purpose = "fun" }, fault.UnknownPurpose, true},
 		"a purpose that no agreement allows":      {func(k *attack) { k.r.Purpose = "other" }, fault.PolicyDenied, true},
 		"a service that was not granted":          {func(k *attack) { k.r.Service = offered("BH", "closed") }, fault.PolicyDenied, true},
-		"a subsystem without an agreement":        {func(k *attack) { k.r.Client.Subsystem = "ghost" }, fault.PolicyDenied, true},
+		"a subsystem without an agreement":        {func(k *attack) { k.r.Client.Subsystem = "ghost" }, fault.UnknownClient, true},
 		"the member in its subsystem's place":     {func(k *attack) { k.r.Client.Subsystem = "" }, fault.PolicyDenied, true},
 		"another member under its own seal":       {func(k *attack) { k.by, k.r.Client = colleague, under(k.r.Client, "other") }, fault.PolicyDenied, true},
 		"a service that nothing stands behind":    {func(k *attack) { k.r.Service = offered("BH", "idem") }, fault.ServiceDisabled, true},

@@ -1,9 +1,14 @@
 package exchange
 
 import (
+	"bufio"
 	"bytes"
+	"context"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,6 +40,88 @@ func TestRoomOfRequests(t *testing.T) {
 		if there, named := u.nodes["BH"].spooled(t); len(there) != c.kept || len(named) != c.kept {
 			t.Errorf("%d, %s: %d bodies, %d named", i, c.code, len(there), len(named))
 		}
+	}
+}
+
+// TestRefusedByItsHead: who may not ask is told so before the body has come,
+// at either node, and what may no longer be asked once it has come is refused
+// then.
+func TestRefusedByItsHead(t *testing.T) {
+	t.Parallel()
+	u := newUnion(t, []union.State{"BH", "SA"})
+	bh, sa := u.nodes["BH"], u.nodes["SA"]
+	var calls atomic.Int32
+	u.backend("BH", "things", func(w http.ResponseWriter, r *http.Request) { calls.Add(1) })
+	sent := func(code string, half func()) (*message.Answer, error) {
+		k := &attack{r: u.request("SA", offered("BH", code)), by: sa.seals[desk("SA").MemberID], at: time.Now()}
+		all := bytes.Repeat([]byte("x"), 1<<20)
+		k.r.ID, k.r.Body = "by-its-head-"+code, sum(all)
+		m := k.message(t)
+		m.Size, m.Body = int64(len(all)), io.NopCloser(io.MultiReader(bytes.NewReader(all[:60<<10]), reading(half), bytes.NewReader(all[60<<10:])))
+		a, _, err := u.deliver("SA", "BH", m)
+		return a, err
+	}
+	never, stop := context.WithCancel(t.Context())
+	a, err := sent("closed", func() { <-never.Done() }) // the rest would not come
+	stop()
+	if err != nil || a.Fault != string(fault.PolicyDenied) || a.Hash != "" {
+		t.Errorf("%+v %v", a, err)
+	}
+	if got := bh.held(t, "by-its-head-closed"); got != "request received, answer sent" {
+		t.Errorf("recorded %s", got)
+	}
+	a, err = sent("things", func() { u.withdraw("BH", "SA-things") })
+	if err != nil || a.Fault != string(fault.PolicyDenied) || a.Hash == "" || calls.Load() != 0 {
+		t.Errorf("withdrawn meanwhile: %+v %v, %d calls", a, err, calls.Load())
+	}
+	if there, _ := bh.spooled(t); len(there) != 0 {
+		t.Errorf("%v stays", there)
+	}
+
+	// The caller's own state forbids it, and the client sends no byte of 1 GiB.
+	c, err := net.Dial("tcp", sa.edge.Listener.Addr().String())
+	check(t, err)
+	defer c.Close()
+	_, err = io.WriteString(c, "POST /r1/BH/GOV/office/desk/none HTTP/1.1\r\n"+rawHead+"X-Road-Id: unsent\r\nContent-Length: 1073741824\r\nExpect: 100-continue\r\n\r\n")
+	check(t, err)
+	check(t, c.SetReadDeadline(time.Now().Add(5*time.Second)))
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil || res.StatusCode < 400 {
+		t.Fatalf("%+v %v", res, err)
+	}
+	if got := sa.held(t, "unsent"); got != "refused" {
+		t.Errorf("recorded %s", got)
+	}
+	u.sound(t)
+}
+
+// reading is a reader of nothing that does something when it is read.
+type reading func()
+
+func (r reading) Read([]byte) (int, error) {
+	r()
+	return 0, io.EOF
+}
+
+// TestUnknownSubsystem: a member's seal does not make a subsystem that the
+// directory does not name.
+func TestUnknownSubsystem(t *testing.T) {
+	t.Parallel()
+	u := newUnion(t, []union.State{"BH", "SA"})
+	k := &attack{r: u.request("SA", offered("BH", "listMethods")), by: u.nodes["SA"].seals[desk("SA").MemberID], at: time.Now()}
+	k.r.Client.Subsystem, k.r.Method, k.r.Purpose = "nowhere", "GET", purposeMeta
+	if a, _, err := u.deliver("SA", "BH", k.message(t)); err != nil || a.Fault != string(fault.UnknownClient) {
+		t.Errorf("%+v %v", a, err)
+	}
+}
+
+// TestPurposeOfMetaservices serves for nothing else.
+func TestPurposeOfMetaservices(t *testing.T) {
+	t.Parallel()
+	u := newUnion(t, []union.State{"BH", "SA"})
+	a := u.call("SA", "GET", offered("BH", "things"), "/", nil, "Falaj-Purpose: "+purposeMeta)
+	if a.fault(t).Code != string(fault.UnknownPurpose) {
+		t.Errorf("%d %s", a.status, a.body)
 	}
 }
 

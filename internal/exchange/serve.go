@@ -33,11 +33,11 @@ type serving struct {
 	view  *directory.View
 	offer directory.Service
 
-	// receive
-	body *body
-
 	// judge
 	decision policy.Decision
+
+	// receive
+	body *body
 
 	// claim
 	asked   journal.Entry
@@ -71,19 +71,23 @@ const (
 
 func (e effect) String() string { return [...]string{"none", "done", "unknown"}[e] }
 
-// providerStages is the way of a call at the provider's node. Up to receive a
-// failure is answered without data and without record: nobody known has asked.
-// From then on also a refusal is sealed and journalled.
+// providerStages is the way of a call at the provider's node. A failure of a
+// mute stage is answered without data and without record: nobody known has
+// asked, or not this. Other refusals are sealed and journalled. What is refused
+// by its head costs no room for its body.
 func (x *Exchange) providerStages() []stage[*serving] {
 	return []stage[*serving]{
 		{"unfold", x.unfold},
 		{"trust", x.trust},
-		{"receive", x.receive},
 		{"judge", x.decideServing},
+		{"receive", x.receive},
+		{"again", x.askAgain},
 		{"claim", x.claimServing},
 		{"invoke", x.invoke},
 	}
 }
+
+func mute(stage string) bool { return stage == "unfold" || stage == "trust" || stage == "receive" }
 
 // Exchange answers another node's request; it is the link's handler.
 func (x *Exchange) Exchange(ctx context.Context, peer link.Peer, msg *link.Message) (*link.Message, error) {
@@ -103,7 +107,7 @@ func (x *Exchange) Exchange(ctx context.Context, peer link.Peer, msg *link.Messa
 			break
 		}
 		if err != nil {
-			if c.body == nil {
+			if mute(s.name) {
 				f := fault.From(err)
 				x.deps.Observe(Observation{ProviderSide: true, RequestIn: c.in, ResponseOut: x.deps.Now(), Fault: f.Code})
 				return nil, f
@@ -157,21 +161,26 @@ func (x *Exchange) trust(_ context.Context, c *serving) error {
 		return err
 	}
 	c.view = v
+	c.offer, _ = v.Service(r.Service)
 	return nil
 }
 
 // receive takes the whole body and holds it against the sealed digest.
-func (x *Exchange) receive(_ context.Context, c *serving) error {
-	offer, ok := c.view.Service(c.request.Service)
-	b, err := x.arrive(c.msg, c.request.Body, class(offer), true)
-	if err != nil {
+func (x *Exchange) receive(_ context.Context, c *serving) (err error) {
+	c.body, err = x.arrive(c.msg, c.request.Body, class(c.offer), true)
+	return err
+}
+
+// askAgain asks directory and rules anew where they may have changed while a
+// large body was on its way, or an earlier call of the id.
+func (x *Exchange) askAgain(ctx context.Context, c *serving) error {
+	if v, err := x.deps.Directory(); err == nil && v == c.view && c.body.spool == "" {
+		return nil
+	}
+	if err := x.trust(ctx, c); err != nil {
 		return err
 	}
-	if ok {
-		c.offer = offer
-	}
-	c.body = b
-	return nil
+	return x.decideServing(ctx, c)
 }
 
 // decideServing asks the provider's state whether this client may ask this.
@@ -182,10 +191,13 @@ func (x *Exchange) decideServing(_ context.Context, c *serving) error {
 			return fault.New(fault.UnknownService, "the directory names no service %s", r.Service)
 		}
 	}
-	if _, ok := c.view.Purpose(r.Purpose); !ok && !(r.Purpose == purposeMeta && reserved(r.Service.Service)) {
-		return fault.New(fault.UnknownPurpose, "the directory's list has no purpose of this code")
+	if _, ok := c.view.Subsystem(r.Client); !ok && r.Client.Subsystem != "" {
+		return fault.New(fault.UnknownClient, "the directory names no subsystem %s", r.Client)
 	}
-	d, err := x.decide(c.view, policy.Provider, r, c.offer)
+	if err := purposeKnown(c.view, r.Purpose, r.Service); err != nil {
+		return err
+	}
+	d, err := x.decide(c.view, question(policy.Provider, r), c.offer)
 	c.decision = d
 	if err != nil {
 		return err
@@ -378,8 +390,11 @@ func (x *Exchange) compile(c *serving) (*message.Answer, *result) {
 	r, now := c.request, x.deps.Now()
 	a := &message.Answer{
 		Type: message.TypeAnswer, Union: r.Union, Directory: c.view.Version(), ID: r.ID, RequestID: r.RequestID,
-		Client: r.Client, Service: r.Service, Request: sha256.Sum256(c.manifest), Hash: requestHash(r, c.body.wide()),
+		Client: r.Client, Service: r.Service, Request: sha256.Sum256(c.manifest),
 		NotBefore: now.UnixMilli(), NotAfter: max(r.NotAfter, now.Add(x.cfg.CallTime).UnixMilli()),
+	}
+	if c.body != nil || r.Body == nil { // of a body that was refused unread no hash is known
+		a.Hash = requestHash(r, c.body.wide())
 	}
 	// The caller's clock may be ahead: no message is valid for longer than this.
 	a.NotAfter = min(a.NotAfter, now.Add(message.MaxValidity).UnixMilli())
@@ -405,10 +420,14 @@ func (x *Exchange) compile(c *serving) (*message.Answer, *result) {
 }
 
 func (x *Exchange) observeServing(c *serving, a *message.Answer, res *result) {
+	var size int64
+	if c.body != nil {
+		size = c.body.size
+	}
 	x.deps.Observe(Observation{
 		ProviderSide: true, Client: c.request.Client, Service: c.request.Service, Method: c.request.Method, ID: c.request.ID,
 		RequestIn: c.in, RequestOut: c.out, ResponseIn: c.back, ResponseOut: x.deps.Now(),
-		RequestSize: c.body.size, ResponseSize: res.body.size, Status: a.Status, Fault: fault.Code(a.Fault),
+		RequestSize: size, ResponseSize: res.body.size, Status: a.Status, Fault: fault.Code(a.Fault),
 	})
 }
 

@@ -480,8 +480,7 @@ func (s *session) diagnose(d diagnosis, all bool) {
 		case f.OK && all:
 			s.printf("  ✓ %s\n", s.say(f.Text))
 		case !f.OK:
-			s.printf("  %s %s\n", sign(f), s.say(union.Text{En: "Not so: " + f.Text.En, Ar: "ليس صحيحاً: " + f.Text.Ar}))
-			s.printf("    %s %s\n", s.say(f.What), s.say(f.Do))
+			s.printf("  %s %s %s\n", sign(f), s.say(f.What), s.say(f.Do))
 			if f.Detail != "" {
 				s.indent("    ", f.Detail+" ["+string(f.Code)+"]")
 			}

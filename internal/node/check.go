@@ -9,6 +9,8 @@ import (
 
 	"github.com/falaj/falaj/internal/directory"
 	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/node/admin"
+	"github.com/falaj/falaj/internal/node/config"
 	"github.com/falaj/falaj/internal/node/operation"
 	"github.com/falaj/falaj/internal/union"
 )
@@ -53,22 +55,53 @@ func (n *Node) checks() []operation.Check {
 			}
 			return nil
 		}},
-		{Name: "expiry", Hint: true, Text: text("No certificate of this node ends soon.", "لا تنتهي أي شهادة لهذه العقدة قريباً."), Run: func(context.Context) error { return n.ending() }},
-		{Name: "parts", Hint: true, Text: text("The directory's parts are what the states last signed.", "أجزاء الدليل هي آخر ما وقّعته الدول."), Run: func(context.Context) error {
-			for _, p := range n.directory.View().Problems() {
-				return fault.New(fault.DirectoryInvalid, "%s: %s", p.State, p.Detail)
-			}
-			return nil
-		}},
-		{Name: "peers", Hint: true, Text: text("The other states' nodes can be reached.", "يمكن الوصول إلى عقد الدول الأخرى."), Run: n.reach},
-		{Name: "outcomes", Hint: true, Text: text("No call's outcome is unknown.", "لا يوجد طلب مجهول النتيجة."), Run: func(ctx context.Context) error {
-			list, err := n.exchange.Outcomes(ctx, 1)
-			if err == nil && len(list) > 0 {
-				err = fault.New(fault.OutcomeUnknown, "falaj outcome list shows them")
-			}
-			return err
-		}},
+		{Name: "expiry", Hint: true, Text: text("No certificate of this node ends soon.", "لا تنتهي أي شهادة لهذه العقدة قريباً."),
+			What: text("A certificate of this node ends soon.", "تنتهي قريباً شهادة لهذه العقدة."),
+			Do:   text("Renew it with falaj key renew.", "جدّدها بالأمر falaj key renew."), Run: func(context.Context) error { return n.ending() }},
+		{Name: "parts", Hint: true, Text: text("The directory's parts are what the states last signed.", "أجزاء الدليل هي آخر ما وقّعته الدول."),
+			What: text("What a state last signed in the directory is refused here; its last good part stays in force.", "رُفض هنا آخر ما وقّعته إحدى الدول في الدليل، ويبقى آخر جزء سليم منها سارياً."),
+			Do:   text("That state's operator should correct it.", "على مشغّل تلك الدولة تصحيحه."), Run: func(context.Context) error {
+				for _, p := range n.directory.View().Problems() {
+					return fault.New(fault.DirectoryInvalid, "%s: %s", p.State, p.Detail)
+				}
+				return nil
+			}},
+		{Name: "peers", Hint: true, Text: text("The other states' nodes can be reached.", "يمكن الوصول إلى عقد الدول الأخرى."),
+			What: text("Other states' nodes cannot be reached from here.", "تعذّر الوصول من هنا إلى عقد دول أخرى."),
+			Do:   text("See whether they run, and whether the network lets this node through to their addresses.", "تحقق من أنها تعمل، ومن أن الشبكة تسمح لهذه العقدة بالوصول إلى عناوينها."), Run: n.reach},
+		{Name: "persons", Hint: true, Text: text("Whatever takes two persons finds them.", "كل ما يتطلب شخصين يجدهما."),
+			What: text("What takes two persons cannot be done at this node.", "لا يمكن في هذه العقدة تنفيذ ما يتطلب شخصين."),
+			Do:   text("List at least two persons with the roles under admin.persons in its configuration.", "أدرج في إعداداتها تحت admin.persons شخصين على الأقل يحملان الأدوار."), Run: n.seconded},
+		{Name: "outcomes", Hint: true, Text: text("No call's outcome is unknown.", "لا يوجد طلب مجهول النتيجة."),
+			What: text("Of some calls nobody knows whether they took effect.", "توجد طلبات لا يُعرف هل نُفّذت."),
+			Do:   text("Decide each with falaj outcome resolve.", "بُتّ في كل منها بالأمر falaj outcome resolve."), Run: func(ctx context.Context) error {
+				list, err := n.exchange.Outcomes(ctx, 1)
+				if err == nil && len(list) > 0 {
+					err = fault.New(fault.OutcomeUnknown, "falaj outcome list shows them")
+				}
+				return err
+			}},
 	}
+}
+
+// seconded tells which changes nobody can make for want of a second person.
+func (n *Node) seconded(context.Context) error {
+	if n.cfg.Admin.SecondPerson == config.Waived {
+		return nil
+	}
+	var lost []string
+	for _, a := range n.actions() {
+		able := slices.ContainsFunc(n.cfg.Admin.Persons, func(p config.Person) bool {
+			return admin.Person{Roles: p.Roles}.Has(a.Roles) && admin.Seconded(n.cfg.Admin.Persons, a.Roles, p.Name)
+		})
+		if a.Two && !able {
+			lost = append(lost, a.Name)
+		}
+	}
+	if lost == nil {
+		return nil
+	}
+	return fault.New(fault.NeedsSecondPerson, "%s", strings.Join(lost, ", "))
 }
 
 // ending names a certificate in this node's use that ends soon.

@@ -33,6 +33,12 @@ func (p Person) Has(roles []config.Role) bool {
 	return len(roles) == 0 || slices.ContainsFunc(roles, func(r config.Role) bool { return slices.Contains(p.Roles, r) })
 }
 
+// Seconded tells whether somebody other than the first is configured who may
+// agree to what takes one of the roles.
+func Seconded(persons []config.Person, roles []config.Role, first string) bool {
+	return slices.ContainsFunc(persons, func(p config.Person) bool { return p.Name != first && Person{Roles: p.Roles}.Has(roles) })
+}
+
 type peerKey struct{}
 
 // peer is what the kernel says of the other end of a Unix socket.
@@ -77,7 +83,7 @@ func (s *Server) identify(r *http.Request) (Person, error) {
 
 // bySocket knows a person by his account on this machine. Where no person is
 // configured, the socket's own permissions say who may come, and he has every
-// role; the second person, where one is needed, can then not be found.
+// role; what takes a second person is then refused.
 func (s *Server) bySocket(p peer) (Person, error) {
 	account := "uid " + strconv.FormatUint(uint64(p.uid), 10)
 	if u, err := user.LookupId(strconv.FormatUint(uint64(p.uid), 10)); err == nil {

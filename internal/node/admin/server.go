@@ -180,6 +180,13 @@ func (s *Server) act(r *http.Request, who Person, params []byte) (int, any, erro
 		}
 	}
 	if a.Two && s.cfg.SecondPerson != config.Waived {
+		if !Seconded(s.cfg.Persons, a.Roles, who.Name) {
+			err := fault.New(fault.NeedsSecondPerson, "this node's configuration names nobody beside %s who may agree; list persons with one of the roles %v under admin.persons", who.Name, a.Roles)
+			if werr := s.write(ctx, c, refused, Done{}, err); werr != nil {
+				return 0, nil, werr
+			}
+			return 0, nil, err
+		}
 		waits, err := s.park(ctx, c)
 		return http.StatusAccepted, Answer{Change: c.id, Approval: waits}, err
 	}

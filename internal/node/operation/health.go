@@ -23,6 +23,10 @@ type Check struct {
 	Text union.Text // what is asked
 	Run  func(context.Context) error
 	Hint bool // worth telling a person who asks, yet the node serves without it
+
+	// What and Do are said of a failure where the fault's own words, which are
+	// those for a call, would mislead.
+	What, Do union.Text
 }
 
 // Finding is what came of a check.
@@ -76,6 +80,9 @@ func (h *Health) run(ctx context.Context, checks []Check) (bool, []Finding) {
 				f := fault.From(err)
 				out[i].OK, out[i].Code, out[i].Detail = false, f.Code, f.Detail
 				out[i].What, out[i].Do = f.Entry().What, f.Entry().Do
+				if c.What.Complete() {
+					out[i].What, out[i].Do = c.What, c.Do
+				}
 			}
 		})
 	}

@@ -202,8 +202,8 @@ func TestBound(t *testing.T) {
 func TestReady(t *testing.T) {
 	var broken, nagging error
 	h := NewHealth(
-		Check{"store", union.Text{En: "store", Ar: "مخزن"}, func(context.Context) error { return broken }, false},
-		Check{"clock", union.Text{En: "clock", Ar: "ساعة"}, func(context.Context) error { return nagging }, true})
+		Check{Name: "store", Text: union.Text{En: "store", Ar: "مخزن"}, Run: func(context.Context) error { return broken }},
+		Check{Name: "clock", Text: union.Text{En: "clock", Ar: "ساعة"}, Run: func(context.Context) error { return nagging }, Hint: true})
 	srv := h.Handler(prometheus.NewRegistry())
 	probe := func(path string) (int, string) {
 		w := httptest.NewRecorder()

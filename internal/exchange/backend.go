@@ -307,6 +307,33 @@ func (x *Exchange) guard(_, address string, _ syscall.RawConn) error {
 	return x.permitted(ap)
 }
 
+// Permit refuses the address of a service that this node would never call, for
+// the person who enters it. A name that leads nowhere yet is no fault; each
+// call asks again.
+func (x *Exchange) Permit(ctx context.Context, address string) error {
+	u, err := backendURL(address)
+	if err != nil {
+		return err
+	}
+	port := u.Port()
+	if port == "" {
+		port = u.Scheme
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	n, err := net.DefaultResolver.LookupPort(ctx, "tcp", port)
+	if err != nil {
+		return fault.New(fault.BadRequest, "the address of a service has no valid port")
+	}
+	ips, _ := net.DefaultResolver.LookupNetIP(ctx, "ip", u.Hostname())
+	for _, ip := range ips {
+		if err := x.permitted(netip.AddrPortFrom(ip, uint16(n))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (x *Exchange) permitted(ap netip.AddrPort) error {
 	ip := ap.Addr().Unmap().WithZone("")
 	for _, own := range x.cfg.Own {

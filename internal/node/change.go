@@ -174,6 +174,15 @@ type ServiceAdd struct {
 	Authorities string            `json:"authorities,omitzero"` // PEM
 }
 
+// permit refuses an address that would never be called.
+func (n *Node) permit(ctx context.Context, params json.RawMessage) error {
+	var p struct{ Address string }
+	if err := json.Unmarshal(params, &p); err != nil {
+		return fault.Wrap(fault.BadRequest, err, "%v", err)
+	}
+	return n.exchange.Permit(ctx, p.Address)
+}
+
 func (n *Node) addService(ctx context.Context, _ admin.Person, p ServiceAdd) (admin.Done, error) {
 	if p.ID.State != n.cfg.State {
 		return admin.Done{}, fault.New(fault.BadIdentifier, "%s is not a service of %s", p.ID, n.cfg.State)

@@ -225,19 +225,15 @@ func TestUnion(t *testing.T) {
 
 	t.Run("the node's own doors are no backend", func(t *testing.T) {
 		id := p.offer("EG", "inward", nil, "SA")
-		for _, door := range []string{p.at("EG").R1, p.at("EG").Operations, "http://" + p.at("EG").Link} {
+		for _, door := range []string{p.at("EG").R1, p.at("EG").Operations, "http://" + p.at("EG").Link, "http://169.254.169.254/latest"} {
 			var sid union.ServiceID
 			sid.UnmarshalText([]byte(id))
-			p.change("EG", "service.move", node.ServiceMove{ID: sid, Address: door})
-			if resp, body := p.call("SA", id, "/metrics"); code(body) != fault.BackendRefused {
-				t.Errorf("%s: %s %s", door, resp.Status, body)
+			for action, params := range map[string]any{
+				"service.move": node.ServiceMove{ID: sid, Address: door}, "service.add": node.ServiceAdd{ID: sid, Address: door},
+			} {
+				_, err := p.admin("EG").Change(t.Context(), action, params, nil)
+				wantRefusal(t, err, fault.BackendRefused)
 			}
-		}
-		var sid union.ServiceID
-		sid.UnmarshalText([]byte(id))
-		p.change("EG", "service.move", node.ServiceMove{ID: sid, Address: "http://169.254.169.254/latest"})
-		if resp, body := p.call("SA", id, "/meta-data"); code(body) != fault.BackendRefused {
-			t.Errorf("cloud metadata: %s %s", resp.Status, body)
 		}
 	})
 

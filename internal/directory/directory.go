@@ -34,7 +34,10 @@ type Deps struct {
 	Now   func() time.Time
 	Log   *slog.Logger  // nil: none
 	Keys  Keys          // nil: it signs nothing
-	Peers func() []Peer // whom it can reach now, the preferred source first; nil: nobody
+	Peers func() []Peer // whom it can reach now; nil: nobody
+	// Shuffle puts them into the order in which they are asked, anew for each
+	// refresh; nil: math/rand/v2's.
+	Shuffle func(n int, swap func(i, j int))
 }
 
 // Keys gives the key folder's signing keys by name; a key that is not there is
@@ -80,7 +83,6 @@ type Directory struct {
 
 	mu      sync.Mutex // held while the state below or the files change, never while a peer is asked
 	record  record
-	rounds  int                  // refreshes so far: which peer is asked beside the first
 	refused map[[32]byte]refusal // time-stamps refused of late
 	fork    *release             // a valid release that takes something of ours back
 }

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,10 +17,11 @@ import (
 )
 
 const (
-	peerPatience   = 5 * time.Second  // for all that one peer is asked in one refresh
-	refusalHolds   = 30 * time.Second // before a refused time-stamp is looked at again
-	maxRefused     = 64
-	gossipInterval = 4 // refreshes between two that ask another peer beside the first
+	peerPatience  = 5 * time.Second  // for all that one peer is asked in one refresh
+	stampPatience = 2 * time.Second  // of which for its time-stamp: whether it has news at all
+	refusalHolds  = 30 * time.Second // before a refused time-stamp is looked at again
+	maxRefused    = 64
+	askedAtOnce   = 3
 )
 
 type refusal struct {
@@ -26,35 +29,51 @@ type refusal struct {
 	err error
 }
 
-// Refresh takes the newest valid directory that its peers have: it asks the
-// first that answers and, every few rounds, another one in turn, so that no
-// single source can hold a newer one back; and everybody, when its own has
-// expired. When nothing changed it costs one small file.
+// Refresh takes the newest valid directory that any of its peers has. It asks
+// all of them, a few at once, in an order of chance: so neither does a single
+// source hold a newer one back, nor do those that are stalled delay it for
+// long. When nothing changed it costs a small file from each.
 func (d *Directory) Refresh(ctx context.Context) error {
 	if d.deps.Peers == nil {
 		return nil
 	}
-	peers := d.deps.Peers()
-	d.mu.Lock()
-	extra := -1
-	if d.rounds++; len(peers) > 1 && d.rounds%gossipInterval == 0 {
-		extra = 1 + d.rounds/gossipInterval%(len(peers)-1)
+	peers := slices.Clone(d.deps.Peers())
+	shuffle := d.deps.Shuffle
+	if shuffle == nil {
+		shuffle = rand.Shuffle
 	}
-	d.mu.Unlock()
+	shuffle(len(peers), func(i, j int) { peers[i], peers[j] = peers[j], peers[i] })
+
+	var mu sync.Mutex
 	var failed []error
-	answered, stale := false, d.Fresh() != nil
-	for i, p := range peers {
-		if answered && i != extra && !stale {
-			continue
+	next, answered := 0, 0
+	take := func() (Peer, bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		if next == len(peers) {
+			return Peer{}, false
 		}
-		if err := d.heal(ctx, d.pull(ctx, p)); err != nil {
-			failed = append(failed, fmt.Errorf("from %s: %w", p.name(), err))
-			d.deps.Log.Debug("refresh of the directory failed", "peer", p.name(), "error", err)
-			continue
-		}
-		answered = true
+		next++
+		return peers[next-1], true
 	}
-	if answered || len(peers) == 0 {
+	var group sync.WaitGroup
+	for range min(askedAtOnce, len(peers)) {
+		group.Go(func() {
+			for p, ok := take(); ok; p, ok = take() {
+				err := d.heal(ctx, d.pull(ctx, p))
+				mu.Lock()
+				if err != nil {
+					failed = append(failed, fmt.Errorf("from %s: %w", p.name(), err))
+					d.deps.Log.Debug("refresh of the directory failed", "peer", p.name(), "error", err)
+				} else {
+					answered++
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	group.Wait()
+	if answered > 0 || len(peers) == 0 {
 		return nil
 	}
 	return errors.Join(failed...)
@@ -70,11 +89,13 @@ func (p Peer) name() string {
 func (d *Directory) pull(ctx context.Context, p Peer) error {
 	ctx, cancel := context.WithTimeout(ctx, peerPatience)
 	defer cancel()
-	stamp, err := p.Fetcher.Fetch(ctx, timestampName, maxTimestamp)
+	soon, done := context.WithTimeout(ctx, stampPatience)
+	stamp, err := p.Fetcher.Fetch(soon, timestampName, maxTimestamp)
+	done()
 	if err != nil {
 		return err
 	}
-	if err := d.offer(ctx, stamp, p.Fetcher); err != nil {
+	if err := d.offer(ctx, stamp, p.Fetcher, p.name()); err != nil {
 		return err
 	}
 	d.pass(ctx, p, stamp)
@@ -123,10 +144,13 @@ func (d *Directory) PassOn(ctx context.Context) {
 // Offer looks at a time-stamp that a peer passed on and, if it is newer than
 // what the node has, fetches the rest from there. An old one is no error.
 func (d *Directory) Offer(ctx context.Context, stamp []byte, from Fetcher) error {
-	return d.heal(ctx, d.offer(ctx, stamp, from))
+	return d.heal(ctx, d.offer(ctx, stamp, from, ""))
 }
 
-func (d *Directory) offer(ctx context.Context, stamp []byte, from Fetcher) error {
+// offer remembers for a while what it refused, and from whom: that one source
+// could not go on with its time-stamp says nothing against another's. who is
+// "" where a peer came unasked.
+func (d *Directory) offer(ctx context.Context, stamp []byte, from Fetcher, who string) error {
 	cur := d.View().release
 	if cur != nil && bytes.Equal(stamp, cur.stamp) {
 		return nil
@@ -134,7 +158,7 @@ func (d *Directory) offer(ctx context.Context, stamp []byte, from Fetcher) error
 	if err := within(timestampName, len(stamp), maxTimestamp); err != nil {
 		return fault.Wrap(fault.DirectoryInvalid, err, "")
 	}
-	key := sha256.Sum256(stamp)
+	key := sha256.Sum256(append([]byte(who+"\x00"), stamp...))
 	d.mu.Lock()
 	old, known := d.refused[key]
 	d.mu.Unlock()

@@ -495,7 +495,7 @@ func (x *Exchange) keepAnswer(ctx context.Context, c *asking) error {
 		if !c.named {
 			return nil
 		}
-		return x.settle(ctx, tx, sideCaller, c.request, became, leaf)
+		return x.settle(ctx, tx, sideCaller, c.request, c.asked.Index, became, leaf)
 	})
 }
 

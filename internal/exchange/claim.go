@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"database/sql"
@@ -80,18 +81,20 @@ func (x *Exchange) reclaim(ctx context.Context, tx *store.Tx, side int, r *messa
 	return nil
 }
 
-// settle says in the transaction of the answer's record what became of a claim.
-func (x *Exchange) settle(ctx context.Context, tx *store.Tx, side int, r *message.Request, became effect, leaf int64) error {
+// settle says in the transaction of the answer's record what became of the
+// claim that the record asked made. Where another call has taken it over since,
+// that one settles it.
+func (x *Exchange) settle(ctx context.Context, tx *store.Tx, side int, r *message.Request, asked int64, became effect, leaf int64) error {
 	var err error
 	switch became {
 	case effectNone: // the id is free again: nothing happened
-		_, err = tx.Exec(ctx, `DELETE FROM exchange_claim WHERE side = ? AND id = ?`, side, claimKey(r.Client, r.ID))
+		_, err = tx.Exec(ctx, `DELETE FROM exchange_claim WHERE side = ? AND id = ? AND asked = ?`, side, claimKey(r.Client, r.ID), asked)
 	case effectUnknown:
-		_, err = tx.Exec(ctx, `UPDATE exchange_claim SET state = ?, answered = ?, changed_at = ? WHERE side = ? AND id = ?`,
-			claimUnknown, leaf, x.deps.Now().UnixMilli(), side, claimKey(r.Client, r.ID))
+		_, err = tx.Exec(ctx, `UPDATE exchange_claim SET state = ?, answered = ?, changed_at = ? WHERE side = ? AND id = ? AND asked = ?`,
+			claimUnknown, leaf, x.deps.Now().UnixMilli(), side, claimKey(r.Client, r.ID), asked)
 	case effectDone:
-		_, err = tx.Exec(ctx, `UPDATE exchange_claim SET state = ?, answered = ?, changed_at = ? WHERE side = ? AND id = ?`,
-			claimAnswered, leaf, x.deps.Now().UnixMilli(), side, claimKey(r.Client, r.ID))
+		_, err = tx.Exec(ctx, `UPDATE exchange_claim SET state = ?, answered = ?, changed_at = ? WHERE side = ? AND id = ? AND asked = ?`,
+			claimAnswered, leaf, x.deps.Now().UnixMilli(), side, claimKey(r.Client, r.ID), asked)
 	}
 	if err != nil {
 		return fmt.Errorf("settling an id: %w", err)
@@ -127,8 +130,20 @@ func (x *Exchange) claimed(ctx context.Context, side int, r *message.Request) (c
 // stranded are the provider's claims that this process could not end, since
 // its store failed: they wait for the next beat that can write.
 type stranded struct {
-	mu   sync.Mutex
-	left []strand
+	landing sync.Mutex // one at a time ends them
+	mu      sync.Mutex
+	left    []strand
+}
+
+// has tells whether a request's claim is among them.
+func (s *stranded) has(r *message.Request) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.left) == 0 {
+		return false
+	}
+	key := claimKey(r.Client, r.ID)
+	return slices.ContainsFunc(s.left, func(l strand) bool { return bytes.Equal(l.key, key) })
 }
 
 // strand is one of them.
@@ -145,13 +160,21 @@ func (x *Exchange) strand(c *serving) {
 	if c.effect != effectNone {
 		became = x.unclear(c, effectUnknown)
 	}
-	x.stranded.mu.Lock()
-	defer x.stranded.mu.Unlock()
-	x.stranded.left = append(x.stranded.left, strand{claimKey(c.request.Client, c.request.ID), c.asked.Index, became})
+	x.leave(strand{claimKey(c.request.Client, c.request.ID), c.asked.Index, became})
 }
 
-// land ends the stranded claims.
+func (x *Exchange) leave(s strand) {
+	x.stranded.mu.Lock()
+	defer x.stranded.mu.Unlock()
+	x.stranded.left = append(x.stranded.left, s)
+}
+
+// land ends the stranded claims. Of one whose record was never written, the
+// number may be another's by now, but not with the same id: who claims that
+// lands it first.
 func (x *Exchange) land(ctx context.Context) error {
+	x.stranded.landing.Lock()
+	defer x.stranded.landing.Unlock()
 	x.stranded.mu.Lock()
 	left := slices.Clone(x.stranded.left)
 	x.stranded.mu.Unlock()
@@ -164,8 +187,8 @@ func (x *Exchange) land(ctx context.Context) error {
 			if s.became == effectUnknown {
 				query, args = `UPDATE exchange_claim SET state = ?, changed_at = ?`, []any{claimUnknown, x.deps.Now().UnixMilli()}
 			}
-			if _, err := tx.Exec(ctx, query+` WHERE side = ? AND id = ? AND state = ? AND asked = ?`,
-				append(args, sideProvider, s.key, claimOpen, s.asked)...); err != nil {
+			if _, err := tx.Exec(ctx, query+` WHERE side = ? AND id = ? AND state = ? AND process = ? AND asked = ?`,
+				append(args, sideProvider, s.key, claimOpen, x.process, s.asked)...); err != nil {
 				return err
 			}
 		}

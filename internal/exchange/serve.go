@@ -210,15 +210,16 @@ func (x *Exchange) decideServing(_ context.Context, c *serving) error {
 // claimServing claims the id and makes the request durable, in one
 // transaction, before anything takes effect.
 func (x *Exchange) claimServing(ctx context.Context, c *serving) error {
-	err := x.recordAsked(ctx, c, func(ctx context.Context, tx *store.Tx, leaf int64) error {
+	if x.stranded.has(c.request) {
+		if err := x.land(ctx); err != nil {
+			return storeFault(err, "ending an earlier call of this id")
+		}
+	}
+	err := x.stake(ctx, c, func(ctx context.Context, tx *store.Tx, leaf int64) error {
 		return x.claimID(ctx, tx, sideProvider, c.request, c.content, leaf)
 	})
-	if err == nil {
-		c.claimed = true
-		return nil
-	}
 	if !errors.Is(err, errClaimed) {
-		return storeFault(err, "recording the request")
+		return err
 	}
 	was, ok, err := x.claimed(ctx, sideProvider, c.request)
 	if err != nil {
@@ -240,13 +241,27 @@ func (x *Exchange) claimServing(ctx context.Context, c *serving) error {
 		return x.unknown(ctx, c, was)
 	}
 	// The service may be asked again: take the claim over.
-	err = x.recordAsked(ctx, c, func(ctx context.Context, tx *store.Tx, leaf int64) error {
+	err = x.stake(ctx, c, func(ctx context.Context, tx *store.Tx, leaf int64) error {
 		return x.reclaim(ctx, tx, sideProvider, c.request, was, leaf)
 	})
 	if errors.Is(err, errClaimed) {
 		return fault.New(fault.InFlight, "another process of the provider's node is busy with this id")
 	}
+	return err
+}
+
+// stake writes the request's record with its claim. A store that fails may
+// have committed both: nothing was invoked, so then the id is to be free.
+func (x *Exchange) stake(ctx context.Context, c *serving, how func(context.Context, *store.Tx, int64) error) error {
+	tried := int64(-1)
+	err := x.recordAsked(ctx, c, func(ctx context.Context, tx *store.Tx, leaf int64) error {
+		tried = leaf
+		return how(ctx, tx, leaf)
+	})
 	c.claimed = err == nil
+	if err != nil && tried >= 0 && !errors.Is(err, errClaimed) {
+		x.leave(strand{claimKey(c.request.Client, c.request.ID), tried, effectNone})
+	}
 	return storeFault(err, "recording the request")
 }
 
@@ -288,14 +303,13 @@ func (x *Exchange) repeatable(c *serving) bool {
 
 // answer seals what came of a call and makes it durable before it leaves.
 func (x *Exchange) answer(ctx context.Context, c *serving) (m *link.Message, err error) {
-	var res *result
 	recorded := false
 	defer func() {
 		if !recorded && c.claimed {
 			x.strand(c)
 		}
-		if !recorded && c.earlier == nil && res != nil {
-			x.discard(res.body)
+		if !recorded && c.result != nil {
+			x.discard(c.result.body)
 		}
 	}()
 	if !c.claimed || c.offer.DigestOnly {
@@ -309,30 +323,19 @@ func (x *Exchange) answer(ctx context.Context, c *serving) (m *link.Message, err
 			return nil, storeFault(err, "recording the request")
 		}
 	}
-	var a *message.Answer
-	a, res = x.compile(c)
-	head, err := a.Encode()
-	if err != nil {
-		// Only a backend's headers can be at fault here.
+	a, res := x.compile(c)
+	s, err := x.sealAnswer(c, a)
+	if err != nil && a.Fault == "" {
+		// It cannot be said as it is: that is what is said.
 		if c.earlier == nil {
 			x.discard(res.body)
 		}
-		c.result = &result{fault: fault.Wrap(fault.BackendFailed, err, "the service's answer: %v", err)}
+		c.earlier, c.result = nil, &result{fault: fault.From(err)}
 		a, res = x.compile(c)
-		if head, err = a.Encode(); err != nil {
-			return nil, fault.Wrap(fault.Internal, err, "")
-		}
-	}
-	cred, err := x.credential(c.request.Service.MemberID)
-	if a.Fault != "" {
-		cred, err = x.witness(c.view, c.request.Service.MemberID)
+		s, err = x.sealAnswer(c, a)
 	}
 	if err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "")
-	}
-	s, err := sealHead(cred, head, a.Body, x.deps.Now())
-	if err != nil {
-		return nil, err
 	}
 	// The peer may have hung up; what happened is recorded all the same.
 	_, err = x.deps.Journal.Append(context.WithoutCancel(ctx), journal.Record{
@@ -348,7 +351,7 @@ func (x *Exchange) answer(ctx context.Context, c *serving) (m *link.Message, err
 			if !c.claimed {
 				return nil
 			}
-			return x.settle(ctx, tx, sideProvider, c.request, c.effect, leaf)
+			return x.settle(ctx, tx, sideProvider, c.request, c.asked.Index, c.effect, leaf)
 		},
 	})
 	if err != nil {
@@ -363,11 +366,37 @@ func (x *Exchange) answer(ctx context.Context, c *serving) (m *link.Message, err
 			return nil, err
 		}
 		m.Body, m.Size = r, res.body.size
-		if c.offer.DigestOnly {
+		if c.earlier == nil && c.offer.DigestOnly {
 			m.Body = &once{ReadCloser: r, then: func() { x.discard(res.body) }}
 		}
 	}
 	return m, nil
+}
+
+// sealAnswer seals an answer for the service's member; a refusal, where need
+// be, for the node's operator.
+func (x *Exchange) sealAnswer(c *serving, a *message.Answer) (sealed, error) {
+	head, err := a.Encode()
+	if err != nil {
+		// Only a backend's headers can be at fault here.
+		return sealed{}, fault.Wrap(fault.BackendFailed, err, "the service's answer: %v", err)
+	}
+	cred, err := x.credential(c.request.Service.MemberID)
+	if a.Fault != "" {
+		cred, err = x.witness(c.view, c.request.Service.MemberID)
+	}
+	var s sealed
+	if err == nil {
+		s, err = sealHead(cred, head, a.Body, x.deps.Now())
+	}
+	if err != nil && a.Fault == "" {
+		// The service has acted, and nobody can vouch for its answer any more.
+		if c.effect == effectDone {
+			c.effect = x.unclear(c, effectUnknown)
+		}
+		return s, fault.Wrap(fault.OutcomeUnknown, err, "the service answered, and its member's seal is gone")
+	}
+	return s, err
 }
 
 // once is a body that is forgotten after it was read.

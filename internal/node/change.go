@@ -91,13 +91,55 @@ func (n *Node) putBack(ctx context.Context, c exchange.Client, had bool, id unio
 	return n.exchange.Local().DropClient(ctx, id)
 }
 
+// removeClient takes a system out of the directory, and from among those that
+// call through this node. What other states granted it is theirs to take back:
+// it lets nobody in whom the directory does not name.
 func (n *Node) removeClient(ctx context.Context, _ admin.Person, p ID) (admin.Done, error) {
 	id, err := union.ParseClient(p.ID)
 	if err != nil {
 		return admin.Done{}, fault.Wrap(fault.BadIdentifier, err, "%v", err)
 	}
 	before, _ := n.exchange.Local().Client(id)
-	return admin.Done{Result: p, Before: before}, n.exchange.Local().DropClient(ctx, id)
+	gone := false
+	err = n.publish(ctx, func(e *directory.Edition) error {
+		gone, err = takeOut(e, id)
+		return err
+	})
+	if err != nil {
+		return admin.Done{}, err
+	}
+	err = n.exchange.Local().DropClient(ctx, id)
+	if gone && fault.CodeOf(err) == fault.NotFound {
+		err = nil
+	}
+	return admin.Done{Result: p, Before: before}, err
+}
+
+// takeOut removes a subsystem from a state's part, unless something there
+// stands on it, and tells whether there was one.
+func takeOut(e *directory.Edition, id union.SubsystemID) (bool, error) {
+	for _, a := range e.Agreements {
+		if a.Client == id {
+			return false, fault.New(fault.Conflict, "%s may call %s under %q; falaj access revoke takes that back first", id, a.Service, a.ID)
+		}
+	}
+	gone := false
+	for i := range e.Members {
+		m := &e.Members[i]
+		if m.ID != id.MemberID {
+			continue
+		}
+		for _, s := range m.Subsystems {
+			if s.Code == id.Subsystem && len(s.Services) > 0 {
+				return false, fault.New(fault.Conflict, "%s offers %s; falaj service remove takes that back first", id, s.Services[0].ID)
+			}
+		}
+		m.Subsystems = slices.DeleteFunc(m.Subsystems, func(s directory.Subsystem) bool {
+			gone = gone || s.Code == id.Subsystem
+			return s.Code == id.Subsystem
+		})
+	}
+	return gone, nil
 }
 
 // member finds a member in the state's part, or enters it with a seal that the

@@ -454,6 +454,51 @@ func TestBrokenCeremony(t *testing.T) {
 	}
 }
 
+// TestClientRemoved: a system that calls no more leaves the directory too,
+// unless it serves, or its own state's agreements name it.
+func TestClientRemoved(t *testing.T) {
+	p := play(t, t.TempDir(), Deps{}, "BH", "SA")
+	named := func(id union.SubsystemID) bool {
+		_, ok := p.union.nodes[0].Directory().View().Subsystem(id)
+		return ok
+	}
+	remove := func(id string, want fault.Code) {
+		t.Helper()
+		_, err := p.admin("SA").Change(t.Context(), "client.remove", node.ID{ID: id}, nil)
+		if want != "" {
+			wantRefusal(t, err, want)
+		} else if err != nil {
+			t.Error(err)
+		}
+		p.heard()
+	}
+	clerk := union.SubsystemID{MemberID: union.MemberID{State: "SA", Class: "GOV", Code: "customs"}, Subsystem: "clerk"}
+	service := p.offer("SA", "paper", func(http.ResponseWriter, *http.Request) {})
+	id, err := union.ParseService(service)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.change("SA", "client.add", node.ClientAdd{ID: clerk})
+	p.change("SA", "access.grant", node.Grant{ID: "g", Client: clerk, Service: id, Purposes: []string{"trial"}})
+	if !named(clerk) {
+		t.Fatal("the directory does not name it")
+	}
+	remove(clerk.String(), fault.Conflict)
+	if resp, body := ask(t, http.DefaultTransport, p.at("SA").R1+"/r1/SA/GOV/data/tests/listMethods", "X-Road-Client: "+clerk.String()); resp.StatusCode != 200 {
+		t.Errorf("after a refusal it is a client no more: %s", body)
+	}
+	p.change("SA", "access.revoke", node.ID{ID: "g"})
+	remove(clerk.String(), "")
+	if named(clerk) {
+		t.Error("the directory still names it")
+	}
+	remove(clerk.String(), fault.NotFound)
+	remove(id.SubsystemID.String(), fault.Conflict) // it serves
+	if !named(id.SubsystemID) {
+		t.Error("the directory no longer names who serves")
+	}
+}
+
 // TestMutual: a client that is bound to its certificate comes in with it over
 // TLS, and in no other way.
 func TestMutual(t *testing.T) {

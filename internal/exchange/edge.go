@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -136,11 +137,14 @@ func (x *Exchange) client(r *http.Request) (union.SubsystemID, string, error) {
 	if r.TLS != nil {
 		door = ModeHTTPS
 		if len(r.TLS.PeerCertificates) > 0 {
-			sum := sha256.Sum256(r.TLS.PeerCertificates[0].Raw)
-			for _, known := range c.Certificates {
-				if known == hex.EncodeToString(sum[:]) {
-					door = ModeMutual
+			cert, now := r.TLS.PeerCertificates[0], x.deps.Now()
+			sum := sha256.Sum256(cert.Raw)
+			if slices.Contains(c.Certificates, hex.EncodeToString(sum[:])) {
+				if now.Before(cert.NotBefore) || now.After(cert.NotAfter) {
+					return union.SubsystemID{}, "", fault.New(fault.ClientNotAuthentic, "the certificate of %s is good from %s to %s", id,
+						cert.NotBefore.UTC().Format(time.RFC3339), cert.NotAfter.UTC().Format(time.RFC3339))
 				}
+				door = ModeMutual
 			}
 		}
 	}

@@ -503,9 +503,13 @@ func TestClientRemoved(t *testing.T) {
 // TLS, and in no other way.
 func TestMutual(t *testing.T) {
 	p := play(t, t.TempDir(), Deps{}, "BH", "SA")
-	mine := identity(t)
-	sum := sha256.Sum256(mine.Certificate[0])
-	p.change("SA", "client.add", node.ClientAdd{ID: portal("SA"), Mode: "mutual", Certificates: []string{hex.EncodeToString(sum[:])}})
+	mine, ended := identity(t, time.Now().Add(time.Hour)), identity(t, time.Now().Add(-time.Minute))
+	var known []string
+	for _, c := range []tls.Certificate{mine, ended} {
+		sum := sha256.Sum256(c.Certificate[0])
+		known = append(known, hex.EncodeToString(sum[:]))
+	}
+	p.change("SA", "client.add", node.ClientAdd{ID: portal("SA"), Mode: "mutual", Certificates: known})
 
 	part, err := p.union.nodes[1].Directory().View().Part("SA")
 	if err != nil {
@@ -521,7 +525,8 @@ func TestMutual(t *testing.T) {
 	}{
 		{"plain", p.at("SA").R1, nil, fault.ClientNotAuthentic},
 		{"TLS alone", p.at("SA").R1TLS, nil, fault.ClientNotAuthentic},
-		{"another's certificate", p.at("SA").R1TLS, []tls.Certificate{identity(t)}, fault.ClientNotAuthentic},
+		{"another's certificate", p.at("SA").R1TLS, []tls.Certificate{identity(t, time.Now().Add(time.Hour))}, fault.ClientNotAuthentic},
+		{"one that has ended", p.at("SA").R1TLS, []tls.Certificate{ended}, fault.ClientNotAuthentic},
 		{"its own", p.at("SA").R1TLS, []tls.Certificate{mine}, ""},
 	} {
 		via := &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: x.shows}}
@@ -531,13 +536,13 @@ func TestMutual(t *testing.T) {
 	}
 }
 
-func identity(t *testing.T) tls.Certificate {
+func identity(t *testing.T, until time.Time) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: until}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)

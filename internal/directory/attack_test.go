@@ -584,7 +584,7 @@ func TestAbsentSecretariat(t *testing.T) {
 	}
 	u.Away(true, "BH", "AE", "KW")
 	err := u.Dirs["SA"].Publish(t.Context(), addSubsystem("nobody"))
-	wantCode(t, err, fault.PeerUnreachable, "nobody")
+	wantCode(t, err, fault.DirectoryUnsigned, "nobody")
 
 	// It comes back, and is brought up to date before it signs again.
 	u.Away(false, "", "BH", "AE", "KW")

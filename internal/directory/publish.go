@@ -347,13 +347,15 @@ func (d *Directory) collect(ctx context.Context, p *proposal, pass bool) (again 
 		return false, err
 	}
 	var failed []error
-	code, base := fault.PeerUnreachable, d.View().Version()
+	var said []string
+	code, base := fault.DirectoryUnsigned, d.View().Version()
 	for _, peer := range d.cosigners() {
 		err := d.askCosign(ctx, peer, p.files, raw)
 		if err == nil {
 			return false, nil
 		}
 		failed = append(failed, fmt.Errorf("%s: %w", peer.name(), err))
+		said = append(said, peer.name()+": "+fault.From(err).Detail)
 		switch fault.CodeOf(err) {
 		case fault.DirectoryInvalid:
 			code = fault.DirectoryInvalid
@@ -370,9 +372,9 @@ func (d *Directory) collect(ctx context.Context, p *proposal, pass bool) (again 
 		}
 	}
 	if len(failed) == 0 {
-		return false, fault.New(fault.PeerUnreachable, "there is nobody to sign the directory beside this party")
+		return false, fault.New(fault.DirectoryUnsigned, "there is nobody to sign it beside this party")
 	}
-	return false, fault.Wrap(code, errors.Join(failed...), "no other party signed the directory")
+	return false, fault.Wrap(code, errors.Join(failed...), "%s", strings.Join(said, "\n"))
 }
 
 // contains tells whether all that a proposal brought is in force.

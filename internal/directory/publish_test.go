@@ -122,7 +122,7 @@ func TestVoteBeforeAsking(t *testing.T) {
 	d := u.Open("SA", directory.Config{Dir: dir}, u.Keys["SA"])
 	must(t, d.Refresh(t.Context()))
 	u.Away(true, "", "BH", "AE", "KW")
-	wantCode(t, d.Publish(t.Context(), addSubsystem("x")), fault.PeerUnreachable, "nobody")
+	wantCode(t, d.Publish(t.Context(), addSubsystem("x")), fault.DirectoryUnsigned, "nobody")
 	d = u.Open("SA", directory.Config{Dir: dir}, u.Keys["SA"])
 	raw, err := u.Dirs["BH"].Forge(2, u.Now().Add(time.Hour), nil, online(u, "BH")...).Encode()
 	must(t, err)

@@ -39,6 +39,7 @@ const (
 	DirectoryExpired  Code = "directory.expired"
 	DirectoryInvalid  Code = "directory.invalid"
 	DirectoryConflict Code = "directory.conflict"
+	DirectoryUnsigned Code = "directory.unsigned"
 	CertUnknown       Code = "certificate.unknown"
 	CertRevoked       Code = "certificate.revoked"
 	CertExpired       Code = "certificate.expired"
@@ -198,6 +199,9 @@ func entries() []Entry {
 		{DirectoryConflict, client + "DirectoryConflict", 409,
 			t("The directory changed in the meantime.", "تغيّر الدليل في هذه الأثناء."),
 			t("Fetch the newest version and make the change again.", "اجلب أحدث نسخة ثم أعد إجراء التغيير.")},
+		{DirectoryUnsigned, consumer + "DirectoryUnsigned", 500,
+			t("No second party signed the new version of the directory; the old one stays in force.", "لم يوقّع طرف ثانٍ الإصدار الجديد من الدليل، ويبقى القديم سارياً."),
+			t("It takes the secretariat or another state's node: try again when one of them can be reached; falaj doctor tells.", "يلزم توقيع الأمانة العامة أو عقدة دولة أخرى: أعد المحاولة متى أمكن الوصول إلى إحداها، والأمر falaj doctor يبيّن ذلك.")},
 		{CertUnknown, provider + "UnknownCertificate", 500,
 			t("The directory knows no such certificate.", "لا يعرف الدليل هذه الشهادة."),
 			t("The certificate's owner should register it with the state's authority.", "على صاحب الشهادة تسجيلها لدى سلطة التصديق في دولته.")},

@@ -173,7 +173,7 @@ func (n *Node) openExchange(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("opening the exchange: %w", err)
 	}
-	n.link = link.New(link.Config{MaxBody: int64(n.cfg.Limits.Body), MaxStreams: n.cfg.Limits.Requests, MaxDeadline: n.cfg.Limits.CallTime + time.Minute}, link.Deps{
+	n.link = link.New(link.Config{Software: software(), MaxBody: int64(n.cfg.Limits.Body), MaxStreams: n.cfg.Limits.Requests, MaxDeadline: n.cfg.Limits.CallTime + time.Minute}, link.Deps{
 		Certificate: n.identity.TLS, Authenticate: n.identity.authenticate, Now: n.now, Log: n.log,
 	}, n)
 	n.exchange.SetLink(n.link)

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -19,6 +20,15 @@ const (
 	// needs renewal.
 	renewEvery = 10 * time.Minute
 )
+
+// software is what this node calls itself to others: its name and version.
+func software() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "falaj"
+	}
+	return "falaj " + info.Main.Version
+}
 
 // Query answers the questions of other nodes: about the directory here, about
 // calls in the exchange.

@@ -22,6 +22,10 @@ const (
 	// of ours, serve no call: pings, frames for ended calls, unknown types.
 	// Cancelling every call at once makes some honestly.
 	maxNoise = 8192
+	// maxSmall is how many BODY or WINDOW frames of a call may be of any size;
+	// more have to carry, or follow, minFrame bytes of body each on average.
+	maxSmall = 1024
+	minFrame = 256
 	// maxPending is how many bytes may wait for the socket before callers do.
 	maxPending = 1 << 20
 	// farewellTime is how long a last frame may take to leave.
@@ -413,15 +417,23 @@ func (c *conn) beat() {
 	}
 }
 
-// review holds a live connection against the directory and our certificate of
-// today, and closes it where nobody calls any more.
-func (c *conn) review() error {
+// stillPeer holds the peer's certificate against the directory of today.
+func (c *conn) stillPeer() error {
 	p, err := c.l.deps.Authenticate(c.tls)
 	if err != nil {
 		return fmt.Errorf("the peer's certificate is no longer accepted: %w", err)
 	}
 	if p.State != c.peer.State {
 		return fmt.Errorf("the peer's certificate is now one of %s, not of %s", p.State, c.peer.State)
+	}
+	return nil
+}
+
+// review holds a live connection against the directory and our certificate of
+// today, and closes it where nobody calls any more.
+func (c *conn) review() error {
+	if err := c.stillPeer(); err != nil {
+		return err
 	}
 	if own, err := c.l.deps.Certificate(); err == nil && len(own.Certificate) > 0 && !bytes.Equal(own.Certificate[0], c.cert) {
 		c.retire("the node's certificate is renewed")

@@ -57,6 +57,11 @@ func (l *Link) call(ctx context.Context, to Target, typ byte, m *Message) (*Mess
 			}
 			return nil, err
 		}
+		if err := c.stillPeer(); err != nil {
+			// Perhaps it has a new certificate: a new connection will tell.
+			c.fail(err)
+			continue
+		}
 		s, err := c.open(ctx, typ, o, m)
 		switch {
 		case err == errAway: // between our finding it and our using it

@@ -152,6 +152,8 @@ func TestViolations(t *testing.T) {
 		"draining caller":        {appendGoaway(nil, 0, fault.New(fault.Draining, "")), "from the side that dialled"},
 		"endless unknown frames": {bytes.Repeat(hdr(header{typ: 77}), maxNoise+2), "frames that serve no call"},
 		"endless pings":          {bytes.Repeat(appendPing(nil, typePing, 1), maxNoise+2), "frames that serve no call"},
+		"a body byte by byte":    {append(request(1, nil, nil, maxInline+1), bytes.Repeat(hdr(header{length: 1, typ: typeBody, stream: 1}, 'x'), maxSmall+9)...), "BODY frames with"},
+		"endless WINDOWs":        {append(request(1, nil, nil, maxInline+1), bytes.Repeat(appendWindow(nil, 1, 1), maxSmall+9)...), "WINDOW frames for"},
 		"endless RESETs":         {append(request(1, nil, nil, 0), bytes.Repeat(appendReset(nil, 1, fault.New(fault.Timeout, ""), 0), maxNoise+9)...), "frames that serve no call"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -628,3 +628,30 @@ func TestOutlive(t *testing.T) {
 		})
 	}
 }
+
+// TestAskedBeforeEachCall: nothing is sent to a peer whose certificate has been
+// revoked since the handshake, though nobody has closed the connection yet;
+// one that has a new certificate is called under that.
+func TestAskedBeforeEachCall(t *testing.T) {
+	var calls atomic.Int64
+	p := newPair(t, Config{Ping: time.Hour, MaxBackoff: time.Millisecond}, Config{Ping: time.Hour}, hands{exchange: func(_ context.Context, _ Peer, m *Message) (*Message, error) {
+		calls.Add(1)
+		return m, nil
+	}})
+	old, renewed := p.saCert, p.ca.issue("SA", "sa-1")
+	var present atomic.Pointer[tls.Certificate]
+	present.Store(old)
+	p.sa.deps.Certificate = func() (*tls.Certificate, error) { return present.Load(), nil }
+	call := func() error {
+		_, err := p.bh.Exchange(soon(t), p.to, NewMessage([]byte("e"), nil))
+		return err
+	}
+	ok(t, call())
+	p.ca.revoke(old)
+	wantFault(t, call(), fault.CertRevoked, ErrNotSent)
+	if n := calls.Load(); n != 1 {
+		t.Errorf("%d calls arrived", n)
+	}
+	present.Store(renewed)
+	eventually(t, "it is called under its new certificate", func() bool { return call() == nil })
+}

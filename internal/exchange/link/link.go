@@ -93,7 +93,8 @@ type Deps struct {
 	// needs no restart; live connections under the former one are retired.
 	Certificate func() (*tls.Certificate, error)
 	// Authenticate finds the peer of a finished key exchange in the directory,
-	// or refuses it. It is asked at the handshake, and again at each ping.
+	// or refuses it. It is asked at the handshake, at each ping, and before each
+	// call to the peer: it must be cheap.
 	Authenticate func(tls.ConnectionState) (Peer, error)
 	Dial         func(ctx context.Context, network, addr string) (net.Conn, error) // nil: net.Dialer
 	Now          func() time.Time                                                  // nil: time.Now

@@ -22,6 +22,10 @@ type stream struct {
 	cond  sync.Cond // on conn.mu: credit came, the chunk was taken, the stream is muted
 	in    *inflow   // the large body that we receive
 
+	// Under conn.mu: what keeps small frames from costing more than they carry.
+	bodies, windows int64 // frames that came
+	came, went      int64 // bytes of body
+
 	query  bool        // wants REPLY, not ANSWER
 	answer chan answer // the caller's side; room for one
 	cancel func()      // the handler's side
@@ -96,6 +100,9 @@ func (c *conn) credit(id uint64, n uint32) error {
 	if err != nil || s == nil {
 		return err
 	}
+	if s.windows++; s.windows > maxSmall+s.went/minFrame {
+		return violate("%d WINDOW frames for %d bytes", s.windows, s.went)
+	}
 	s.sends = min(s.sends+int64(n), 1<<40)
 	s.cond.Broadcast()
 	return nil
@@ -122,6 +129,10 @@ func (c *conn) chunk(h header) error {
 	var in *inflow
 	if s != nil {
 		in = s.in
+		s.bodies, s.came = s.bodies+1, s.came+int64(h.length)
+		if s.bodies > maxSmall+s.came/minFrame {
+			err = violate("%d BODY frames with %d bytes", s.bodies, s.came)
+		}
 	}
 	c.mu.Unlock()
 	if err != nil {
@@ -197,6 +208,7 @@ func (c *conn) pump(s *stream, body io.Reader, size int64) {
 		}
 		n := min(size, s.sends, maxChunk)
 		s.sends -= n
+		s.went += n
 		muted := s.muted
 		c.mu.Unlock()
 		if muted {

@@ -7,12 +7,16 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/falaj/falaj/internal/union"
 )
 
 // BenchmarkCall is a whole call of 1 KB both ways between two nodes of one
-// process, client and backend included.
+// process, client and backend included, and the CPU time of the process for
+// each.
 func BenchmarkCall(b *testing.B) {
 	u := newUnion(b, []union.State{"BH", "SA"})
 	payload := bytes.Repeat([]byte("x"), 1024)
@@ -29,6 +33,7 @@ func BenchmarkCall(b *testing.B) {
 			var left atomic.Int64
 			left.Store(int64(b.N))
 			done := make(chan error, clients)
+			before := cpu(b)
 			for range clients {
 				go func() {
 					for left.Add(-1) >= 0 {
@@ -54,6 +59,16 @@ func BenchmarkCall(b *testing.B) {
 					b.Fatal(err)
 				}
 			}
+			b.ReportMetric(float64((cpu(b)-before).Microseconds())/float64(b.N), "cpu-µs/op")
 		})
 	}
+}
+
+// cpu is what the process has used, user and system.
+func cpu(b *testing.B) time.Duration {
+	var r unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &r); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }

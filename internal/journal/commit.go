@@ -18,6 +18,8 @@ const (
 	// maxGroup and maxGroupBytes bound one transaction.
 	maxGroup      = 2048
 	maxGroupBytes = 8 << 20
+	// keptBlob is the largest buffer kept for the next transaction.
+	keptBlob = 1 << 20
 	// yields is how often the committer lets the callers run who are about to
 	// append: on a fast disk the queue is nearly empty when it looks, and
 	// groups of one would each pay for a commit.
@@ -145,8 +147,9 @@ func (j *Journal) probe(ctx context.Context) error {
 	})
 }
 
-// errAgain asks for the group without the records excluded meanwhile.
-var errAgain = errors.New("journal: once more without the excluded")
+// errAgain asks for the group once more: without the records excluded
+// meanwhile, or from where the head stands now.
+var errAgain = errors.New("journal: once more")
 
 // commit makes a group durable. A record that its own hook excludes has its
 // error and index no place; the error returned is the whole group's.
@@ -154,18 +157,39 @@ func (j *Journal) commit(ctx context.Context, group []*job) error {
 	ctx, cancel := context.WithTimeout(ctx, j.cfg.Timeout)
 	defer cancel()
 	for {
-		err := j.db.WriteLocked(ctx, func(tx *store.Tx) error { return write(ctx, tx, group) })
+		var now *head
+		err := j.db.WriteLocked(ctx, func(tx *store.Tx) (err error) {
+			now, err = j.write(ctx, tx, group)
+			return err
+		})
+		if j.head = nil; err == nil && j.db.Dialect() == store.SQLite {
+			j.head = now
+		}
 		if !errors.Is(err, errAgain) {
 			return err
 		}
 	}
 }
 
-// write is one transaction: the lock, the hooks, the records, the tree.
-func write(ctx context.Context, tx *store.Tx, group []*job) error {
-	edge, err := lockHead(ctx, tx)
+// head is the log's head as it stands in its row.
+type head struct {
+	size int64
+	edge []byte
+}
+
+// write is one transaction: the lock, the hooks, the tree, the records. On
+// SQLite, whose file other processes rarely write, the head is remembered; that
+// it is the stored one is made sure of when it moves.
+func (j *Journal) write(ctx context.Context, tx *store.Tx, group []*job) (now *head, err error) {
+	was := j.head
+	if was == nil {
+		if was, err = lockHead(ctx, tx); err != nil {
+			return nil, err
+		}
+	}
+	edge, err := merkle.ParseEdge(was.size, was.edge)
 	if err != nil {
-		return err
+		return nil, fault.Wrap(fault.Corrupt, err, "the head of the log")
 	}
 	first := edge.Size()
 	in := make([]*job, 0, len(group))
@@ -176,32 +200,35 @@ func write(ctx context.Context, tx *store.Tx, group []*job) error {
 		w.entry.Index = first + int64(len(in))
 		w.err = w.hook(ctx, tx)
 		if err := tx.Broken(); err != nil {
-			return err // the engine's doing, and everyone's
+			return nil, err // the engine's doing, and everyone's
 		}
 		if w.err != nil && (tx.Failed() || tx.Changed()) {
 			// It left something behind: the group starts again without it.
 			w.excluded = true
-			return errAgain
+			return nil, errAgain
 		}
 		if w.err == nil {
 			in = append(in, w)
 		}
 	}
 	if len(in) == 0 {
-		return nil
-	}
-	if err := writeRecords(ctx, tx, first, in); err != nil {
-		return fmt.Errorf("writing %d records: %w", len(in), err)
+		return was, nil
 	}
 	if err := writeTree(ctx, tx, &edge, in); err != nil {
-		return fmt.Errorf("writing the tree: %w", err)
+		return nil, fmt.Errorf("writing the tree: %w", err)
+	}
+	if now, err = moveHead(ctx, tx, &edge, was.size); err != nil {
+		return nil, err
+	}
+	if err := j.writeRecords(ctx, tx, first, in); err != nil {
+		return nil, fmt.Errorf("writing %d records: %w", len(in), err)
 	}
 	for era := first / eraSize; era < edge.Size()/eraSize; era++ {
 		if err := writeEra(ctx, tx, era); err != nil {
-			return fmt.Errorf("writing the keys of era %d: %w", era, err)
+			return nil, fmt.Errorf("writing the keys of era %d: %w", era, err)
 		}
 	}
-	return nil
+	return now, nil
 }
 
 // hook runs a record's In. A panic there must not take every exchange with it.
@@ -223,32 +250,39 @@ func (w *job) hook(ctx context.Context, tx *store.Tx) (err error) {
 
 // lockHead reads the head and, on PostgreSQL, holds it against other
 // processes until the transaction ends.
-func lockHead(ctx context.Context, tx *store.Tx) (merkle.Edge, error) {
-	var size int64
-	var b []byte
-	err := tx.QueryRow(ctx, "SELECT size, edge FROM journal_head WHERE id = 1 FOR UPDATE").Scan(&size, &b)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return merkle.Edge{}, fmt.Errorf("reading the head: %w", err)
+func lockHead(ctx context.Context, tx *store.Tx) (*head, error) {
+	var h head
+	err := tx.QueryRow(ctx, "SELECT size, edge FROM journal_head WHERE id = 1 FOR UPDATE").Scan(&h.size, &h.edge)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, fault.New(fault.Corrupt, "the log has no head")
 	}
 	if err != nil {
-		return merkle.Edge{}, fault.New(fault.Corrupt, "the log has no head")
+		return nil, fmt.Errorf("reading the head: %w", err)
 	}
-	edge, err := merkle.ParseEdge(size, b)
-	if err != nil {
-		return merkle.Edge{}, fault.Wrap(fault.Corrupt, err, "the head of the log")
-	}
-	return edge, nil
+	return &h, nil
 }
 
-func writeRecords(ctx context.Context, tx *store.Tx, first int64, in []*job) error {
-	size := 0
-	for _, w := range in {
-		size += len(w.sealed)
+// moveHead puts the head where the tree ends, if it stands where this began.
+func moveHead(ctx context.Context, tx *store.Tx, edge *merkle.Edge, was int64) (*head, error) {
+	now, root := &head{edge.Size(), edge.Bytes()}, edge.Root()
+	res, err := tx.Exec(ctx, "UPDATE journal_head SET size = ?, root = ?, edge = ? WHERE id = 1 AND size = ?",
+		now.size, root[:], now.edge, was)
+	if err != nil {
+		return nil, fmt.Errorf("moving the head: %w", err)
 	}
+	if n, err := res.RowsAffected(); err != nil {
+		return nil, fmt.Errorf("moving the head: %w", err)
+	} else if n != 1 {
+		return nil, errAgain // another process moved it
+	}
+	return now, nil
+}
+
+func (j *Journal) writeRecords(ctx context.Context, tx *store.Tx, first int64, in []*job) error {
 	leaves := make([]byte, 0, len(in)*leafSize)
 	keys := make([]byte, 0, len(in)*keySize)
 	ends := make([]byte, 0, len(in)*endSize)
-	records := make([]byte, 0, size)
+	records := j.blob[:0] // the engines copy what they are given
 	for _, w := range in {
 		leaves = append(leaves, w.entry.Leaf[:]...)
 		keys = append(keys, w.key[:]...)
@@ -257,10 +291,13 @@ func writeRecords(ctx context.Context, tx *store.Tx, first int64, in []*job) err
 	}
 	_, err := tx.Exec(ctx, "INSERT INTO journal_commit (first, leaves, keys, ends, records) VALUES (?, ?, ?, ?, ?)",
 		first, leaves, keys, ends, records)
+	if j.blob = records; cap(records) > keptBlob {
+		j.blob = nil
+	}
 	return err
 }
 
-// writeTree adds the leaves, completes tiles and moves the head.
+// writeTree adds the leaves and what they complete of the tiles.
 func writeTree(ctx context.Context, tx *store.Tx, edge *merkle.Edge, in []*job) error {
 	var err error
 	grown := map[[2]int64][]byte{}
@@ -284,8 +321,5 @@ func writeTree(ctx context.Context, tx *store.Tx, edge *merkle.Edge, in []*job) 
 			return err
 		}
 	}
-	root := edge.Root()
-	_, err = tx.Exec(ctx, "UPDATE journal_head SET size = ?, root = ?, edge = ? WHERE id = 1",
-		edge.Size(), root[:], edge.Bytes())
-	return err
+	return nil
 }

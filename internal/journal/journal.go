@@ -69,6 +69,11 @@ type Journal struct {
 	cipher Cipher
 	keys   Hash
 
+	plain sync.Pool // *[]byte, for records on their way to the cipher
+
+	blob []byte // the committer's, to build a group in
+	head *head  // the committer's, as it left it; nil where it must look
+
 	wake chan struct{} // holds one token where the committer has work
 	done chan struct{} // closed when the committer has ended
 	stop context.CancelFunc
@@ -159,8 +164,15 @@ func (j *Journal) Append(ctx context.Context, r Record) (Entry, error) {
 	if r.Key != "" {
 		w.key = j.hash(r.Key)
 	}
+	plain, _ := j.plain.Get().(*[]byte)
+	if plain == nil {
+		plain = new([]byte)
+	}
+	*plain = r.encode((*plain)[:0], w.entry.Salt)
 	var err error
-	if w.sealed, err = j.cipher.Seal(r.Class, r.At, r.encode(w.entry.Salt), []byte(aad)); err != nil {
+	w.sealed, err = j.cipher.Seal(r.Class, r.At, *plain, []byte(aad))
+	j.plain.Put(plain)
+	if err != nil {
 		return Entry{}, fault.Wrap(fault.StoreFailed, err, "encrypting a record")
 	}
 	if err := j.enqueue(w); err != nil {

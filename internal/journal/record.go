@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/falaj/falaj/internal/fault"
@@ -175,12 +176,12 @@ type Stored struct {
 
 const recordVersion = 1
 
-// encode is the plaintext of a stored record:
+// encode appends the plaintext of a stored record:
 //
 //	version 1 | kind | at (8) | salt (32)
 //	| length (1) class | length (2) key | length (4) envelope | length (4) body | length (4) local
-func (r *Record) encode(salt [32]byte) []byte {
-	b := make([]byte, 0, 57+len(r.Class)+len(r.Key)+len(r.Envelope)+len(r.Body)+len(r.Local))
+func (r *Record) encode(b []byte, salt [32]byte) []byte {
+	b = slices.Grow(b, 57+len(r.Class)+len(r.Key)+len(r.Envelope)+len(r.Body)+len(r.Local))
 	b = append(b, recordVersion, byte(r.Kind))
 	b = binary.BigEndian.AppendUint64(b, uint64(r.At.UnixMilli()))
 	b = append(b, salt[:]...)

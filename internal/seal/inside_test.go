@@ -5,6 +5,7 @@ import (
 	"os"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/falaj/falaj/internal/fault"
 )
@@ -39,5 +40,38 @@ func TestKeyMadeBehindItsDestruction(t *testing.T) {
 	}
 	if _, err := os.Lstat(k.periods.path(n, periodSuffix)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a key is left: %v", err)
+	}
+}
+
+// Records of one process share a derived key until it is used up, and only
+// then: their heads show it.
+func TestDerivedKeyIsUsedUp(t *testing.T) {
+	k, err := OpenKeys(t.TempDir()+"/k", KeyConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, at := k.Records(), time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	head := func() string {
+		sealed, err := r.Seal("exchange", at, []byte("x"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := r.Open(sealed, nil); err != nil || string(b) != "x" {
+			t.Fatalf("%q, %v", b, err)
+		}
+		_, n, _ := parseHead(sealed)
+		return string(sealed[:n+idBytes])
+	}
+	first := head()
+	if head() != first {
+		t.Error("a new key for each record")
+	}
+	k.periods.keys[periodName{"exchange", 202603}].pen.Load().left.Store(1)
+	if head() != first {
+		t.Error("a new key before the old one was used up")
+	}
+	second := head()
+	if second == first || head() != second {
+		t.Error("a key used beyond its measure")
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -56,11 +57,12 @@ func (p Period) valid() bool {
 	return p/100 >= 1970 && p/100 <= 9999 && p%100 >= 1 && p%100 <= 12
 }
 
-// RecordKeys encrypts records: each under a key of its own, derived (HKDF-
-// SHA-256, RFC 5869) from a random id and the key of its retention class and
-// month, with AES-256-GCM. The key of class and month is a file; destroying it
-// makes everything under it unreadable, in whatever copy. Safe for concurrent
-// use; several processes may share the folder.
+// RecordKeys encrypts records with AES-256-GCM under keys derived (HKDF-SHA-256,
+// RFC 5869) from a random id and the key of their retention class and month;
+// each process draws ids of its own, one for at most 65,536 records. The key of
+// class and month is a file; destroying it makes everything under it
+// unreadable, in whatever copy. Safe for concurrent use; several processes may
+// share the folder.
 type RecordKeys struct {
 	redacted
 	p *periods
@@ -78,6 +80,10 @@ const (
 	idBytes       = 16
 	aeadOverhead  = 12 + 16 // nonce and tag
 	maxClass      = 32
+
+	// recordsPerKey bounds what is encrypted under one derived key: far below
+	// the 2³² random nonces of NIST SP 800-38D 8.3.
+	recordsPerKey = 1 << 16
 )
 
 // Seal encrypts a record of a retention class, made at a time; aad is bound to
@@ -91,15 +97,12 @@ func (r RecordKeys) Seal(class string, at time.Time, plaintext, aad []byte) ([]b
 	if err != nil {
 		return nil, err
 	}
-	head := name.appendHead(make([]byte, 0, 2+len(class)+4+idBytes+aeadOverhead+len(plaintext)))
-	id := head[len(head) : len(head)+idBytes]
-	_, _ = rand.Read(id) // never fails
-	head = head[:len(head)+idBytes]
-	aead, err := key.derive("falaj record v1\n", head)
+	pen, err := key.take(name)
 	if err != nil {
 		return nil, fmt.Errorf("encrypting a record: %w", err)
 	}
-	return aead.Seal(head, nil, plaintext, aad), nil
+	out := append(make([]byte, 0, len(pen.head)+aeadOverhead+len(plaintext)), pen.head...)
+	return pen.aead.Seal(out, nil, plaintext, aad), nil
 }
 
 // Open decrypts what Seal gave, for the same aad. Errors wrap ErrDestroyed,
@@ -116,7 +119,7 @@ func (r RecordKeys) Open(sealed, aad []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	aead, err := key.derive("falaj record v1\n", sealed[:n+idBytes])
+	aead, err := key.derive(recordUse, sealed[:n+idBytes])
 	if err != nil {
 		return nil, fmt.Errorf("opening a record: %w", err)
 	}
@@ -230,6 +233,33 @@ func checkClass(class string) error {
 type periodKey struct {
 	secret [32]byte
 	path   string
+	pen    atomic.Pointer[pen]
+}
+
+// pen is what records are being encrypted with.
+type pen struct {
+	head []byte // of each of these records, random id included
+	aead cipher.AEAD
+	left atomic.Int32
+}
+
+const recordUse = "falaj record v1\n"
+
+// take gives the pen in use, or a new one where that is used up.
+func (k *periodKey) take(name periodName) (*pen, error) {
+	if p := k.pen.Load(); p != nil && p.left.Add(-1) >= 0 {
+		return p, nil
+	}
+	head := append(name.appendHead(nil), make([]byte, idBytes)...)
+	_, _ = rand.Read(head[len(head)-idBytes:]) // never fails
+	aead, err := k.derive(recordUse, head)
+	if err != nil {
+		return nil, err
+	}
+	p := &pen{head: head, aead: aead}
+	p.left.Store(recordsPerKey - 1)
+	k.pen.Store(p)
+	return p, nil
 }
 
 // derive gives the cipher of one record or file: its head, which holds class,

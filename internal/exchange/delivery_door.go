@@ -359,23 +359,23 @@ func escape(id string) string { return url.PathEscape(id) }
 func (x *Exchange) serveAsync(w http.ResponseWriter, r *http.Request) {
 	client, _, err := x.client(r)
 	if err != nil {
-		problem(w, err)
+		x.problem(w, err)
 		return
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		problem(w, fault.New(fault.MethodNotAllowed, "a delivery is read with GET"))
+		x.problem(w, fault.New(fault.MethodNotAllowed, "a delivery is read with GET"))
 		return
 	}
 	rest, _ := strings.CutPrefix(r.URL.EscapedPath(), "/async/")
 	segment, answer := strings.CutSuffix(rest, "/answer")
 	id, err := url.PathUnescape(segment)
 	if err != nil || !message.ValidID(id) || strings.Contains(segment, "/") {
-		problem(w, fault.New(fault.BadRequest, "an id has 1 to %d visible ASCII characters, percent-encoded as one segment", message.MaxID))
+		x.problem(w, fault.New(fault.BadRequest, "an id has 1 to %d visible ASCII characters, percent-encoded as one segment", message.MaxID))
 		return
 	}
 	v, d, err := x.findDelivery(r.Context(), client, id)
 	if err != nil {
-		problem(w, err)
+		x.problem(w, err)
 		return
 	}
 	if d.state == deliveryOpen {
@@ -385,7 +385,7 @@ func (x *Exchange) serveAsync(w http.ResponseWriter, r *http.Request) {
 	if answer {
 		reply, err := x.outcomeOf(r.Context(), &d)
 		if err != nil {
-			problem(w, err)
+			x.problem(w, err)
 			return
 		}
 		x.writeReply(w, r, reply)
@@ -393,7 +393,7 @@ func (x *Exchange) serveAsync(w http.ResponseWriter, r *http.Request) {
 	}
 	b, err := json.Marshal(v)
 	if err != nil {
-		problem(w, err)
+		x.problem(w, err)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")

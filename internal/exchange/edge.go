@@ -35,7 +35,7 @@ func (x *Exchange) Edge() http.Handler {
 		case strings.HasPrefix(path, "/evidence/"):
 			x.serveEvidence(w, r)
 		default:
-			problem(w, fault.New(fault.NotFound, "this door knows /r1/, /async/, /listClients and /evidence/"))
+			x.problem(w, fault.New(fault.NotFound, "this door knows /r1/, /async/, /listClients and /evidence/"))
 		}
 	})
 }
@@ -43,7 +43,7 @@ func (x *Exchange) Edge() http.Handler {
 func (x *Exchange) serveR1(w http.ResponseWriter, r *http.Request) {
 	reply, err := x.fromHTTP(w, r)
 	if err != nil {
-		writeFault(w, err)
+		x.writeFault(w, err)
 		return
 	}
 	x.writeReply(w, r, reply)
@@ -173,7 +173,7 @@ func (x *Exchange) writeReply(w http.ResponseWriter, r *http.Request, reply *Rep
 	}
 	body, err := x.open(reply.Body)
 	if err != nil {
-		writeFault(w, err)
+		x.writeFault(w, err)
 		return
 	}
 	h := w.Header()
@@ -226,9 +226,19 @@ func gone(err error) bool {
 	return errors.As(err, &op) || errors.Is(err, context.Canceled)
 }
 
-// problem answers outside X-Road's protocol: RFC 9457.
-func problem(w http.ResponseWriter, err error) {
+// told is the fault that somebody is told of. One of the node's own stands in
+// the log too, under the support number that he is given.
+func (x *Exchange) told(err error) *fault.Error {
 	f := fault.From(err)
+	if f.Code == fault.Internal {
+		x.deps.Log.Error("an error of the node's own", "support", f.ID, "error", f)
+	}
+	return f
+}
+
+// problem answers outside X-Road's protocol: RFC 9457.
+func (x *Exchange) problem(w http.ResponseWriter, err error) {
+	f := x.told(err)
 	b := f.Problem()
 	w.Header().Set("Content-Type", fault.ProblemType)
 	w.Header().Set("Content-Length", strconv.Itoa(len(b)))

@@ -249,18 +249,18 @@ func (x *Exchange) serveEvidence(w http.ResponseWriter, r *http.Request) {
 	client, _, err := x.client(r)
 	switch {
 	case err != nil:
-		problem(w, err)
+		x.problem(w, err)
 		return
 	case r.Method != http.MethodGet:
-		problem(w, fault.New(fault.MethodNotAllowed, "evidence is read with GET"))
+		x.problem(w, fault.New(fault.MethodNotAllowed, "evidence is read with GET"))
 		return
 	case !message.ValidID(id):
-		problem(w, fault.New(fault.BadRequest, "an id has 1 to %d visible ASCII characters", message.MaxID))
+		x.problem(w, fault.New(fault.BadRequest, "an id has 1 to %d visible ASCII characters", message.MaxID))
 		return
 	}
 	e, err := x.Evidence(r.Context(), id, func(c, s union.SubsystemID) bool { return c == client || s == client })
 	if err != nil {
-		problem(w, err)
+		x.problem(w, err)
 		return
 	}
 	for i := range e.Halves[0].Records { // within one state each side's notes are its own
@@ -272,7 +272,7 @@ func (x *Exchange) serveEvidence(w http.ResponseWriter, r *http.Request) {
 	}
 	b, err := json.Marshal(e)
 	if err != nil {
-		problem(w, err)
+		x.problem(w, err)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")

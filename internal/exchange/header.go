@@ -103,8 +103,8 @@ func requestHash(r *message.Request, body *[64]byte) string {
 }
 
 // writeFault answers in X-Road's form: error JSON and X-Road-Error.
-func writeFault(w http.ResponseWriter, err error) {
-	e := fault.From(err)
+func (x *Exchange) writeFault(w http.ResponseWriter, err error) {
+	e := x.told(err)
 	entry := e.Entry()
 	b := e.XRoad()
 	h := w.Header()

@@ -2,11 +2,16 @@ package exchange
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -254,4 +259,27 @@ func TestWhatIsRecordedOfBadRequests(t *testing.T) {
 		t.Errorf("the other node holds %d records", n)
 	}
 	u.sound(t)
+}
+
+// TestSupportNumber: an error of the node's own stands in the log under the
+// number that the client is given, and its text stays here.
+func TestSupportNumber(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	x := &Exchange{deps: Deps{Log: slog.New(slog.NewTextHandler(&log, nil))}}
+	number := regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
+	for _, tell := range []func(http.ResponseWriter, error){x.writeFault, x.problem} {
+		log.Reset()
+		w := httptest.NewRecorder()
+		tell(w, errors.New("a thing within"))
+		id := number.FindString(w.Body.String())
+		if id == "" || !strings.Contains(log.String(), id) || !strings.Contains(log.String(), "a thing within") || strings.Contains(w.Body.String(), "within") {
+			t.Errorf("told %s, logged %s", w.Body, log.String())
+		}
+		log.Reset()
+		tell(httptest.NewRecorder(), fault.New(fault.BadRequest, ""))
+		if log.Len() > 0 {
+			t.Errorf("a client's mistake is logged: %s", log.String())
+		}
+	}
 }

@@ -155,24 +155,24 @@ type clientName struct {
 // Accept asks for it.
 func (x *Exchange) listClients(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		writeFault(w, fault.New(fault.MethodNotAllowed, "listClients is read with GET"))
+		x.writeFault(w, fault.New(fault.MethodNotAllowed, "listClients is read with GET"))
 		return
 	}
 	v, err := x.deps.Directory()
 	if err != nil {
-		writeFault(w, err)
+		x.writeFault(w, err)
 		return
 	}
 	state := x.cfg.State
 	if q := r.URL.Query(); q.Has("xRoadInstance") {
 		if state, err = union.ParseState(q.Get("xRoadInstance")); err != nil {
-			writeFault(w, fault.Wrap(fault.BadIdentifier, err, "%v", err))
+			x.writeFault(w, fault.Wrap(fault.BadIdentifier, err, "%v", err))
 			return
 		}
 	}
 	st, ok := v.State(state)
 	if !ok {
-		writeFault(w, fault.New(fault.UnknownState, "%s is not a state of the union", state))
+		x.writeFault(w, fault.New(fault.UnknownState, "%s is not a state of the union", state))
 		return
 	}
 	list := struct {
@@ -198,7 +198,7 @@ func (x *Exchange) listClients(w http.ResponseWriter, r *http.Request) {
 		b = append([]byte(xml.Header), b...)
 	}
 	if err != nil {
-		writeFault(w, fault.Wrap(fault.Internal, err, ""))
+		x.writeFault(w, fault.Wrap(fault.Internal, err, ""))
 		return
 	}
 	w.Header().Set("Content-Type", kind)

@@ -10,6 +10,7 @@ import (
 	"github.com/falaj/falaj/internal/directory"
 	"github.com/falaj/falaj/internal/exchange/link"
 	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/node/operation"
 	"github.com/falaj/falaj/internal/union"
 )
 
@@ -119,21 +120,22 @@ func (n *Node) keepYoung(ctx context.Context) error {
 	refresh, renew := time.NewTicker(n.cfg.Directory.Refresh), time.NewTicker(renewEvery)
 	defer refresh.Stop()
 	defer renew.Stop()
+	alarm := operation.NewAlarm(n.log, n.now)
 	do := func(what string, f func(context.Context) error) {
 		within, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
-		if err := f(within); err != nil && ctx.Err() == nil {
-			n.log.Warn(what, "error", err)
+		if err := f(within); ctx.Err() == nil {
+			alarm.Report(what, err)
 		}
 	}
 	for {
-		do("a renewal failed", n.directory.Renew)
+		do("renewal of what is due", n.directory.Renew)
 		for due := false; !due; {
 			select {
 			case <-ctx.Done():
 				return nil
 			case <-refresh.C:
-				do("the directory could not be refreshed", n.directory.Refresh)
+				do("refresh of the directory", n.directory.Refresh)
 			case <-renew.C:
 				due = true
 			}

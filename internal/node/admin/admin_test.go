@@ -38,7 +38,17 @@ type counter struct {
 	records       []Entry
 	full          bool // the journal refuses
 	made          []string
+	log           strings.Builder // under mu
 }
+
+// Write takes what the counter logs.
+func (c *counter) Write(b []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.log.Write(b)
+}
+
+func (c *counter) logged() string { c.mu.Lock(); defer c.mu.Unlock(); return c.log.String() }
 
 func (c *counter) clock() time.Time        { c.mu.Lock(); defer c.mu.Unlock(); return c.now }
 func (c *counter) advance(d time.Duration) { c.mu.Lock(); defer c.mu.Unlock(); c.now = c.now.Add(d) }
@@ -68,7 +78,7 @@ func open(t *testing.T, cfg config.Admin) *counter {
 		cfg.Expiry = time.Hour
 	}
 	deps := Deps{
-		DB: db, Now: c.clock, Log: slog.New(slog.DiscardHandler),
+		DB: db, Now: c.clock, Log: slog.New(slog.NewTextHandler(c, nil)),
 		Record: func(_ context.Context, local []byte) error {
 			c.mu.Lock()
 			defer c.mu.Unlock()
@@ -100,6 +110,11 @@ func open(t *testing.T, cfg config.Admin) *counter {
 	}, []Query{
 		{Name: "secrets", Text: t2("x", "س"), Roles: []config.Role{config.Auditor}, Do: func(_ context.Context, p Person, q url.Values) (any, error) {
 			return map[string]string{"who": p.Name, "q": q.Get("q")}, nil
+		}},
+		{Name: "broken", Text: t2("x", "س"), Do: func(context.Context, Person, url.Values) (any, error) { return nil, errors.New("boom") }},
+		{Name: "unanswerable", Text: t2("x", "س"), Do: func(context.Context, Person, url.Values) (any, error) { return func() {}, nil }},
+		{Name: "mistaken", Text: t2("x", "س"), Do: func(context.Context, Person, url.Values) (any, error) {
+			return nil, fault.New(fault.UnknownService, "no such")
 		}},
 	})
 	dir := t.TempDir()
@@ -355,6 +370,59 @@ func TestBadRequests(t *testing.T) {
 	if got := post("application/json", "fails", `{"id":"good"}`); got != 200 {
 		t.Errorf("its key again: %d", got)
 	}
+}
+
+// TestErrors: an error of the node's own stands in the log under the number
+// that the person was given; his own mistake is no error of the node's.
+func TestErrors(t *testing.T) {
+	c := open(t, config.Admin{})
+	at := func(query string) (line, id string) {
+		before := len(c.logged())
+		err := Dial(c.socket, nil).Query(t.Context(), query, nil, nil)
+		var r *Refusal
+		if !errors.As(err, &r) || len(r.ID) < 16 {
+			t.Fatalf("%s: %v", query, err)
+		}
+		return c.logged()[before:], r.ID
+	}
+	for _, query := range []string{"broken", "unanswerable"} {
+		if line, id := at(query); !strings.Contains(line, "level=ERROR") || !strings.Contains(line, id) {
+			t.Errorf("%s: told of %s, logged %s", query, id, line)
+		}
+	}
+	if line, id := at("mistaken"); strings.Contains(line, "level=ERROR") || !strings.Contains(line, id) {
+		t.Errorf("told of %s, logged %s", id, line)
+	}
+}
+
+// TestOldApprovals: what waited or was decided long ago is listed no more.
+func TestOldApprovals(t *testing.T) {
+	fatima, khalid := identity(t, "fatima"), identity(t, "khalid")
+	c := open(t, config.Admin{SecondPerson: config.Required, Persons: []config.Person{
+		{Name: "Fatima", Roles: []config.Role{config.Registrar}, Certificates: digest(fatima)},
+		{Name: "Khalid", Roles: []config.Role{config.Registrar}, Certificates: digest(khalid)},
+	}})
+	one := c.at(fatima)
+	listed := func(want int) {
+		t.Helper()
+		var list []Approval
+		if err := one.Query(t.Context(), "approvals", nil, &list); err != nil || len(list) != want {
+			t.Errorf("%d are listed, not %d: %v", len(list), want, err)
+		}
+	}
+	ask := func() {
+		t.Helper()
+		if _, err := one.Change(t.Context(), "client.add", addition{ID: "a"}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ask()
+	c.advance(keepApproval - time.Hour)
+	ask()
+	listed(2)
+	c.advance(3 * time.Hour)
+	ask()
+	listed(2)
 }
 
 func TestCatalogue(t *testing.T) {

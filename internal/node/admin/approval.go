@@ -36,8 +36,12 @@ const (
 	stateStarted
 )
 
-// maxWaiting bounds the changes that wait at one time.
-const maxWaiting = 1000
+// maxWaiting bounds the changes that wait at one time, keepApproval how long
+// one stays listed after its time: the journal holds what became of it.
+const (
+	maxWaiting   = 1000
+	keepApproval = 30 * 24 * time.Hour
+)
 
 // Approval is a change that waits, or waited, for a second person.
 type Approval struct {
@@ -60,6 +64,9 @@ func (s *Server) park(ctx context.Context, c *change) (*Approval, error) {
 	}
 	now := s.deps.Now()
 	err := s.deps.DB.Write(ctx, func(tx *store.Tx) error {
+		if _, err := tx.Exec(ctx, `DELETE FROM admin_approval WHERE expires_at < ?`, now.Add(-keepApproval).UnixMilli()); err != nil {
+			return err
+		}
 		var n int
 		if err := tx.QueryRow(ctx, `SELECT count(*) FROM admin_approval WHERE state = ? AND expires_at > ?`, stateWaiting, now.UnixMilli()).Scan(&n); err != nil {
 			return err

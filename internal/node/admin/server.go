@@ -118,19 +118,22 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, h func(*http.Requ
 		return
 	}
 	status, v, err := h(r, who)
-	if err != nil {
-		if f := fault.From(err); f.Entry().Status >= 500 {
-			s.deps.Log.Error("admin", "path", r.URL.Path, "id", f.ID, "error", err)
-		}
-		operation.Refuse(w, r, err)
-		return
-	}
 	body, ok := v.([]byte)
-	if !ok {
+	if err == nil && !ok {
 		if body, err = json.Marshal(v); err != nil {
-			operation.Refuse(w, r, fmt.Errorf("writing the answer: %w", err))
-			return
+			err = fmt.Errorf("writing the answer: %w", err)
 		}
+	}
+	if err != nil {
+		f := fault.From(err) // once: the number that is logged is the one that is told
+		level := slog.LevelInfo
+		switch f.Code {
+		case fault.Internal, fault.StoreFailed, fault.DiskFull, fault.Corrupt:
+			level = slog.LevelError // the others are mistakes of those who ask
+		}
+		s.deps.Log.Log(r.Context(), level, "admin", "path", r.URL.Path, "person", who.Name, "code", f.Code, "support", f.ID, "error", err)
+		operation.Refuse(w, r, f)
+		return
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")

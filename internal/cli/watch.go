@@ -399,9 +399,17 @@ func (c *auditChangesCmd) Run(s *session) error {
 	if c.Day != "" {
 		q.Set("day", c.Day)
 	}
-	var list []node.Change
-	if err := n.Query(s.ctx, "changes", q, &list); err != nil {
-		return err
+	list := []node.Change{}
+	for {
+		var more []node.Change
+		if err := n.Query(s.ctx, "changes", q, &more); err != nil {
+			return err
+		}
+		if len(more) == 0 {
+			break
+		}
+		list = append(list, more...)
+		q.Set("from", strconv.FormatInt(more[len(more)-1].Leaf+1, 10))
 	}
 	return s.show(list, func() {
 		var rows [][]string

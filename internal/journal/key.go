@@ -83,9 +83,15 @@ func writeEra(ctx context.Context, tx *store.Tx, era int64) error {
 
 // Find reads the records of a key in their order: the first MaxFound.
 func (j *Journal) Find(ctx context.Context, key string) ([]Stored, error) {
+	return j.FindFrom(ctx, key, 0)
+}
+
+// FindFrom is Find from a leaf on, for keys with more records than one answer
+// holds.
+func (j *Journal) FindFrom(ctx context.Context, key string, from int64) ([]Stored, error) {
 	var found []int64
 	err := j.db.Read(ctx, func(tx *store.Tx) (err error) {
-		found, err = findKey(ctx, tx, j.hash(key))
+		found, err = findKey(ctx, tx, j.hash(key), from)
 		return err
 	})
 	if err != nil {
@@ -104,7 +110,7 @@ func (j *Journal) Find(ctx context.Context, key string) ([]Stored, error) {
 	return out, nil
 }
 
-func findKey(ctx context.Context, tx *store.Tx, hash [keySize]byte) (found []int64, err error) {
+func findKey(ctx context.Context, tx *store.Tx, hash [keySize]byte, from int64) (found []int64, err error) {
 	if hash == [keySize]byte{} {
 		return nil, nil
 	}
@@ -114,20 +120,21 @@ func findKey(ctx context.Context, tx *store.Tx, hash [keySize]byte) (found []int
 	}
 	err = each(ctx, tx, func(era int64, places []byte) bool {
 		for ; len(places) >= placeSize; places = places[placeSize:] {
-			if string(places[:keySize]) == string(hash[:]) {
-				found = append(found, era*eraSize+int64(binary.BigEndian.Uint16(places[keySize:])))
+			i := era*eraSize + int64(binary.BigEndian.Uint16(places[keySize:]))
+			if i >= from && string(places[:keySize]) == string(hash[:]) {
+				found = append(found, i)
 			}
 		}
 		return len(found) < MaxFound
-	}, "SELECT era, keys FROM journal_key WHERE part = ? ORDER BY era", hash[0])
+	}, "SELECT era, keys FROM journal_key WHERE part = ? AND era >= ? ORDER BY era", hash[0], from/eraSize)
 	if err != nil || len(found) >= MaxFound {
 		return found[:min(len(found), MaxFound)], err
 	}
 	tail := size / eraSize * eraSize
 	keys, err := readColumn(ctx, tx, "keys", keySize, tail, int(size-tail))
 	for i := 0; i < len(keys) && len(found) < MaxFound; i += keySize {
-		if string(keys[i:i+keySize]) == string(hash[:]) {
-			found = append(found, tail+int64(i/keySize))
+		if n := tail + int64(i/keySize); n >= from && string(keys[i:i+keySize]) == string(hash[:]) {
+			found = append(found, n)
 		}
 	}
 	return found, err

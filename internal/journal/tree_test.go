@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -160,14 +161,33 @@ func TestEras(t *testing.T) {
 
 func TestManyOfAKey(t *testing.T) {
 	j, db := open(t, storetest.SQLite(t))
-	many := make([]journal.Record, journal.MaxFound+5)
+	many := make([]journal.Record, 4096+16*20) // more than one era
 	for i := range many {
-		many[i] = record(1)
+		many[i] = record(1 + i%16)
 	}
-	if _, errs := together(t, j, db, many); errors.Join(errs...) != nil {
-		t.Fatal(errors.Join(errs...))
+	for some := range slices.Chunk(many, 256) {
+		if _, errs := together(t, j, db, some); errors.Join(errs...) != nil {
+			t.Fatal(errors.Join(errs...))
+		}
 	}
 	if found, err := j.Find(t.Context(), record(1).Key); err != nil || len(found) != journal.MaxFound || found[0].Index != 1 {
 		t.Errorf("found %d, %v", len(found), err)
+	}
+	all, last := 0, int64(0)
+	for {
+		found, err := j.FindFrom(t.Context(), record(1).Key, last+1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(found) == 0 {
+			break
+		}
+		if found[0].Index <= last {
+			t.Fatalf("%d follows %d", found[0].Index, last)
+		}
+		all, last = all+len(found), found[len(found)-1].Index
+	}
+	if all != len(many)/16 || last <= 4096 {
+		t.Errorf("found %d of %d, up to %d", all, len(many)/16, last)
 	}
 }

@@ -4,14 +4,18 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/falaj/falaj/internal/exchange"
 	"github.com/falaj/falaj/internal/fault"
@@ -199,6 +203,45 @@ func TestRetention(t *testing.T) {
 	}
 	if r, err := n.journal.Verify(t.Context()); err != nil || !r.OK() || r.Erased != 1 {
 		t.Errorf("the journal: %+v, %v", r, err)
+	}
+}
+
+// TestLongDay: however many changes a day had, all of them are listed.
+func TestLongDay(t *testing.T) {
+	n, now := kept(t)
+	const most = 2*journal.MaxFound + 10
+	var group errgroup.Group
+	for i := range most {
+		group.Go(func() error { return n.record(t.Context(), fmt.Appendf(nil, `{"n":%d}`, i)) })
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	q, got, pages := url.Values{"day": {now.Format(time.DateOnly)}}, 0, 0
+	for last := int64(-1); ; pages++ {
+		v, err := n.listChanges(t.Context(), admin.Person{}, q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list := v.([]Change)
+		if len(list) == 0 {
+			break
+		}
+		for _, c := range list {
+			if c.Leaf <= last {
+				t.Fatalf("leaf %d after %d", c.Leaf, last)
+			}
+			last = c.Leaf
+		}
+		got += len(list)
+		q.Set("from", fmt.Sprint(last+1))
+	}
+	if got != most || pages != 3 {
+		t.Errorf("%d of %d changes on %d pages", got, most, pages)
+	}
+	for _, bad := range []string{"-1", "x"} {
+		_, err := n.listChanges(t.Context(), admin.Person{}, url.Values{"from": {bad}})
+		wantCode(t, err, fault.BadRequest)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -248,6 +249,9 @@ type Change struct {
 	Entry json.RawMessage `json:"entry"`
 }
 
+// listChanges answers with the first of a day's changes, or with those from a
+// leaf on: an answer holds journal.MaxFound, and who wants all of a long day
+// asks on from behind the last, until an answer is empty.
 func (n *Node) listChanges(ctx context.Context, _ admin.Person, q url.Values) (any, error) {
 	day := n.now()
 	if d := q.Get("day"); d != "" {
@@ -256,7 +260,14 @@ func (n *Node) listChanges(ctx context.Context, _ admin.Person, q url.Values) (a
 			return nil, fault.New(fault.BadRequest, "day: wanted yyyy-mm-dd")
 		}
 	}
-	found, err := n.journal.Find(ctx, changeKey(day))
+	var from int64
+	if f := q.Get("from"); f != "" {
+		var err error
+		if from, err = strconv.ParseInt(f, 10, 64); err != nil || from < 0 {
+			return nil, fault.New(fault.BadRequest, "from: wanted the number of a leaf")
+		}
+	}
+	found, err := n.journal.FindFrom(ctx, changeKey(day), from)
 	if err != nil {
 		return nil, err
 	}

@@ -317,16 +317,19 @@ func TestKilledInTheMiddleOfABody(t *testing.T) {
 			t.Fatal("no body is being written")
 		}
 	}
-	if err := cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_ = cmd.Wait()
-
 	s, err := seal.OpenSpool(dir+"/spool", open(t, dir+"/keys", seal.KeyConfig{}).Records())
 	if err != nil {
 		t.Fatal(err)
 	}
 	name, _ := part()
+	age(t, dir+"/spool", name)
+	if n, err := s.Sweep(nobody); n != 0 || err != nil {
+		t.Errorf("swept %d of a process that lives, %v", n, err)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
 	if _, err := s.Open(strings.TrimSuffix(name, ".part")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("an unfinished body opened: %v", err)
 	}

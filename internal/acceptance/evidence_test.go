@@ -63,6 +63,7 @@ func cades(t *testing.T, u *union, id string) {
 			n := int(binary.BigEndian.Uint32(r.Envelope))
 			raw, rest := r.Envelope[4:4+n], r.Envelope[4+n:]
 			var head struct {
+				Type string
 				Body *struct{ SHA256 string }
 			}
 			into(t, string(raw), &head)
@@ -72,7 +73,11 @@ func cades(t *testing.T, u *union, id string) {
 				check(t, err)
 				body = (*seal.Digest)(b)
 			}
-			manifest := seal.Manifest(sha256.Sum256(raw), body)
+			part := seal.Answer
+			if head.Type == "falaj.request/1" {
+				part = seal.Request
+			}
+			manifest := seal.Manifest(part, sha256.Sum256(raw), body)
 			s, err := seal.ParseSeal(rest)
 			check(t, err)
 			cert, ok := certs[r.Certificate]

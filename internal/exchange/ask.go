@@ -16,6 +16,7 @@ import (
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/journal"
 	"github.com/falaj/falaj/internal/policy"
+	"github.com/falaj/falaj/internal/seal"
 	"github.com/falaj/falaj/internal/store"
 	"github.com/falaj/falaj/internal/union"
 )
@@ -347,7 +348,7 @@ func (x *Exchange) sealRequest(_ context.Context, c *asking) error {
 	if err != nil {
 		return err
 	}
-	c.sealed, err = sealHead(cred, head, c.request.Body, x.deps.Now())
+	c.sealed, err = sealHead(cred, seal.Request, head, c.request.Body, x.deps.Now())
 	return err
 }
 
@@ -447,7 +448,7 @@ func (x *Exchange) verifyAnswer(_ context.Context, c *asking) error {
 	if err != nil {
 		return err
 	}
-	if err := x.authentic(v, manifest(head, a.Body), raw, c.Service.State, member); err != nil {
+	if err := x.authentic(v, manifest(seal.Answer, head, a.Body), raw, c.Service.State, member); err != nil {
 		return err
 	}
 	unread := a.Fault != "" && r.Body != nil && a.Hash == "" // refused before the body was taken
@@ -590,7 +591,7 @@ func (x *Exchange) recordRefusal(ctx context.Context, c *asking, f *fault.Error)
 	if err != nil {
 		return err
 	}
-	s, err := sealHead(cred, head, a.Body, now)
+	s, err := sealHead(cred, seal.Answer, head, a.Body, now)
 	if err != nil {
 		return err
 	}

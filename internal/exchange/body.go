@@ -132,13 +132,13 @@ func (x *Exchange) discard(b *body) {
 	}
 }
 
-func manifest(head []byte, b *message.Body) []byte {
+func manifest(part seal.Part, head []byte, b *message.Body) []byte {
 	h := sha256.Sum256(head)
 	if b == nil {
-		return seal.Manifest(h, nil)
+		return seal.Manifest(part, h, nil)
 	}
 	d := seal.Digest(b.SHA256)
-	return seal.Manifest(h, &d)
+	return seal.Manifest(part, h, &d)
 }
 
 // storeFault gives an error of the store its code; nil stays nil.

@@ -9,6 +9,7 @@ import (
 	"github.com/falaj/falaj/internal/exchange/message"
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/journal"
+	"github.com/falaj/falaj/internal/seal"
 	"github.com/falaj/falaj/internal/store"
 )
 
@@ -102,7 +103,7 @@ func (x *Exchange) readHead(ctx context.Context, c *asking) (journal.Stored, err
 		return s, storeFault(err, "reading a delivery's request")
 	}
 	c.Method, c.Path, c.purpose, c.request, c.asked, c.raw = r.Method, r.Path, r.Purpose, r, s.Entry, raw
-	c.sealed = sealed{head: head, manifest: manifest(head, r.Body), envelope: s.Envelope}
+	c.sealed = sealed{head: head, manifest: manifest(seal.Request, head, r.Body), envelope: s.Envelope}
 	return s, nil
 }
 

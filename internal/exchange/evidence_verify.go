@@ -287,6 +287,7 @@ func (b *books) read(ctx context.Context, r Record) (statement, error) {
 		return s, err
 	}
 	var version int64
+	part := seal.Answer
 	var body *message.Body
 	var by union.MemberID // who has to have sealed it; a refusal may be by any member of the state
 	if message.Kind(head) == message.TypeRequest {
@@ -294,6 +295,7 @@ func (b *books) read(ctx context.Context, r Record) (statement, error) {
 			s.request = nil
 			return s, err
 		}
+		part = seal.Request
 		version, body, by = s.request.Directory, s.request.Body, s.request.Client.MemberID
 	} else {
 		if s.answer, err = message.ParseAnswer(head); err != nil {
@@ -308,7 +310,7 @@ func (b *books) read(ctx context.Context, r Record) (statement, error) {
 			by = union.MemberID{State: by.State}
 		}
 	}
-	m := manifest(head, body)
+	m := manifest(part, head, body)
 	s.manifest = sha256.Sum256(m)
 	sl, err := seal.ParseSeal(raw)
 	if err != nil {

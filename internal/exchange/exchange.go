@@ -235,8 +235,8 @@ type sealed struct {
 	envelope []byte
 }
 
-func sealHead(c Credential, head []byte, b *message.Body, at time.Time) (sealed, error) {
-	m := manifest(head, b)
+func sealHead(c Credential, part seal.Part, head []byte, b *message.Body, at time.Time) (sealed, error) {
+	m := manifest(part, head, b)
 	s, err := seal.Sign(c.Signer, c.Cert, m, at)
 	if err != nil {
 		return sealed{}, err

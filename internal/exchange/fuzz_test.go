@@ -15,6 +15,7 @@ import (
 	"github.com/falaj/falaj/internal/exchange/link"
 	"github.com/falaj/falaj/internal/exchange/message"
 	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/seal"
 	"github.com/falaj/falaj/internal/union"
 )
 
@@ -71,7 +72,7 @@ func FuzzServe(f *testing.F) {
 			if r, err := message.ParseRequest(head); err == nil {
 				said = r.Body
 			}
-			s, err := sealHead(by, head, said, time.Now())
+			s, err := sealHead(by, seal.Request, head, said, time.Now())
 			check(t, err)
 			env = s.envelope
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/journal"
 	"github.com/falaj/falaj/internal/policy"
+	"github.com/falaj/falaj/internal/seal"
 	"github.com/falaj/falaj/internal/store"
 )
 
@@ -132,7 +133,7 @@ func (x *Exchange) unfold(_ context.Context, c *serving) error {
 	if err := safePath(pathOnly(r.Path)); err != nil {
 		return err
 	}
-	c.request, c.sealed, c.content, c.manifest = r, raw, r.Content(), manifest(head, r.Body)
+	c.request, c.sealed, c.content, c.manifest = r, raw, r.Content(), manifest(seal.Request, head, r.Body)
 	return x.inTime(r.NotBefore, r.NotAfter)
 }
 
@@ -387,7 +388,7 @@ func (x *Exchange) sealAnswer(c *serving, a *message.Answer) (sealed, error) {
 	}
 	var s sealed
 	if err == nil {
-		s, err = sealHead(cred, head, a.Body, x.deps.Now())
+		s, err = sealHead(cred, seal.Answer, head, a.Body, x.deps.Now())
 	}
 	if err != nil && a.Fault == "" {
 		// The service has acted, and nobody can vouch for its answer any more.

@@ -58,7 +58,7 @@ func TestGoldenMessages(t *testing.T) {
 	if !bytes.Equal(again, head) {
 		t.Errorf("written again the head is %s", again)
 	}
-	m := manifest(head, r.Body)
+	m := manifest(seal.Request, head, r.Body)
 	if err := seal.Verify(cert, m, s); err != nil {
 		t.Errorf("seal of the request: %v", err)
 	}
@@ -72,7 +72,7 @@ func TestGoldenMessages(t *testing.T) {
 	}
 	a, err := message.ParseAnswer(head)
 	check(t, err)
-	if err := seal.Verify(cert, manifest(head, a.Body), s); err != nil {
+	if err := seal.Verify(cert, manifest(seal.Answer, head, a.Body), s); err != nil {
 		t.Errorf("seal of the answer: %v", err)
 	}
 	if a.Request != message.Digest(sha256.Sum256(m)) {

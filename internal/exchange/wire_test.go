@@ -19,6 +19,7 @@ import (
 	"github.com/falaj/falaj/internal/exchange/message"
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/journal"
+	"github.com/falaj/falaj/internal/seal"
 	"github.com/falaj/falaj/internal/store"
 	"github.com/falaj/falaj/internal/union"
 )
@@ -89,7 +90,11 @@ func enclose(t testing.TB, c Credential, head []byte, b *message.Body, at time.T
 	t.Helper()
 	cert := *c.Cert
 	cert.NotBefore, cert.NotAfter = at.Add(-time.Hour), at.Add(time.Hour) // or seal would refuse
-	s, err := sealHead(Credential{c.Signer, &cert}, head, b, at)
+	part := seal.Answer
+	if message.Kind(head) == message.TypeRequest {
+		part = seal.Request
+	}
+	s, err := sealHead(Credential{c.Signer, &cert}, part, head, b, at)
 	check(t, err)
 	return s.envelope
 }

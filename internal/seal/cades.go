@@ -95,7 +95,7 @@ func oidSHA256WithRSA() encoding.ObjectIdentifier {
 }
 
 // CMS wraps a seal as a detached CAdES-B signature of the manifest: a DER
-// ContentInfo (RFC 5652), the file META-INF/signature001.p7s of a container. It
+// ContentInfo (RFC 5652), the .p7s file of a container. It
 // needs no key. The seal is verified first, so that nothing broken is exported.
 // The chain is put beside the signing certificate.
 func CMS(manifest []byte, cert *x509.Certificate, s Seal, chain ...*x509.Certificate) ([]byte, error) {

@@ -96,7 +96,7 @@ func newParty(t testing.TB, key crypto.Signer, from, until time.Time) party {
 
 func manifest() []byte {
 	body := sha256.Sum256([]byte("body"))
-	return seal.Manifest(sha256.Sum256([]byte("head")), &body)
+	return seal.Manifest(seal.Request, sha256.Sum256([]byte("head")), &body)
 }
 
 // openssl asks the machine's OpenSSL whether a container's signature is a valid
@@ -214,7 +214,7 @@ var update = flag.Bool("update", false, "make the golden vectors anew, with a ne
 func TestGoldenVectors(t *testing.T) {
 	file := func(name string) string { return filepath.Join("testdata", "golden", name) }
 	head, body := sha256.Sum256([]byte("{}")), sha256.Sum256([]byte("body"))
-	m := seal.Manifest(head, &body)
+	m := seal.Manifest(seal.Request, head, &body)
 	if *update {
 		p := newParty(t, generate(t, "P-256"), noon, noon.AddDate(10, 0, 0))
 		s, err := seal.Sign(p.key, p.cert, m, noon)
@@ -227,7 +227,7 @@ func TestGoldenVectors(t *testing.T) {
 			t.Fatal(err)
 		}
 		for name, data := range map[string][]byte{
-			"manifest.xml": m, "manifest-head-only.xml": seal.Manifest(head, nil), "seal": wire, "signature.p7s": p7s,
+			"manifest.xml": m, "manifest-head-only.xml": seal.Manifest(seal.Request, head, nil), "manifest-answer.xml": seal.Manifest(seal.Answer, head, &body), "seal": wire, "signature.p7s": p7s,
 			"attributes.der": seal.SignedAttributes(m, s.At, s.Cert), "cert.der": p.cert.Raw, "ca.der": p.ca.Raw,
 		} {
 			if err := os.WriteFile(file(name), data, 0o644); err != nil {
@@ -264,7 +264,8 @@ func TestGoldenVectors(t *testing.T) {
 		t.Error(err)
 	}
 	same("manifest.xml", m)
-	same("manifest-head-only.xml", seal.Manifest(head, nil))
+	same("manifest-head-only.xml", seal.Manifest(seal.Request, head, nil))
+	same("manifest-answer.xml", seal.Manifest(seal.Answer, head, &body))
 	same("attributes.der", seal.SignedAttributes(m, s.At, s.Cert))
 	p7s, err := seal.CMS(m, cert, s)
 	if err != nil {
@@ -281,21 +282,31 @@ func TestGoldenVectors(t *testing.T) {
 func TestManifestIsAnASiCManifest(t *testing.T) {
 	head, body := sha256.Sum256([]byte("head")), sha256.Sum256([]byte("body"))
 	for _, tc := range []struct {
-		name string
-		body *seal.Digest
-		want []string
+		name   string
+		part   seal.Part
+		dir, n string
+		body   *seal.Digest
+		want   []string
 	}{
-		{"head alone", nil, nil},
-		{"head and body", &body, []string{"DataObjectReference URI=body.bin MimeType=application/octet-stream", "ds:DigestMethod Algorithm=http://www.w3.org/2001/04/xmlenc#sha256", "ds:DigestValue", base64.StdEncoding.EncodeToString(body[:])}},
+		{"a request's head", seal.Request, "request", "001", nil, nil},
+		{"an answer's head", seal.Answer, "answer", "002", nil, nil},
+		{"a request", seal.Request, "request", "001", &body, []string{"DataObjectReference URI=request/body.bin MimeType=application/octet-stream", "ds:DigestMethod Algorithm=http://www.w3.org/2001/04/xmlenc#sha256", "ds:DigestValue", base64.StdEncoding.EncodeToString(body[:])}},
+		{"an answer", seal.Answer, "answer", "002", &body, []string{"DataObjectReference URI=answer/body.bin MimeType=application/octet-stream", "ds:DigestMethod Algorithm=http://www.w3.org/2001/04/xmlenc#sha256", "ds:DigestValue", base64.StdEncoding.EncodeToString(body[:])}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			want := append([]string{
-				"ASiCManifest", "SigReference URI=META-INF/signature001.p7s MimeType=application/pkcs7-signature",
-				"DataObjectReference URI=head.json MimeType=application/json", "ds:DigestMethod Algorithm=http://www.w3.org/2001/04/xmlenc#sha256",
+				"ASiCManifest", "SigReference URI=META-INF/signature" + tc.n + ".p7s MimeType=application/pkcs7-signature",
+				"DataObjectReference URI=" + tc.dir + "/head.json MimeType=application/json", "ds:DigestMethod Algorithm=http://www.w3.org/2001/04/xmlenc#sha256",
 				"ds:DigestValue", base64.StdEncoding.EncodeToString(head[:]),
 			}, tc.want...)
+			if n := tc.part.Names(); n != (seal.Names{Head: tc.dir + "/head.json", Body: tc.dir + "/body.bin", Manifest: "META-INF/ASiCManifest" + tc.n + ".xml", Signature: "META-INF/signature" + tc.n + ".p7s"}) {
+				t.Errorf("its parts are called %q", n)
+			}
+			if n := testing.AllocsPerRun(100, func() { seal.Manifest(tc.part, head, tc.body) }); n > 1 {
+				t.Errorf("%v allocations on the way of each call", n)
+			}
 			var got []string
-			for d := xml.NewDecoder(bytes.NewReader(seal.Manifest(head, tc.body))); ; {
+			for d := xml.NewDecoder(bytes.NewReader(seal.Manifest(tc.part, head, tc.body))); ; {
 				token, err := d.Token()
 				if err == io.EOF {
 					break

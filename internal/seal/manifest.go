@@ -2,38 +2,68 @@ package seal
 
 import "encoding/base64"
 
-// The names that a manifest gives to the parts of a message, which are also
-// their paths in an exported ASiC-E container.
+// Part is the place of a message in its call. It decides the names in its
+// manifest, so that both messages of a call lie in one ASiC-E container, and a
+// request's seal never fits an answer. The type label of the head tells which.
+type Part uint8
+
+// The parts of a call.
 const (
-	HeadName      = "head.json"
-	BodyName      = "body.bin"
-	ManifestName  = "META-INF/ASiCManifest001.xml"
-	SignatureName = "META-INF/signature001.p7s"
+	Request Part = iota
+	Answer       // a refusal too
 )
 
+// Names are those that a manifest gives to the parts of a message, which are
+// also their paths in an ASiC-E container.
+type Names struct{ Head, Body, Manifest, Signature string }
+
+// Names of a message's parts.
+func (p Part) Names() Names { return names[p] }
+
+var names = [...]Names{
+	Request: {requestDir + headName, requestDir + bodyName, manifestPath + "001.xml", signaturePath + "001.p7s"},
+	Answer:  {answerDir + headName, answerDir + bodyName, manifestPath + "002.xml", signaturePath + "002.p7s"},
+}
+
 const (
+	requestDir, answerDir = "request/", "answer/"
+	headName, bodyName    = "head.json", "body.bin"
+	manifestPath          = "META-INF/ASiCManifest"
+	signaturePath         = "META-INF/signature"
+
 	manifestStart = `<?xml version="1.0" encoding="UTF-8"?>` + "\n" +
 		`<asic:ASiCManifest xmlns:asic="http://uri.etsi.org/02918/v1.2.1#" xmlns:ds="http://www.w3.org/2000/09/xmldsig#">` +
-		`<asic:SigReference URI="` + SignatureName + `" MimeType="application/pkcs7-signature"/>` +
-		`<asic:DataObjectReference URI="` + HeadName + `" MimeType="application/json">` + digestStart
-	manifestBody = digestEnd +
-		`<asic:DataObjectReference URI="` + BodyName + `" MimeType="application/octet-stream">` + digestStart
-	manifestEnd = digestEnd + `</asic:ASiCManifest>` + "\n"
+		`<asic:SigReference URI="` + signaturePath
+	manifestHead = `.p7s" MimeType="application/pkcs7-signature"/>` + objectStart
+	headEnd      = headName + `" MimeType="application/json">` + digestStart
+	bodyStart    = digestEnd + objectStart
+	bodyEnd      = bodyName + `" MimeType="application/octet-stream">` + digestStart
+	manifestEnd  = digestEnd + `</asic:ASiCManifest>` + "\n"
 
+	objectStart = `<asic:DataObjectReference URI="`
 	digestStart = `<ds:DigestMethod Algorithm="http://www.w3.org/2001/04/xmlenc#sha256"/><ds:DigestValue>`
 	digestEnd   = `</ds:DigestValue></asic:DataObjectReference>`
 )
 
+// around is what stands before the digests of a head and of a body.
+var around = [...]struct{ head, body string }{
+	Request: {manifestStart + "001" + manifestHead + requestDir + headEnd, bodyStart + requestDir + bodyEnd},
+	Answer:  {manifestStart + "002" + manifestHead + answerDir + headEnd, bodyStart + answerDir + bodyEnd},
+}
+
 // Manifest is the ASiCManifest (ETSI EN 319 162-1 clause A.4) of a message with
 // the SHA-256 of its head and, unless nil, of its body. Equal digests give
 // equal bytes: the receiver makes the manifest anew and never gets it sent.
-func Manifest(head Digest, body *Digest) []byte {
-	const most = len(manifestStart) + 44 + len(manifestBody) + 44 + len(manifestEnd)
+func Manifest(part Part, head Digest, body *Digest) []byte {
+	// The longer of the two parts' names: one allocation of one size.
+	const most = len(manifestStart) + 3 + len(manifestHead) + len(requestDir) + len(headEnd) + 44 +
+		len(bodyStart) + len(requestDir) + len(bodyEnd) + 44 + len(manifestEnd)
+	a := &around[part]
 	b := make([]byte, 0, most)
-	b = append(b, manifestStart...)
+	b = append(b, a.head...)
 	b = base64.StdEncoding.AppendEncode(b, head[:])
 	if body != nil {
-		b = append(b, manifestBody...)
+		b = append(b, a.body...)
 		b = base64.StdEncoding.AppendEncode(b, body[:])
 	}
 	return append(b, manifestEnd...)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/falaj/falaj/internal/node"
 	"github.com/falaj/falaj/internal/node/admin"
+	"github.com/falaj/falaj/internal/node/operation"
 	"github.com/falaj/falaj/internal/node/up"
 	"github.com/falaj/falaj/internal/policy"
 	"github.com/falaj/falaj/internal/union"
@@ -26,10 +27,11 @@ func twoNodes(ctx context.Context, w World) (_ Target, err error) {
 	if err != nil {
 		return Target{}, fmt.Errorf("found a union: %w", err)
 	}
+	undo := operation.Memory() // as the commands do
 	ctx, stop := context.WithCancel(ctx)
 	running, ready := make(chan error, 1), make(chan up.Ready, 1)
 	go func() { running <- u.Run(ctx, func(r up.Ready) error { ready <- r; return nil }) }()
-	end := func() error { stop(); return <-running }
+	end := func() error { stop(); defer undo(); return <-running }
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, end())

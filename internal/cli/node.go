@@ -25,6 +25,7 @@ func (c *nodeCmd) Run(s *session) error {
 	if err != nil {
 		return err
 	}
+	defer operation.Memory()()
 	n, err := node.New(s.ctx, cfg, node.Deps{Log: operation.Logger(s.Err, cfg.Log.Format, cfg.Log.Level)})
 	if err != nil {
 		return err

@@ -30,6 +30,7 @@ func (c *upCmd) Run(s *session) error {
 	if cfg.States, err = states(s.State); err != nil {
 		return err
 	}
+	defer operation.Memory()()
 	u, err := up.Open(s.ctx, cfg, up.Deps{Log: operation.Logger(s.Err, "text", c.LogLevel)})
 	if err != nil {
 		return err

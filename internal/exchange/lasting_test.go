@@ -6,7 +6,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
-	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -161,7 +161,7 @@ func TestClosedIdle(t *testing.T) {
 							t.Errorf("%d bytes came", len(b))
 						}
 					}))
-					srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+					srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 					b := Backend{Service: offered("BH", "things")}
 					if secure {
 						srv.StartTLS()

@@ -156,6 +156,9 @@ func (s *Spool) gone() (map[string]*os.File, error) {
 		if len(out) == maxSessions {
 			break
 		}
+		if e.Name() == hex.EncodeToString(s.session.id[:]) {
+			continue
+		}
 		f, oerr := os.OpenFile(filepath.Join(s.dir, liveFolder, e.Name()), os.O_RDWR|syscall.O_NOFOLLOW, 0)
 		if errors.Is(oerr, os.ErrNotExist) {
 			continue // another sweep was first

@@ -71,6 +71,7 @@ const (
 	StoreFailed       Code = "node.store"
 	DiskFull          Code = "node.disk-full"
 	Corrupt           Code = "node.corrupt"
+	PortTaken         Code = "node.port-taken"
 	NotAllowed        Code = "admin.not-allowed"
 	NeedsSecondPerson Code = "admin.second-person"
 	Conflict          Code = "admin.conflict"
@@ -280,6 +281,9 @@ func entries() []Entry {
 		{Corrupt, consumer + "DatabaseError", 500,
 			t("What the node stored is no longer what it wrote.", "ما خزّنته العقدة لم يعد مطابقاً لما كتبته."),
 			t("The node's operator compares the journal with a backup before anything else.", "يقارن مشغّل العقدة السجل بنسخة احتياطية قبل أي شيء آخر.")},
+		{PortTaken, client + "PortTaken", 409,
+			t("Another program listens on a port that is needed here.", "يستمع برنامج آخر على منفذ مطلوب هنا."),
+			t("End that program, or choose another port as the detail says.", "أوقف ذلك البرنامج، أو اختر منفذاً آخر وفق التفاصيل المذكورة.")},
 		{DiskFull, consumer + "DiskFull", 503,
 			t("The node's disk is full.", "امتلأ قرص التخزين في العقدة."),
 			t("Nothing leaves without evidence: the operator should make room first.", "لا يخرج شيء بلا دليل: على المشغّل توفير مساحة أولاً.")},

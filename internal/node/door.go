@@ -72,7 +72,7 @@ func (n *Node) openDoors(ctx context.Context) error {
 func listenFault(err error, key, address string) error {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fault.Wrap(fault.ConfigInvalid, err, "%s: another program listens on %s already; name another address, or stop that program", key, address)
+		return fault.Wrap(fault.PortTaken, err, "%s: %s", key, address)
 	case errors.Is(err, syscall.EACCES):
 		return fault.Wrap(fault.ConfigInvalid, err, "%s: this account may not listen on %s; ports below 1024 take CAP_NET_BIND_SERVICE", key, address)
 	}

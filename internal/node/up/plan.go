@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
+	"syscall"
 
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/union"
@@ -106,18 +108,27 @@ func anyPort() (l net.Listener, err error) {
 	return nil, err
 }
 
-// free tells whether nobody listens on the union's ports.
-func (p *plan) free() bool {
-	for s, doors := range p.Ports {
-		for door := range doors {
+// free refuses ports on which another program listens: it names the first.
+func (p *plan) free() error {
+	for _, s := range append(slices.Clone(p.States), "") {
+		for _, door := range doorsOf(s) {
 			l, err := net.Listen("tcp", p.at(s, door))
 			if err != nil {
-				return false
+				return p.taken(err, fmt.Sprintf("%s, for %s", p.at(s, door), strings.TrimSpace(door+" "+string(s))))
 			}
 			l.Close()
 		}
 	}
-	return true
+	return nil
+}
+
+// taken adds to the error of a taken port what helps here.
+func (p *plan) taken(err error, where string) error {
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return err
+	}
+	return fault.Wrap(fault.PortTaken, err, "%s\nthe union's ports here are %d to %d; --base-port N takes others, --base-port 0 any that are free",
+		where, p.Base, p.Base+(len(p.States)+1)*portsEach-1)
 }
 
 // readPlan reads a folder's plan; nil where there is none.

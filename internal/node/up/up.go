@@ -96,7 +96,10 @@ func Open(ctx context.Context, cfg Config, deps Deps) (_ *Union, err error) {
 			return nil, err
 		}
 	}
-	return u, u.teach(err)
+	if err != nil {
+		return nil, u.plan.taken(err, fault.From(err).Detail)
+	}
+	return u, nil
 }
 
 func (u *Union) folder(name string) string { return filepath.Join(u.dir, name) }
@@ -140,7 +143,7 @@ func (u *Union) settle(ctx context.Context, cfg Config) error {
 		p = nil
 	}
 	if p != nil && len(cfg.States) > 0 && !slices.Equal(p.States, cfg.States) {
-		return fault.New(fault.Conflict, "%s holds a union of %v; --fresh removes it and founds one of %v", u.dir, p.States, cfg.States)
+		return fault.New(fault.Conflict, "%s holds a union of %s; --fresh removes it and founds one of %s", u.dir, list(p.States), list(cfg.States))
 	}
 	if p == nil {
 		return u.begin(ctx, cfg)
@@ -153,6 +156,14 @@ func (u *Union) settle(ctx context.Context, cfg Config) error {
 	return u.move(ctx, base)
 }
 
+func list(states []union.State) string {
+	var out []string
+	for _, s := range states {
+		out = append(out, string(s))
+	}
+	return strings.Join(out, ", ")
+}
+
 // move brings a founded union up to date, on the ports from base on.
 func (u *Union) move(ctx context.Context, base int) error {
 	p := u.plan
@@ -160,10 +171,13 @@ func (u *Union) move(ctx context.Context, base int) error {
 	for _, s := range p.States {
 		before[s] = p.link(s)
 	}
-	if base != p.Base || base == 0 && !p.free() {
+	if base != p.Base || base == 0 && p.free() != nil {
 		if err := p.assign(base); err != nil {
 			return err
 		}
+	}
+	if err := p.free(); err != nil {
+		return err
 	}
 	if err := u.describe(); err != nil {
 		return err
@@ -202,6 +216,9 @@ func (u *Union) begin(ctx context.Context, cfg Config) error {
 		base = *cfg.Base
 	}
 	if err := u.plan.assign(base); err != nil {
+		return err
+	}
+	if err := u.plan.free(); err != nil { // before anything is made
 		return err
 	}
 	// Written before the first key, so that a ceremony that breaks off is known
@@ -330,15 +347,6 @@ func (u *Union) start(ctx context.Context) (err error) {
 	return group.Wait()
 }
 
-// teach adds to the error of a taken port what helps here.
-func (u *Union) teach(err error) error {
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return fault.Wrap(fault.ConfigInvalid, err, "%s\na union takes the ports %d to %d here; --base-port N takes others, --base-port 0 any that are free",
-			fault.From(err).Detail, u.plan.Base, u.plan.Base+(len(u.plan.States)+1)*portsEach-1)
-	}
-	return err
-}
-
 func (u *Union) serveRegisters(ctx context.Context, s union.State) error {
 	registers, err := registry.New(s, registry.DefaultSeed)
 	if err != nil {
@@ -349,7 +357,7 @@ func (u *Union) serveRegisters(ctx context.Context, s union.State) error {
 		var lc net.ListenConfig
 		l, err := lc.Listen(ctx, "tcp", address)
 		if err != nil {
-			return fault.Wrap(fault.ConfigInvalid, err, "another program listens on %s already, where the register of %s in %s would be", address, r.kind, s)
+			return fmt.Errorf("the register of %s in %s: %w", r.kind, s, err)
 		}
 		u.registers = append(u.registers, &register{
 			operation.Server(registers.Handler(r.kind), 64<<10, 10*time.Second, time.Minute, time.Minute), operation.Bound(l, 256),

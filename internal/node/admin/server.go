@@ -142,7 +142,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, h func(*http.Requ
 }
 
 func (s *Server) notAllowed(roles []config.Role) error {
-	return fault.New(fault.NotAllowed, "it takes one of the roles %v", roles)
+	return fault.New(fault.NotAllowed, "it takes one of the roles: %s", config.List(roles))
 }
 
 func (s *Server) ask(r *http.Request, who Person) (int, any, error) {
@@ -184,7 +184,7 @@ func (s *Server) act(r *http.Request, who Person, params []byte) (int, any, erro
 	}
 	if a.Two && s.cfg.SecondPerson != config.Waived {
 		if !Seconded(s.cfg.Persons, a.Roles, who.Name) {
-			err := fault.New(fault.NeedsSecondPerson, "this node's configuration names nobody beside %s who may agree; list persons with one of the roles %v under admin.persons", who.Name, a.Roles)
+			err := fault.New(fault.NeedsSecondPerson, "this node's configuration names nobody beside %s who may agree; list persons who have one of the roles %s under admin.persons", who.Name, config.List(a.Roles))
 			if werr := s.write(ctx, c, refused, Done{}, err); werr != nil {
 				return 0, nil, werr
 			}

@@ -79,7 +79,9 @@ func (c *Config) checkDoors(p *problems) {
 	}
 	door("r1.https", c.R1.HTTPS, true)
 	door("link.listen", c.Link.Listen, false)
-	door("link.advertise", c.Link.Advertise, false)
+	if c.Link.Advertise != c.Link.Listen { // it follows that where it is not given
+		door("link.advertise", c.Link.Advertise, false)
+	}
 	door("admin.https", c.Admin.HTTPS, true)
 	door("operations.listen", c.Operations.Listen, true)
 	if (c.R1.Certificate == "") != (c.R1.Key == "") {
@@ -123,11 +125,11 @@ func (c *Config) checkAdmin(p *problems) {
 			p.add(key, "can never be recognised; give os_user or certificates")
 		}
 		if len(x.Roles) == 0 {
-			p.add(key, "has no role; the roles are %v", Roles())
+			p.add(key, "has no role; the roles are %s", List(Roles()))
 		}
 		for _, r := range x.Roles {
 			if !slices.Contains(Roles(), r) {
-				p.add(key, "role %q is none of %v", clip(string(r)), Roles())
+				p.add(key, "role %q is none of %s", clip(string(r)), List(Roles()))
 			}
 		}
 		claim(key, "name", x.Name)
@@ -179,9 +181,9 @@ func (c *Config) checkLimits(p *problems) {
 			p.add(key, "keep_days %d is not between 1 and 36500", r.KeepDays)
 		}
 	}
-	for _, must := range []string{"exchange", "admin"} {
-		if !names[must] {
-			p.add("retention", "the class %q is missing: it is for calls without a class of their own (exchange) and for changes at the admin door (admin)", must)
+	for _, must := range []struct{ class, use string }{{"exchange", "calls without a class of their own"}, {"admin", "changes at the admin door"}} {
+		if !names[must.class] {
+			p.add("retention", "the class %q is missing: it is for %s", must.class, must.use)
 		}
 	}
 }

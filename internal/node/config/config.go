@@ -6,6 +6,7 @@ package config
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/falaj/falaj/internal/union"
@@ -88,6 +89,15 @@ const (
 
 // Roles lists every role.
 func Roles() []Role { return []Role{SecurityOfficer, Registrar, ServiceAdministrator, Auditor} }
+
+// List names roles in a sentence.
+func List(roles []Role) string {
+	var names []string
+	for _, r := range roles {
+		names = append(names, string(r))
+	}
+	return strings.Join(names, ", ")
+}
 
 // Person is somebody who may speak to the admin door, and how he is known.
 type Person struct {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -36,6 +37,9 @@ func Load(src Source) (Config, error) {
 	base := ""
 	if src.File != "" {
 		b, err := read(src.File)
+		if errors.Is(err, fs.ErrNotExist) {
+			return Config{}, fault.Wrap(fault.ConfigInvalid, err, "there is no file %s", src.File)
+		}
 		if err != nil {
 			return Config{}, fault.Wrap(fault.ConfigInvalid, err, "%v", err)
 		}
@@ -47,6 +51,9 @@ func Load(src Source) (Config, error) {
 	c.anchor(base)
 	if err := c.overlay(src); err != nil {
 		return Config{}, err
+	}
+	if src.File == "" && c.State == "" {
+		return Config{}, fault.New(fault.ConfigInvalid, "no configuration file is named: --config FILE, or FALAJ_CONFIG")
 	}
 	if err := c.finish(base); err != nil {
 		return Config{}, err

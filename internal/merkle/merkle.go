@@ -1,6 +1,7 @@
 // Package merkle is the mathematics of the log: an RFC 6962 tree laid out in
-// C2SP tlog-tiles (https://c2sp.org/tlog-tiles), its growing right edge, and
-// proofs. It does no I/O and knows nothing of what the entries mean.
+// C2SP tlog-tiles (https://c2sp.org/tlog-tiles), its growing right edge, proofs,
+// and what is signed of it: checkpoints, cosignatures, receipts. It does no I/O
+// and knows nothing of what the entries mean.
 package merkle
 
 import (
@@ -9,6 +10,7 @@ import (
 	"fmt"
 	"math/bits"
 	"strconv"
+	"strings"
 
 	"golang.org/x/mod/sumdb/tlog"
 )
@@ -163,6 +165,39 @@ func Check(proof []Hash, size int64, root Hash, index int64, leaf Hash) error {
 	return tlog.CheckRecord(proof, size, root, index, leaf)
 }
 
+// ProveGrowth gives the consistency proof (RFC 6962 section 2.1.2) between the
+// tree of the first old leaves and that of the first size, and both roots.
+func ProveGrowth(old, size int64, tiles Tiles) (proof []Hash, before, now Hash, err error) {
+	if old < 0 || old > size || size > MaxSize {
+		return nil, Hash{}, Hash{}, fmt.Errorf("merkle: a tree of size %d does not grow to %d", old, size)
+	}
+	r := reader(size, tiles)
+	if before, err = tlog.TreeHash(old, r); err != nil {
+		return nil, Hash{}, Hash{}, err
+	}
+	if now, err = tlog.TreeHash(size, r); err != nil {
+		return nil, Hash{}, Hash{}, err
+	}
+	if old > 0 {
+		proof, err = tlog.ProveTree(size, old, r)
+	}
+	return proof, before, now, err
+}
+
+// CheckGrowth verifies a consistency proof.
+func CheckGrowth(proof []Hash, old int64, before Hash, size int64, now Hash) error {
+	switch {
+	case old < 0 || old > size || size > MaxSize || len(proof) > maxProof:
+		return errors.New("merkle: the proof cannot be one")
+	case old == 0:
+		if len(proof) > 0 || before != sha256.Sum256(nil) || size == 0 && now != before {
+			return errors.New("merkle: nothing is proved of an empty tree")
+		}
+		return nil
+	}
+	return tlog.CheckTree(proof, size, now, old, before)
+}
+
 // reader reads single nodes, each tile once.
 func reader(size int64, tiles Tiles) tlog.HashReader {
 	seen := map[[2]int64][]byte{}
@@ -220,6 +255,43 @@ func number(n int64, width int) string {
 		s += ".p/" + strconv.Itoa(width)
 	}
 	return s
+}
+
+// Entries stands in the place of a level where ParsePath met a bundle.
+const Entries = -1
+
+// ParsePath reads what Path and BundlePath wrote, and nothing else; the level
+// of a bundle is Entries.
+func ParsePath(path string) (level int, n int64, width int, ok bool) {
+	f := strings.Split(path, "/")
+	if len(path) > 64 || len(f) < 3 {
+		return 0, 0, 0, false
+	}
+	width = TileWidth
+	digits := f[2:]
+	if last := len(digits) - 2; last >= 0 && strings.HasSuffix(digits[last], ".p") {
+		w, ok := decimal(digits[last+1])
+		if !ok || w < 1 || w >= TileWidth {
+			return 0, 0, 0, false
+		}
+		width, digits = int(w), digits[:last+1]
+		digits[last] = strings.TrimSuffix(digits[last], ".p")
+	}
+	for _, d := range digits {
+		part, err := strconv.ParseUint(strings.TrimPrefix(d, "x"), 10, 16)
+		if err != nil || part > 999 || n > MaxSize {
+			return 0, 0, 0, false
+		}
+		n = n*1000 + int64(part)
+	}
+	if f[1] == "entries" {
+		return Entries, n, width, BundlePath(n, width) == path
+	}
+	l, ok := decimal(f[1])
+	if !ok || l > MaxLevel {
+		return 0, 0, 0, false
+	}
+	return int(l), n, width, Path(int(l), n, width) == path
 }
 
 func join(hashes []Hash) []byte {

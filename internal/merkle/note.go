@@ -1,0 +1,155 @@
+package merkle
+
+import (
+	"crypto"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Kind is a type of note signature: the byte that C2SP signed-note assigns.
+type Kind byte
+
+// The kinds in use. ML-DSA-44 cosignatures (6) have room beside them.
+const (
+	LogSignature Kind = 1 // Ed25519 over the note's text
+	Cosignature  Kind = 4 // Ed25519 over a time and the text: C2SP tlog-cosignature, v1
+)
+
+// MaxKeyName bounds a key's name, in bytes.
+const MaxKeyName = 255
+
+// Key verifies the signatures of one name and one kind. It is comparable; the
+// zero value is no key.
+type Key struct {
+	name   string
+	kind   Kind
+	public [ed25519.PublicKeySize]byte
+}
+
+// NewKey makes a key of its parts.
+func NewKey(name string, kind Kind, public crypto.PublicKey) (Key, error) {
+	if err := checkKeyName(name); err != nil {
+		return Key{}, err
+	}
+	if kind != LogSignature && kind != Cosignature {
+		return Key{}, fmt.Errorf("merkle: signatures of kind %d are not known here", kind)
+	}
+	p, ok := public.(ed25519.PublicKey)
+	if !ok || len(p) != ed25519.PublicKeySize {
+		return Key{}, fmt.Errorf("merkle: the key of %s is not an Ed25519 key", name)
+	}
+	return Key{name: name, kind: kind, public: [ed25519.PublicKeySize]byte(p)}, nil
+}
+
+// ParseKey reads a verifier key (C2SP signed-note: name+identifier+key). There
+// is one way to write a key, and no other is taken.
+func ParseKey(s string) (Key, error) {
+	name, rest, _ := strings.Cut(s, "+")
+	_, b64, ok := strings.Cut(rest, "+")
+	b, err := base64.StdEncoding.Strict().DecodeString(b64)
+	if !ok || err != nil || len(b) != 1+ed25519.PublicKeySize {
+		return Key{}, errors.New("merkle: not a verifier key: wanted name+identifier+key")
+	}
+	k, err := NewKey(name, Kind(b[0]), ed25519.PublicKey(b[1:]))
+	if err != nil {
+		return Key{}, err
+	}
+	if k.String() != s {
+		return Key{}, errors.New("merkle: the verifier key's identifier is not its key's")
+	}
+	return k, nil
+}
+
+// String is the verifier key, as ParseKey reads it.
+func (k Key) String() string {
+	if k == (Key{}) {
+		return ""
+	}
+	return fmt.Sprintf("%s+%08x+%s", k.name, k.KeyHash(), base64.StdEncoding.EncodeToString(append([]byte{byte(k.kind)}, k.public[:]...)))
+}
+
+// Name is the key's name: the log's origin, or the witness's name.
+func (k Key) Name() string { return k.name }
+
+// Kind is the kind of signature that the key verifies.
+func (k Key) Kind() Kind { return k.kind }
+
+// KeyHash is the key's identifier: the first four bytes of SHA-256 over the
+// name, a newline, the kind and the public key.
+func (k Key) KeyHash() uint32 {
+	h := sha256.New()
+	h.Write([]byte(k.name + "\n"))
+	h.Write([]byte{byte(k.kind)})
+	h.Write(k.public[:])
+	return binary.BigEndian.Uint32(h.Sum(nil))
+}
+
+// timeSize is what a cosignature has before its signature.
+const timeSize = 8
+
+// Verify tells whether sig is this key's over the text of a note.
+func (k Key) Verify(text, sig []byte) bool {
+	if k.kind == LogSignature {
+		return len(sig) == ed25519.SignatureSize && ed25519.Verify(k.public[:], text, sig)
+	}
+	if k.kind != Cosignature || len(sig) != timeSize+ed25519.SignatureSize || sig[0]&0x80 != 0 {
+		return false
+	}
+	return ed25519.Verify(k.public[:], cosigned(text, binary.BigEndian.Uint64(sig)), sig[timeSize:])
+}
+
+// cosigned is what a cosignature of a time, in seconds, is made over.
+func cosigned(text []byte, at uint64) []byte {
+	return append([]byte("cosignature/v1\ntime "+strconv.FormatUint(at, 10)+"\n"), text...)
+}
+
+// Signer makes the signatures of a key.
+type Signer struct {
+	Key
+	private crypto.Signer
+}
+
+// NewSigner makes a signer under a name of a private key that stays where it is.
+func NewSigner(name string, kind Kind, private crypto.Signer) (Signer, error) {
+	k, err := NewKey(name, kind, private.Public())
+	return Signer{k, private}, err
+}
+
+// Line signs the text of a note and gives the signature line, newline and all.
+// A cosignature says at, in whole seconds.
+func (s Signer) Line(text string, at time.Time) (string, error) {
+	sig := binary.BigEndian.AppendUint32(nil, s.KeyHash())
+	msg := []byte(text)
+	if s.kind == Cosignature {
+		if at.Unix() < 0 {
+			return "", errors.New("merkle: a cosignature's time lies before 1970")
+		}
+		sig = binary.BigEndian.AppendUint64(sig, uint64(at.Unix()))
+		msg = cosigned(msg, uint64(at.Unix()))
+	}
+	b, err := s.private.Sign(rand.Reader, msg, crypto.Hash(0))
+	if err != nil {
+		return "", fmt.Errorf("signing as %s: %w", s.name, err)
+	}
+	return signatureLine(s.name, base64.StdEncoding.EncodeToString(append(sig, b...))), nil
+}
+
+func signatureLine(name, b64 string) string { return "— " + name + " " + b64 + "\n" }
+
+func checkKeyName(name string) error {
+	if name == "" || len(name) > MaxKeyName || !utf8.ValidString(name) || strings.Contains(name, "+") ||
+		strings.ContainsFunc(name, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }) {
+		return errors.New("merkle: a key's name has 1 to 255 bytes and neither spaces nor plus signs")
+	}
+	return nil
+}

@@ -32,6 +32,9 @@ func (c *directoryInitCmd) Run(s *session) error {
 	if err := vacant(c.Draft); err != nil { // before keys are made
 		return err
 	}
+	if c.Threshold < 1 {
+		return fault.New(fault.Usage, "--threshold: a change of the union takes at least one vote")
+	}
 	f := directory.Founding{Name: c.Union, Demonstration: c.Demonstration, Threshold: c.Threshold, Quorum: c.Quorum, Now: time.Now()}
 	var err error
 	if f.Purposes, err = readPurposes(c.Purposes); err != nil {
@@ -249,7 +252,7 @@ func (s *session) step(d *directory.Draft, file string) {
 	}
 	switch {
 	case len(voters) < need:
-		next(t(fmt.Sprintf("Next: it takes %d votes, and %d of its states have one. Each further state enrols with its own keys; whoever keeps the draft adds its file:", need, len(voters)),
+		next(t(fmt.Sprintf("Next: votes that it takes: %d; states in it that have one: %d. Each further state enrols with its own keys; whoever keeps the draft adds its file:", need, len(voters)),
 			fmt.Sprintf("التالي: الأصوات اللازمة %d، والدول ذات الصوت في المسودة %d. تنضم كل دولة أخرى بمفاتيحها، ويضيف حافظ المسودة ملفها:", need, len(voters))),
 			"enrol STATE.json --state STATE --keys KEYS --name-en … --name-ar … --address HOST:PORT", "add-state "+file+" STATE.json")
 	case d.Ready() != nil:
@@ -304,7 +307,8 @@ func readPurposes(name string) ([]directory.Purpose, error) {
 	d.DisallowUnknownFields()
 	var list []directory.Purpose
 	if err := d.Decode(&list); err != nil {
-		return nil, fault.New(fault.Usage, "--purposes: %v", err)
+		line := 1 + bytes.Count(raw[:min(d.InputOffset(), int64(len(raw)))], []byte("\n"))
+		return nil, fault.New(fault.Usage, "--purposes: line %d of %s is not as in [{\"code\": \"customs\", \"name\": {\"en\": \"…\", \"ar\": \"…\"}, \"basis\": {\"en\": \"…\", \"ar\": \"…\"}}]", line, name)
 	}
 	return list, nil
 }

@@ -151,8 +151,8 @@ func helpTexts() map[string]union.Text {
 		"outcome":                    t("Decide calls of unknown outcome.", "البتّ في الطلبات المجهولة النتيجة."),
 		"outcome list":               t("List them.", "سردها."),
 		"outcome resolve":            t("Say whether one took effect.", "بيان هل نُفِّذ أحدها."),
-		"outcome resolve --happened": t("It took effect.", "نُفِّذ."),
-		"outcome resolve --nothing":  t("It had no effect, and may be asked again.", "لم يُنفَّذ، ويجوز طلبه من جديد."),
+		"outcome resolve --happened": t("It took effect (this, or --nothing).", "نُفِّذ (هذا أو --nothing)."),
+		"outcome resolve --nothing":  t("It had no effect, and may be asked again (this, or --happened).", "لم يُنفَّذ، ويجوز طلبه من جديد (هذا أو --happened)."),
 
 		"delivery":                     t("See asynchronous deliveries.", "الاطلاع على التسليم غير المتزامن."),
 		"delivery list":                t("List deliveries of this node's clients.", "سرد تسليمات عملاء هذه العقدة."),

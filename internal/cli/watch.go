@@ -150,12 +150,15 @@ func (c *outcomeListCmd) Run(s *session) error {
 type outcomeResolveCmd struct {
 	Client   string `arg:"" name:"client"`
 	ID       string `arg:"" name:"id"`
-	Happened bool   `xor:"decision" required:""`
-	Nothing  bool   `xor:"decision" required:""`
+	Happened bool   `xor:"decision"`
+	Nothing  bool   `xor:"decision"`
 	Reason   string `required:"" placeholder:"TEXT"`
 }
 
 func (c *outcomeResolveCmd) Run(s *session) error {
+	if !c.Happened && !c.Nothing {
+		return fault.New(fault.Usage, "--happened or --nothing: which of the two is it")
+	}
 	id, err := union.ParseClient(c.Client)
 	if err != nil {
 		return fault.New(fault.BadIdentifier, "%v", err)

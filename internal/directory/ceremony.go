@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/union"
@@ -112,6 +113,10 @@ type Draft struct {
 
 // Found begins a union.
 func Found(f Founding) (*Draft, error) {
+	// It is shown in sentences, and signed as a line of its own.
+	if strings.TrimSpace(f.Name) != f.Name || strings.ContainsFunc(f.Name, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return nil, fmt.Errorf("found union: the name %q begins or ends with a blank, or holds what cannot be printed", clip(f.Name))
+	}
 	d := &Draft{
 		root:    metadata.Root(f.Now.Add(rootLife).UTC().Truncate(time.Second)),
 		targets: metadata.Targets(f.Now.Add(rootLife).UTC().Truncate(time.Second)),

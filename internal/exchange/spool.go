@@ -3,7 +3,9 @@ package exchange
 import (
 	"context"
 	"crypto/rand"
+	"database/sql"
 	"encoding/hex"
+	"errors"
 	"fmt"
 
 	"github.com/falaj/falaj/internal/directory"
@@ -28,23 +30,24 @@ func (x *Exchange) hold(ctx context.Context, tx *store.Tx, b *body, offer direct
 // one database are to find each other's bodies, and no other database's sweep
 // is to find them. The first process to come joins the two for good.
 func (x *Exchange) atHome(ctx context.Context) error {
-	database, err := x.remember(ctx, "database", func() string {
-		var b [16]byte
-		_, _ = rand.Read(b[:]) // never fails
-		return hex.EncodeToString(b[:])
-	}())
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	database, err := x.remember(ctx, "database", hex.EncodeToString(b[:]))
 	if err != nil {
 		return err
 	}
-	folder, owner, err := x.deps.Spool.Mark(database)
+	known, err := x.remember(ctx, "spool", "")
+	if err != nil {
+		return err
+	}
+	folder, owner, err := x.deps.Spool.Mark(database, known == "")
 	if err != nil {
 		return err
 	}
 	if owner != database {
 		return fault.New(fault.SpoolElsewhere, "the spool folder holds the bodies of the database %s, not of this one, %s", owner, database)
 	}
-	known, err := x.remember(ctx, "spool", folder)
-	if err != nil {
+	if known, err = x.remember(ctx, "spool", folder); err != nil {
 		return err
 	}
 	if known != folder {
@@ -54,13 +57,19 @@ func (x *Exchange) atHome(ctx context.Context) error {
 }
 
 // remember gives what the database knows under a name: the value handed in, if
-// nobody was before.
+// nobody was before and there is one.
 func (x *Exchange) remember(ctx context.Context, name, value string) (known string, err error) {
 	err = x.deps.DB.Write(ctx, func(tx *store.Tx) error {
-		if _, err := tx.Exec(ctx, `INSERT INTO exchange_place (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING`, name, value); err != nil {
-			return err
+		if value != "" {
+			if _, err := tx.Exec(ctx, `INSERT INTO exchange_place (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING`, name, value); err != nil {
+				return err
+			}
 		}
-		return tx.QueryRow(ctx, `SELECT value FROM exchange_place WHERE name = ?`, name).Scan(&known)
+		err := tx.QueryRow(ctx, `SELECT value FROM exchange_place WHERE name = ?`, name).Scan(&known)
+		if errors.Is(err, sql.ErrNoRows) {
+			known, err = "", nil
+		}
+		return err
 	})
 	if err != nil {
 		return "", fmt.Errorf("reading which %s belongs here: %w", name, err)

@@ -285,7 +285,27 @@ func (s *Spool) period(id string) (periodName, bool) {
 
 // Mark tells which folder this is, by a random name that lies in it, and the
 // database whose bodies it holds. The first to ask makes the mark, for his own.
-func (s *Spool) Mark(database string) (folder, owner string, err error) {
+// One who is new, since his database knows no spool yet, may also take over an
+// empty folder in which nobody works any more.
+func (s *Spool) Mark(database string, isNew bool) (folder, owner string, err error) {
+	folder, owner, err = s.mark(database)
+	if err != nil || owner == database || !isNew {
+		return folder, owner, err
+	}
+	vacant, err := s.vacant()
+	if err != nil {
+		return "", "", fmt.Errorf("looking into the spool: %w", err)
+	}
+	if !vacant {
+		return folder, owner, nil
+	}
+	if err := os.Remove(filepath.Join(s.dir, markFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", "", fmt.Errorf("marking the spool anew: %w", err)
+	}
+	return s.mark(database)
+}
+
+func (s *Spool) mark(database string) (folder, owner string, err error) {
 	path := filepath.Join(s.dir, markFile)
 	if _, err = os.Lstat(path); errors.Is(err, os.ErrNotExist) {
 		var b [16]byte
@@ -304,4 +324,21 @@ func (s *Spool) Mark(database string) (folder, owner string, err error) {
 		return "", "", fault.New(fault.Corrupt, "%s does not hold two names", path)
 	}
 	return folder, owner, nil
+}
+
+// vacant tells whether the folder holds no body and nobody else works in it.
+func (s *Spool) vacant() (bool, error) {
+	bodies := 0
+	if err := s.each(func(names []string) error { bodies += len(names); return nil }); err != nil || bodies > 0 {
+		return false, err
+	}
+	gone, err := s.gone()
+	for _, f := range gone {
+		_ = f.Close()
+	}
+	if err != nil {
+		return false, err
+	}
+	all, err := os.ReadDir(filepath.Join(s.dir, liveFolder))
+	return len(all) == len(gone)+1, err
 }

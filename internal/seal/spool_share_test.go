@@ -216,22 +216,43 @@ func TestBuryWaitsForTheKey(t *testing.T) {
 
 func TestMark(t *testing.T) {
 	first, dir := newSpool(t)
-	folder, owner, err := first.Mark("a")
+	folder, owner, err := first.Mark("a", true)
 	if err != nil || len(folder) != 32 || owner != "a" {
 		t.Fatalf("%q %q %v", folder, owner, err)
 	}
-	again, owner, err := again(t, dir).Mark("b")
-	if err != nil || again != folder || owner != "a" {
-		t.Errorf("the second to ask: %q %q %v", again, owner, err)
+	is := func(s *seal.Spool, database string, isNew bool, want string) (there string) {
+		t.Helper()
+		there, owner, err := s.Mark(database, isNew)
+		if err != nil || owner != want {
+			t.Errorf("the mark says %q %q, %v", there, owner, err)
+		}
+		return there
+	}
+	second := again(t, dir)
+	if is(second, "b", false, "a") != folder || is(second, "b", true, "a") != folder {
+		t.Error("a folder in which another works was taken")
 	}
 	other, _ := newSpool(t)
-	if there, _, err := other.Mark("a"); err != nil || there == folder {
-		t.Errorf("another folder: %q %v", there, err)
+	if is(other, "a", true, "a") == folder {
+		t.Error("two folders have one name")
+	}
+	body := spoolBody(t, first, []byte("body"))
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if is(second, "b", true, "a") != folder {
+		t.Error("a folder that holds a body was taken")
+	}
+	if err := second.Remove(body.ID); err != nil {
+		t.Fatal(err)
+	}
+	if is(second, "b", false, "a") != folder || is(second, "b", true, "b") == folder || is(second, "b", true, "b") != is(second, "c", false, "b") {
+		t.Error("an empty folder is taken by one that is new, alone")
 	}
 	if err := os.WriteFile(filepath.Join(dir, "mark"), []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := first.Mark("a"); err == nil {
+	if _, _, err := second.Mark("a", true); err == nil {
 		t.Error("half a mark was taken")
 	}
 }

@@ -64,6 +64,9 @@ func (c *evidenceShowCmd) Run(s *session) error {
 				s.printf(s.say(t("    sealed %s, certificate %s\n", "    خُتم %s، الشهادة %s\n")), r.Sealed.Format(time.RFC3339), hex.EncodeToString(r.Cert[:8]))
 				s.printf(s.say(t("    leaf %d, %s\n", "    الورقة %d، %s\n")), r.Leaf, hex.EncodeToString(r.Hash[:]))
 			}
+			if h.More != 0 {
+				s.printf(s.say(t("  more from leaf %d on was left out\n", "  لم يُعرض الباقي ابتداءً من الورقة %d\n")), h.More)
+			}
 		}
 		if e.Missing != "" {
 			s.line(t("The other side's half is missing:", "ما لدى الطرف الآخر غير متوفر:"))

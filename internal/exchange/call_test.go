@@ -31,7 +31,7 @@ func TestOneCall(t *testing.T) {
 			t.Errorf("no %s", name)
 		}
 	}
-	e, err := u.nodes["SA"].Evidence(t.Context(), a.header.Get("X-Road-Id"), func(_, _ union.SubsystemID) bool { return true })
+	e, err := u.nodes["SA"].Evidence(t.Context(), a.header.Get("X-Road-Id"), Reader{Name: "auditor", May: func(_, _ union.SubsystemID) bool { return true }}, Page{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -357,25 +357,26 @@ func escape(id string) string { return url.PathEscape(id) }
 // serveAsync answers GET /async/{id} with the status of a client's delivery,
 // and GET /async/{id}/answer with what a call that waits would have got.
 func (x *Exchange) serveAsync(w http.ResponseWriter, r *http.Request) {
-	client, _, err := x.client(r)
+	client, door, err := x.client(r)
 	if err != nil {
 		x.problem(w, err)
-		return
-	}
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		x.problem(w, fault.New(fault.MethodNotAllowed, "a delivery is read with GET"))
 		return
 	}
 	rest, _ := strings.CutPrefix(r.URL.EscapedPath(), "/async/")
 	segment, answer := strings.CutSuffix(rest, "/answer")
 	id, err := url.PathUnescape(segment)
-	if err != nil || !message.ValidID(id) || strings.Contains(segment, "/") {
-		x.problem(w, fault.New(fault.BadRequest, "an id has 1 to %d visible ASCII characters, percent-encoded as one segment", message.MaxID))
-		return
+	var v Delivery
+	var d delivery
+	switch {
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		err = fault.New(fault.MethodNotAllowed, "a delivery is read with GET")
+	case err != nil || !message.ValidID(id) || strings.Contains(segment, "/"):
+		err = fault.New(fault.BadRequest, "an id has 1 to %d visible ASCII characters, percent-encoded as one segment", message.MaxID)
+	default:
+		v, d, err = x.findDelivery(r.Context(), client, id)
 	}
-	v, d, err := x.findDelivery(r.Context(), client, id)
 	if err != nil {
-		x.problem(w, err)
+		x.problem(w, x.recordReading(r.Context(), reading{Action: "delivery.read", By: client.String(), Door: door, ID: id}, err))
 		return
 	}
 	if d.state == deliveryOpen {
@@ -385,6 +386,9 @@ func (x *Exchange) serveAsync(w http.ResponseWriter, r *http.Request) {
 	if answer {
 		reply, err := x.outcomeOf(r.Context(), &d)
 		if err != nil {
+			if fault.CodeOf(err) != fault.DeliveryPending { // that is no refusal
+				err = x.turnAway(r.Context(), Ask{Client: client, Door: door, Service: d.service, ID: id, Method: r.Method, Path: "/async/" + rest, In: x.deps.Now()}, err)
+			}
 			x.problem(w, err)
 			return
 		}

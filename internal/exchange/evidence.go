@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -32,6 +33,7 @@ type Half struct {
 	State   union.State `json:"state"`
 	Node    string      `json:"node"`
 	Records []Record    `json:"records"`
+	More    int64       `json:"more,omitzero"` // records from this leaf on were left out: ask for them
 }
 
 // Record is one record of a call as it is shown: the sealed envelope and the
@@ -68,6 +70,7 @@ const evidenceKind = "evidence"
 type evidenceQuestion struct {
 	ID     string            `json:"id"`
 	Client union.SubsystemID `json:"client"`
+	From   int64             `json:"from,omitzero"`
 }
 
 // Query answers another node's question about evidence; it is a part of the
@@ -85,47 +88,108 @@ func (x *Exchange) Query(ctx context.Context, peer link.Peer, kind string, b []b
 		return nil, err
 	}
 	var q evidenceQuestion
-	if err := json.Unmarshal(b, &q, json.RejectUnknownMembers(true)); err != nil || !message.ValidID(q.ID) || q.Client.IsZero() {
+	if err := json.Unmarshal(b, &q, json.RejectUnknownMembers(true)); err != nil || !message.ValidID(q.ID) || q.Client.IsZero() || q.From < 0 {
 		return nil, fault.New(fault.MessageMalformed, "a question for evidence names one client and its id")
 	}
-	h, err := x.half(ctx, q.ID, func(client, service union.SubsystemID) bool {
+	h, _, err := x.half(ctx, q.ID, q.From, func(client, service union.SubsystemID) bool {
 		return client == q.Client && (client.State == peer.State || service.State == peer.State)
-	})
+	}, true)
 	if err != nil {
 		return nil, err
 	}
-	crossed := h.Records[:0]
-	for _, r := range h.Records {
-		if r.Note = nil; r.Parts.Kind != journal.Refused {
-			crossed = append(crossed, r)
-		}
-	}
-	h.Records = crossed
 	return json.Marshal(h)
 }
 
-// Evidence collects both halves of a call. may says whose calls the asker is
-// allowed to see; the other state decides for itself what it shows.
-func (x *Exchange) Evidence(ctx context.Context, id string, may func(client, service union.SubsystemID) bool) (*Evidence, error) {
-	own, err := x.half(ctx, id, may)
+// Reader is who asks for evidence.
+type Reader struct {
+	Name string                                       // stands in the record of the reading
+	Door string                                       // how a system proved itself
+	May  func(client, service union.SubsystemID) bool // whose calls he may see
+}
+
+// Page chooses a part of evidence that is too large for one answer: what a
+// state's node holds from a record on, as Half.More says. Zero: all, from the
+// beginning.
+type Page struct {
+	State union.State
+	From  int64
+}
+
+// ParsePage reads a page from a query: state=BH&from=120.
+func ParsePage(q url.Values) (p Page, err error) {
+	if s := q.Get("state"); s != "" {
+		if p.State, err = union.ParseState(s); err != nil {
+			return p, fault.Wrap(fault.BadRequest, err, "%v", err)
+		}
+	}
+	if f := q.Get("from"); f != "" {
+		if p.From, err = strconv.ParseInt(f, 10, 64); err != nil || p.From < 0 || p.State == "" {
+			return p, fault.New(fault.BadRequest, "from is the number of a leaf of the state that is named beside it")
+		}
+	}
+	return p, nil
+}
+
+// The limits of one answer. What is beyond them is left out, and Half.More says
+// from where on.
+const (
+	maxEvidence = 4 << 20 // bytes of a half's records as JSON, about; one record always has room
+	maxScanned  = 4096    // records of an id that are looked at
+	maxAsked    = 8       // other sides that are asked
+)
+
+// Evidence collects what both sides hold of a call, or a part of it. The other
+// state decides for itself what it shows. That it was read, or refused, is a
+// record of its own, and durable before anything is shown.
+func (x *Exchange) Evidence(ctx context.Context, id string, by Reader, page Page) (*Evidence, error) {
+	e, err := x.evidence(ctx, id, by, page)
+	if err := x.recordReading(ctx, by.reads(id, page), err); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+func (r Reader) reads(id string, p Page) reading {
+	return reading{Action: "evidence.read", By: r.Name, Door: r.Door, ID: id, State: p.State, From: p.From}
+}
+
+func (x *Exchange) evidence(ctx context.Context, id string, by Reader, page Page) (*Evidence, error) {
+	if !message.ValidID(id) {
+		return nil, fault.New(fault.BadRequest, "an id has 1 to %d visible ASCII characters", message.MaxID)
+	}
+	e := &Evidence{ID: id, Halves: []Half{}}
+	from := page.From
+	if page.State != x.cfg.State {
+		from = 0
+	}
+	own, others, err := x.half(ctx, id, from, by.May, false)
 	if err != nil {
 		return nil, err
 	}
-	if len(own.Records) == 0 {
+	if len(own.Records) == 0 && len(others) == 0 && own.More == 0 {
 		return nil, fault.New(fault.NotFound, "this node holds no record of the id that the asker may see")
 	}
-	e := &Evidence{ID: id, Halves: []Half{own}}
+	if page.State == "" || page.State == x.cfg.State {
+		e.Halves = append(e.Halves, own)
+	}
+	if page.State == x.cfg.State {
+		return e, nil
+	}
 	v, err := x.deps.Directory()
 	if err != nil {
 		e.Missing = err.Error()
 		return e, nil
 	}
-	for _, other := range others(own, x.cfg.State) {
+	for i, other := range others {
 		st, ok := v.State(other.state)
-		if !ok {
+		if !ok || page.State != "" && page.State != other.state {
 			continue
 		}
-		h, err := x.askHalf(ctx, st, evidenceQuestion{ID: id, Client: other.client}, may)
+		if i >= maxAsked {
+			e.Missing = fmt.Sprintf("only %d other sides are asked at a time", maxAsked)
+			break
+		}
+		h, err := x.askHalf(ctx, st, evidenceQuestion{ID: id, Client: other.client, From: page.From}, by.May)
 		if err != nil {
 			f := fault.From(err) // its cause names addresses, and the asker may be any client
 			e.Missing = fmt.Sprintf("%s: %s [%s]", other.state, f.Detail, f.Code)
@@ -163,27 +227,57 @@ func (x *Exchange) askHalf(ctx context.Context, st directory.State, about eviden
 	return h, nil
 }
 
-// half is what this node holds of an id, as far as it may be seen.
-func (x *Exchange) half(ctx context.Context, id string, may func(client, service union.SubsystemID) bool) (Half, error) {
-	h := Half{State: x.cfg.State, Node: x.cfg.Node, Records: []Record{}}
-	found, err := x.deps.Journal.Find(ctx, id)
-	if err != nil {
-		return h, storeFault(err, "looking for records")
-	}
-	for _, s := range found {
-		client, service, ok := parties(s.Envelope)
-		if !ok || !may(client, service) {
-			continue
-		}
-		r, err := show(s)
+// half is what this node holds of an id from a record on, as far as it may be
+// seen and has room; crossed leaves out what no other node has a part in. All
+// that is looked at tells who else may hold something.
+func (x *Exchange) half(ctx context.Context, id string, from int64, may func(client, service union.SubsystemID) bool, crossed bool) (h Half, out []other, err error) {
+	h = Half{State: x.cfg.State, Node: x.cfg.Node, Records: []Record{}}
+	size := 0
+	for scanned := 0; ; {
+		found, err := x.deps.Journal.FindFrom(ctx, id, from)
 		if err != nil {
-			return h, storeFault(err, "reading a record")
+			return h, nil, storeFault(err, "looking for records")
 		}
-		r.Note = s.Local
-		h.Records = append(h.Records, r)
+		for _, s := range found {
+			from = s.Index + 1
+			client, service, ok := parties(s.Envelope)
+			if !ok || !may(client, service) || crossed && s.Kind == journal.Refused {
+				continue
+			}
+			if s.Kind != journal.Refused {
+				out = others(out, client, service, x.cfg.State)
+			}
+			if h.More != 0 {
+				continue
+			}
+			r, err := show(s)
+			if err != nil {
+				return h, nil, storeFault(err, "reading a record")
+			}
+			if !crossed {
+				r.Note = s.Local
+			}
+			if size += r.size(); size > maxEvidence && len(h.Records) > 0 {
+				h.More = s.Index
+				continue
+			}
+			h.Records = append(h.Records, r)
+		}
+		scanned += len(found)
+		switch {
+		case len(found) < journal.MaxFound:
+			return h, out, nil
+		case scanned >= maxScanned:
+			if h.More == 0 {
+				h.More = from
+			}
+			return h, out, nil
+		}
 	}
-	return h, nil
 }
+
+// size is about what a record takes as JSON.
+func (r *Record) size() int { return 1<<10 + len(r.Head) + len(r.Envelope)/3*4 + len(r.Note) }
 
 func show(s journal.Stored) (Record, error) {
 	head, raw, err := message.Open(s.Envelope)
@@ -228,13 +322,10 @@ type other struct {
 	client union.SubsystemID
 }
 
-func others(h Half, own union.State) (out []other) {
-	for _, r := range h.Records {
-		client, service, _ := parties(r.Envelope)
-		for _, s := range []union.State{client.State, service.State} {
-			if o := (other{s, client}); s != own && r.Parts.Kind != journal.Refused && !slices.Contains(out, o) {
-				out = append(out, o)
-			}
+func others(out []other, client, service union.SubsystemID, own union.State) []other {
+	for _, s := range []union.State{client.State, service.State} {
+		if o := (other{s, client}); s != own && !slices.Contains(out, o) {
+			out = append(out, o)
 		}
 	}
 	return out
@@ -246,28 +337,33 @@ func (x *Exchange) serveEvidence(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		id = "" // as malformed as an empty one
 	}
-	client, _, err := x.client(r)
-	switch {
-	case err != nil:
-		x.problem(w, err)
-		return
-	case r.Method != http.MethodGet:
-		x.problem(w, fault.New(fault.MethodNotAllowed, "evidence is read with GET"))
-		return
-	case !message.ValidID(id):
-		x.problem(w, fault.New(fault.BadRequest, "an id has 1 to %d visible ASCII characters", message.MaxID))
-		return
-	}
-	e, err := x.Evidence(r.Context(), id, func(c, s union.SubsystemID) bool { return c == client || s == client })
+	client, door, err := x.client(r)
 	if err != nil {
 		x.problem(w, err)
 		return
 	}
-	for i := range e.Halves[0].Records { // within one state each side's notes are its own
-		r := &e.Halves[0].Records[i]
-		caller, service, _ := parties(r.Envelope)
-		if client == caller && ofProvider(r.Parts.Kind) && caller != service || client == service && !ofProvider(r.Parts.Kind) && caller != service {
-			r.Note = nil
+	by := Reader{Name: client.String(), Door: door, May: func(c, s union.SubsystemID) bool { return c == client || s == client }}
+	page, err := ParsePage(r.URL.Query())
+	if r.Method != http.MethodGet {
+		err = fault.New(fault.MethodNotAllowed, "evidence is read with GET")
+	}
+	var e *Evidence
+	if err == nil {
+		e, err = x.Evidence(r.Context(), id, by, page)
+	} else {
+		err = x.recordReading(r.Context(), by.reads(id, page), err)
+	}
+	if err != nil {
+		x.problem(w, err)
+		return
+	}
+	for _, h := range e.Halves {
+		for i := range h.Records { // within one state each side's notes are its own
+			r := &h.Records[i]
+			caller, service, _ := parties(r.Envelope)
+			if client == caller && ofProvider(r.Parts.Kind) && caller != service || client == service && !ofProvider(r.Parts.Kind) && caller != service {
+				r.Note = nil
+			}
 		}
 	}
 	b, err := json.Marshal(e)

@@ -83,6 +83,11 @@ func (e *Evidence) complete(said []statement) error {
 	if e.Missing != "" {
 		return errors.New(e.Missing)
 	}
+	for _, h := range e.Halves {
+		if h.More != 0 {
+			return fmt.Errorf("of %s what stands from leaf %d on was left out", h.State, h.More)
+		}
+	}
 	for _, s := range said {
 		for _, state := range s.states() {
 			if !slices.ContainsFunc(e.Halves, func(h Half) bool { return h.State == state }) {

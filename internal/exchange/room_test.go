@@ -57,7 +57,7 @@ func TestRefusedByItsHead(t *testing.T) {
 		all := bytes.Repeat([]byte("x"), 1<<20)
 		k.r.ID, k.r.Body = "by-its-head-"+code, sum(all)
 		m := k.message(t)
-		m.Size, m.Body = int64(len(all)), io.NopCloser(io.MultiReader(bytes.NewReader(all[:60<<10]), reading(half), bytes.NewReader(all[60<<10:])))
+		m.Size, m.Body = int64(len(all)), io.NopCloser(io.MultiReader(bytes.NewReader(all[:60<<10]), stall(half), bytes.NewReader(all[60<<10:])))
 		a, _, err := u.deliver("SA", "BH", m)
 		return a, err
 	}
@@ -95,10 +95,10 @@ func TestRefusedByItsHead(t *testing.T) {
 	u.sound(t)
 }
 
-// reading is a reader of nothing that does something when it is read.
-type reading func()
+// stall is a reader of nothing that does something when it is read.
+type stall func()
 
-func (r reading) Read([]byte) (int, error) {
+func (r stall) Read([]byte) (int, error) {
 	r()
 	return 0, io.EOF
 }

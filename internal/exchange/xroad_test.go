@@ -112,7 +112,7 @@ func TestRefusalByTheProvider(t *testing.T) {
 	if e.Code != "policy.denied" || e.Type != "Server.ServerProxy.AccessDenied" || a.status != 500 {
 		t.Errorf("%d %+v", a.status, e)
 	}
-	ev, err := u.nodes["SA"].Evidence(t.Context(), "refused-1", func(_, _ union.SubsystemID) bool { return true })
+	ev, err := u.nodes["SA"].Evidence(t.Context(), "refused-1", Reader{Name: "auditor", May: func(_, _ union.SubsystemID) bool { return true }}, Page{})
 	check(t, err)
 	checks, err := u.nodes["SA"].VerifyEvidence(t.Context(), ev)
 	check(t, err)

@@ -194,8 +194,12 @@ func StatusOf(v *directory.View, now time.Time) DirectoryStatus {
 // everyone is an auditor's view: all calls of this node.
 func everyone(_, _ union.SubsystemID) bool { return true }
 
-func (n *Node) showEvidence(ctx context.Context, _ admin.Person, q url.Values) (any, error) {
-	return n.exchange.Evidence(ctx, q.Get("id"), everyone)
+func (n *Node) showEvidence(ctx context.Context, who admin.Person, q url.Values) (any, error) {
+	page, err := exchange.ParsePage(q)
+	if err != nil {
+		return nil, err
+	}
+	return n.exchange.Evidence(ctx, q.Get("id"), exchange.Reader{Name: who.Name, May: everyone}, page)
 }
 
 // Verification is evidence with what was verified of it.
@@ -206,8 +210,8 @@ type Verification struct {
 	Checks  []exchange.Check `json:"checks"`
 }
 
-func (n *Node) verifyEvidence(ctx context.Context, _ admin.Person, q url.Values) (any, error) {
-	e, err := n.exchange.Evidence(ctx, q.Get("id"), everyone)
+func (n *Node) verifyEvidence(ctx context.Context, who admin.Person, q url.Values) (any, error) {
+	e, err := n.exchange.Evidence(ctx, q.Get("id"), exchange.Reader{Name: who.Name, May: everyone}, exchange.Page{})
 	if err != nil {
 		return nil, err
 	}

@@ -88,19 +88,19 @@ func (d *Directory) Handler() http.Handler {
 				defer func() { <-busy }()
 			default:
 				w.Header().Set("Retry-After", "1")
-				problem(w, fault.New(fault.Overloaded, "the directory is busy"))
+				d.problem(w, fault.New(fault.Overloaded, "the directory is busy"))
 				return
 			}
 			// Not every writer can; the server's own limits hold besides.
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(postPatience))
 			body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBundle))
 			if err != nil {
-				problem(w, fault.Wrap(fault.TooLarge, err, "a body of at most %d bytes is read", maxBundle))
+				d.problem(w, fault.Wrap(fault.TooLarge, err, "a body of at most %d bytes is read", maxBundle))
 				return
 			}
 			reply, err := do(r.Context(), body)
 			if err != nil {
-				problem(w, err)
+				d.problem(w, err)
 				return
 			}
 			w.Header().Set("Content-Type", "application/json")
@@ -116,7 +116,7 @@ func (d *Directory) Handler() http.Handler {
 		name := strings.TrimPrefix(r.URL.Path, "/")
 		b, err := d.Serve(r.Context(), name)
 		if err != nil {
-			problem(w, err)
+			d.problem(w, err)
 			return
 		}
 		w.Header().Set("Content-Type", "application/octet-stream")
@@ -133,8 +133,13 @@ func (d *Directory) Handler() http.Handler {
 	return mux
 }
 
-func problem(w http.ResponseWriter, err error) {
+// problem tells who asks of a fault; one of the directory's own stands in the
+// log too, under the support number that he is given.
+func (d *Directory) problem(w http.ResponseWriter, err error) {
 	f := fault.From(err)
+	if f.Code == fault.Internal {
+		d.deps.Log.Error("an error of the directory's own", "support", f.ID, "error", f)
+	}
 	w.Header().Set("Content-Type", fault.ProblemType)
 	w.WriteHeader(f.Entry().Status)
 	_, _ = w.Write(f.Problem())

@@ -3,12 +3,16 @@ package directory_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -189,5 +193,33 @@ func TestStockClient(t *testing.T) {
 	}
 	if _, err := c.GetTargetInfo("BH/nothing.json"); err == nil {
 		t.Error("found what is not there")
+	}
+}
+
+// TestSupportNumberHTTP: an error of the directory's own stands in the log
+// under the number that is told, and nothing of it is told.
+func TestSupportNumberHTTP(t *testing.T) {
+	u := directorytest.New(t, four[:2], nil)
+	dir := t.TempDir()
+	var log bytes.Buffer
+	d, err := directory.Open(t.Context(), directory.Config{Root: u.Root, Demonstration: true, Dir: dir},
+		directory.Deps{Now: u.Now, Log: slog.New(slog.NewTextHandler(&log, nil)), Peers: func() []directory.Peer { return u.Peers("") }})
+	must(t, err)
+	must(t, d.Refresh(t.Context()))
+	var broken string
+	must(t, filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if e.Name() == "1.targets.json" {
+			broken = path
+		}
+		return err
+	}))
+	must(t, os.Remove(broken))
+	must(t, os.Mkdir(broken, 0o700)) // it can be opened and not be read
+	w := httptest.NewRecorder()
+	d.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/1.targets.json", nil))
+	var told struct{ Instance string }
+	must(t, json.Unmarshal(w.Body.Bytes(), &told))
+	if id := strings.TrimPrefix(told.Instance, "urn:uuid:"); w.Code != 500 || len(id) != 36 || !strings.Contains(log.String(), id) || strings.Contains(w.Body.String(), dir) {
+		t.Errorf("%d told %s, logged %s", w.Code, w.Body, log.String())
 	}
 }

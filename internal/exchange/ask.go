@@ -190,20 +190,20 @@ func (x *Exchange) resolve(_ context.Context, c *asking) error {
 	}
 	st, ok := v.State(c.Service.State)
 	if !ok {
-		return fault.New(fault.UnknownState, "%s is not a state of the union", c.Service.State)
+		return fault.New(fault.UnknownState, "%s", c.Service.State)
 	}
 	if err := x.inForce(v, c.Client.State, c.Service.State); err != nil {
 		return err
 	}
 	if !reserved(c.Service.Service) {
 		if c.offer, ok = v.Service(c.Service); !ok {
-			return fault.New(fault.UnknownService, "the directory names no service %s", c.Service)
+			return fault.New(fault.UnknownService, "%s", c.Service)
 		}
 	} else if _, ok := v.Subsystem(c.Service.SubsystemID); !ok {
-		return fault.New(fault.UnknownService, "the directory names no subsystem %s", c.Service.SubsystemID)
+		return fault.New(fault.UnknownService, "%s", c.Service.SubsystemID)
 	}
 	if _, ok := v.Subsystem(c.Client); !ok && c.Client.Subsystem != "" {
-		return fault.New(fault.UnknownClient, "the directory names no subsystem %s", c.Client)
+		return fault.New(fault.UnknownClient, "%s", c.Client)
 	}
 	c.target = link.Target{State: c.Service.State, Addrs: addresses(st)}
 	c.limit = x.cfg.CallTime
@@ -244,7 +244,7 @@ func (x *Exchange) aim(_ context.Context, c *asking) error {
 		c.purpose = purposeMeta
 	}
 	if c.purpose == "" {
-		return fault.New(fault.MissingPurpose, "send %s with a code of the directory's list", headerPurpose)
+		return fault.New(fault.MissingPurpose, "the codes are %s", purposes(c.view))
 	}
 	return purposeKnown(c.view, c.purpose, c.Service)
 }
@@ -253,9 +253,21 @@ func (x *Exchange) aim(_ context.Context, c *asking) error {
 // asked for one of their own, which serves for nothing else.
 func purposeKnown(v *directory.View, purpose string, service union.ServiceID) error {
 	if _, ok := v.Purpose(purpose); !ok && !(purpose == purposeMeta && reserved(service.Service)) {
-		return fault.New(fault.UnknownPurpose, "the directory's list has no purpose of this code")
+		return fault.New(fault.UnknownPurpose, "the codes are %s", purposes(v))
 	}
 	return nil
+}
+
+// purposes names the codes from which a client may choose, twenty at most.
+func purposes(v *directory.View) string {
+	var codes []string
+	for _, p := range v.Purposes() {
+		if codes = append(codes, p.Code); len(codes) == 20 {
+			codes = append(codes, "…")
+			break
+		}
+	}
+	return strings.Join(codes, ", ")
 }
 
 // receiveAsked takes the body, now that it may be sent: whoever may not ask
@@ -319,7 +331,7 @@ func (x *Exchange) once(ctx context.Context, c *asking) error {
 		return nil
 	}
 	if was.content != c.content() {
-		return fault.New(fault.IDConflict, "this client has used the id %q for another request", c.ID)
+		return fault.New(fault.IDConflict, "%s", c.ID)
 	}
 	if was.state == claimAnswered {
 		// The answer is here, but the other state's rules still have a say:

@@ -172,7 +172,7 @@ func (x *Exchange) listClients(w http.ResponseWriter, r *http.Request) {
 	}
 	st, ok := v.State(state)
 	if !ok {
-		x.writeFault(w, fault.New(fault.UnknownState, "%s is not a state of the union", state))
+		x.writeFault(w, fault.New(fault.UnknownState, "%s", state))
 		return
 	}
 	list := struct {

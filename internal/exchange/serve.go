@@ -189,11 +189,11 @@ func (x *Exchange) decideServing(_ context.Context, c *serving) error {
 	r := c.request
 	if !reserved(r.Service.Service) {
 		if _, ok := c.view.Service(r.Service); !ok {
-			return fault.New(fault.UnknownService, "the directory names no service %s", r.Service)
+			return fault.New(fault.UnknownService, "%s", r.Service)
 		}
 	}
 	if _, ok := c.view.Subsystem(r.Client); !ok && r.Client.Subsystem != "" {
-		return fault.New(fault.UnknownClient, "the directory names no subsystem %s", r.Client)
+		return fault.New(fault.UnknownClient, "%s", r.Client)
 	}
 	if err := purposeKnown(c.view, r.Purpose, r.Service); err != nil {
 		return err
@@ -230,7 +230,7 @@ func (x *Exchange) claimServing(ctx context.Context, c *serving) error {
 	case !ok:
 		return fault.New(fault.InFlight, "the id has just become free; ask again")
 	case was.content != c.content:
-		return fault.New(fault.IDConflict, "this client has used the id %q for another request", c.request.ID)
+		return fault.New(fault.IDConflict, "%s", c.request.ID)
 	case was.state == claimAnswered:
 		c.earlier, err = x.recorded(ctx, was.answered)
 		return err

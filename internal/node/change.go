@@ -354,10 +354,10 @@ func (n *Node) grant(ctx context.Context, _ admin.Person, p Grant) (admin.Done, 
 		return admin.Done{}, fault.New(fault.BadIdentifier, "%s is not a service of %s: only the serving state grants", p.Service, n.cfg.State)
 	}
 	if _, ok := v.Service(p.Service); !ok {
-		return admin.Done{}, fault.New(fault.UnknownService, "the directory names no service %s", p.Service)
+		return admin.Done{}, fault.New(fault.UnknownService, "%s", p.Service)
 	}
 	if _, ok := v.Subsystem(p.Client); !ok {
-		return admin.Done{}, fault.New(fault.UnknownClient, "the directory names no subsystem %s", p.Client)
+		return admin.Done{}, fault.New(fault.UnknownClient, "%s", p.Client)
 	}
 	if len(p.Purposes) == 0 {
 		return admin.Done{}, fault.New(fault.MissingPurpose, "a grant names at least one purpose of the union's list")
@@ -365,7 +365,11 @@ func (n *Node) grant(ctx context.Context, _ admin.Person, p Grant) (admin.Done, 
 	for _, code := range p.Purposes {
 		x, ok := v.Purpose(code)
 		if !ok {
-			return admin.Done{}, fault.New(fault.UnknownPurpose, "%q; falaj access purposes lists them", code)
+			var codes []string
+			for _, known := range v.Purposes() {
+				codes = append(codes, known.Code)
+			}
+			return admin.Done{}, fault.New(fault.UnknownPurpose, "%q is none of %s", code, strings.Join(codes, ", "))
 		}
 		if !p.Basis.Complete() {
 			p.Basis = x.Basis

@@ -130,10 +130,10 @@ func (n *Node) explain(_ context.Context, _ admin.Person, q url.Values) (any, er
 	known, _ := v.Purpose(purpose)
 	offered, ok := v.Service(service)
 	if !ok {
-		return nil, fault.New(fault.UnknownService, "the directory names no service %s", service)
+		return nil, fault.New(fault.UnknownService, "%s", service)
 	}
 	if _, ok := v.Subsystem(client); !ok {
-		return nil, fault.New(fault.UnknownClient, "the directory names no subsystem %s", client)
+		return nil, fault.New(fault.UnknownClient, "%s", client)
 	}
 	question := policy.Question{
 		Client: client, Service: service, Method: or(strings.ToUpper(q.Get("method")), "GET"), Path: or(q.Get("path"), "/"),

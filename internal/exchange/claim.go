@@ -3,7 +3,6 @@ package exchange
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -41,18 +40,19 @@ type claim struct {
 // errClaimed tells that the id stood there already; nothing was written.
 var errClaimed = errors.New("id already claimed")
 
-// claimKey hashes client and id, so that the row's key has one size.
-func claimKey(client union.SubsystemID, id string) []byte {
-	h := sha256.Sum256([]byte(client.String() + "\x00" + id))
+// claimKey stands for client and id in the clear: an id may be somebody's
+// number, and is not to be guessed from the database alone.
+func (x *Exchange) claimKey(client union.SubsystemID, id string) []byte {
+	h := x.deps.Names.Sum([]byte("falaj claim v1\x00" + client.String() + "\x00" + id))
 	return h[:]
 }
 
 // claimID writes the claim in the transaction of the request's record. The id
 // is free or the record is not written either.
 func (x *Exchange) claimID(ctx context.Context, tx *store.Tx, side int, r *message.Request, content [32]byte, leaf int64) error {
-	res, err := tx.Exec(ctx, `INSERT INTO exchange_claim (side, id, client, message, service, content, state, process, asked, answered, changed_at)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?) ON CONFLICT (side, id) DO NOTHING`,
-		side, claimKey(r.Client, r.ID), r.Client.String(), r.ID, r.Service.String(), content[:], claimOpen, x.process, leaf, x.deps.Now().UnixMilli())
+	res, err := tx.Exec(ctx, `INSERT INTO exchange_claim (side, id, content, state, process, asked, answered, changed_at)
+		VALUES (?, ?, ?, ?, ?, ?, NULL, ?) ON CONFLICT (side, id) DO NOTHING`,
+		side, x.claimKey(r.Client, r.ID), content[:], claimOpen, x.process, leaf, x.deps.Now().UnixMilli())
 	if err != nil {
 		return fmt.Errorf("claiming an id: %w", err)
 	}
@@ -69,7 +69,7 @@ func (x *Exchange) claimID(ctx context.Context, tx *store.Tx, side int, r *messa
 func (x *Exchange) reclaim(ctx context.Context, tx *store.Tx, side int, r *message.Request, was claim, leaf int64) error {
 	res, err := tx.Exec(ctx, `UPDATE exchange_claim SET state = ?, process = ?, asked = ?, changed_at = ?
 		WHERE side = ? AND id = ? AND state = ? AND process = ?`,
-		claimOpen, x.process, leaf, x.deps.Now().UnixMilli(), side, claimKey(r.Client, r.ID), was.state, was.process)
+		claimOpen, x.process, leaf, x.deps.Now().UnixMilli(), side, x.claimKey(r.Client, r.ID), was.state, was.process)
 	if err != nil {
 		return fmt.Errorf("taking over an id: %w", err)
 	}
@@ -88,13 +88,13 @@ func (x *Exchange) settle(ctx context.Context, tx *store.Tx, side int, r *messag
 	var err error
 	switch became {
 	case effectNone: // the id is free again: nothing happened
-		_, err = tx.Exec(ctx, `DELETE FROM exchange_claim WHERE side = ? AND id = ? AND asked = ?`, side, claimKey(r.Client, r.ID), asked)
+		_, err = tx.Exec(ctx, `DELETE FROM exchange_claim WHERE side = ? AND id = ? AND asked = ?`, side, x.claimKey(r.Client, r.ID), asked)
 	case effectUnknown:
 		_, err = tx.Exec(ctx, `UPDATE exchange_claim SET state = ?, answered = ?, changed_at = ? WHERE side = ? AND id = ? AND asked = ?`,
-			claimUnknown, leaf, x.deps.Now().UnixMilli(), side, claimKey(r.Client, r.ID), asked)
+			claimUnknown, leaf, x.deps.Now().UnixMilli(), side, x.claimKey(r.Client, r.ID), asked)
 	case effectDone:
 		_, err = tx.Exec(ctx, `UPDATE exchange_claim SET state = ?, answered = ?, changed_at = ? WHERE side = ? AND id = ? AND asked = ?`,
-			claimAnswered, leaf, x.deps.Now().UnixMilli(), side, claimKey(r.Client, r.ID), asked)
+			claimAnswered, leaf, x.deps.Now().UnixMilli(), side, x.claimKey(r.Client, r.ID), asked)
 	}
 	if err != nil {
 		return fmt.Errorf("settling an id: %w", err)
@@ -108,7 +108,7 @@ func (x *Exchange) claimed(ctx context.Context, side int, r *message.Request) (c
 		var content []byte
 		var leaf sql.NullInt64
 		err := tx.QueryRow(ctx, `SELECT content, state, process, answered FROM exchange_claim WHERE side = ? AND id = ?`,
-			side, claimKey(r.Client, r.ID)).Scan(&content, &c.state, &c.process, &leaf)
+			side, x.claimKey(r.Client, r.ID)).Scan(&content, &c.state, &c.process, &leaf)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil
 		}
@@ -135,14 +135,15 @@ type stranded struct {
 	left    []strand
 }
 
-// has tells whether a request's claim is among them.
-func (s *stranded) has(r *message.Request) bool {
+// isStranded tells whether a request's claim is among them.
+func (x *Exchange) isStranded(r *message.Request) bool {
+	s := &x.stranded
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.left) == 0 {
 		return false
 	}
-	key := claimKey(r.Client, r.ID)
+	key := x.claimKey(r.Client, r.ID)
 	return slices.ContainsFunc(s.left, func(l strand) bool { return bytes.Equal(l.key, key) })
 }
 
@@ -160,7 +161,7 @@ func (x *Exchange) strand(c *serving) {
 	if c.effect != effectNone {
 		became = x.unclear(c, effectUnknown)
 	}
-	x.leave(strand{claimKey(c.request.Client, c.request.ID), c.asked.Index, became})
+	x.leave(strand{x.claimKey(c.request.Client, c.request.ID), c.asked.Index, became})
 }
 
 func (x *Exchange) leave(s strand) {

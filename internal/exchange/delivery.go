@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
@@ -49,10 +50,12 @@ const outbox = "outbox"
 type delivery struct {
 	id           []byte
 	client       union.SubsystemID
-	message      string
+	message      string // read from the record, see tell
 	request      string
 	service      union.ServiceID
-	conversation string
+	conversation string // its hash
+	talk         string // what it is called, see tell
+	behind       int64  // leaf of the first of its conversation; -1 where nobody is before it, or that was not asked
 	asked        int64
 	answered     sql.NullInt64
 	state, work  int
@@ -69,14 +72,15 @@ type delivery struct {
 	changed      time.Time
 }
 
-const deliveryColumns = `d.id, d.client, d.message, d.request, d.service, d.conversation, d.asked, d.answered, d.state, d.work,
+const deliveryColumns = `d.id, d.client, d.request, d.service, d.conversation, d.asked, d.answered, d.state, d.work,
 	d.lane, d.attempts, d.pushes, d.next_at, d.expires_at, d.pushed_at, d.lease, d.code, d.spool, d.accepted_at, d.changed_at`
 
 // scan reads deliveryColumns, and more where there is more.
 func (d *delivery) scan(row interface{ Scan(...any) error }, more ...any) error {
 	var client, service string
 	var next, expires, accepted, changed int64
-	err := row.Scan(append([]any{&d.id, &client, &d.message, &d.request, &service, &d.conversation, &d.asked, &d.answered, &d.state, &d.work,
+	d.behind = -1
+	err := row.Scan(append([]any{&d.id, &client, &d.request, &service, &d.conversation, &d.asked, &d.answered, &d.state, &d.work,
 		&d.lane, &d.attempts, &d.pushes, &next, &expires, &d.pushed, &d.lease, &d.code, &d.spool, &accepted, &changed}, more...)...)
 	if err != nil {
 		return err
@@ -92,19 +96,41 @@ func (d *delivery) scan(row interface{ Scan(...any) error }, more ...any) error 
 	return nil
 }
 
+// tell reads from a delivery's record what no column tells: its id, and which
+// conversation it is of. Where its retention has ended they stay empty.
+func (x *Exchange) tell(ctx context.Context, d *delivery) error {
+	if d.message != "" && (d.conversation == "" || d.talk != "") {
+		return nil
+	}
+	r, err := x.requestAt(ctx, d.asked)
+	if err == nil && r != nil {
+		d.message, d.talk = r.ID, r.Conversation
+	}
+	return err
+}
+
+// talkKey stands for a conversation in the clear; "" for none.
+func (x *Exchange) talkKey(conversation string) string {
+	if conversation == "" {
+		return ""
+	}
+	h := x.deps.Names.Sum([]byte("falaj conversation v1\x00" + conversation))
+	return hex.EncodeToString(h[:16])
+}
+
 // accept puts a call into the outbox, in the transaction of its record and
 // after its id was claimed. One that stands behind another of its conversation
 // is not due before that one has ended: it has nothing to do until it expires.
 func (x *Exchange) accept(ctx context.Context, tx *store.Tx, c *asking, leaf int64) error {
 	r, now := c.request, x.deps.Now().UnixMilli()
-	id, next, spool := claimKey(r.Client, r.ID), now, ""
+	id, next, spool, talk := x.claimKey(r.Client, r.ID), now, "", x.talkKey(r.Conversation)
 	if c.offer.DigestOnly && c.Body != nil {
 		spool = c.Body.spool
 	}
-	if r.Conversation != "" {
+	if talk != "" {
 		var before int64
 		err := tx.QueryRow(ctx, `SELECT asked FROM exchange_delivery WHERE work = 1 AND conversation <> ''
-			AND client = ? AND service = ? AND conversation = ? LIMIT 1`, r.Client.String(), r.Service.String(), r.Conversation).Scan(&before)
+			AND client = ? AND service = ? AND conversation = ? LIMIT 1`, r.Client.String(), r.Service.String(), talk).Scan(&before)
 		if err == nil {
 			next = r.NotAfter
 		} else if !errors.Is(err, sql.ErrNoRows) {
@@ -119,10 +145,10 @@ func (x *Exchange) accept(ctx context.Context, tx *store.Tx, c *asking, leaf int
 		// claim would not be ours.
 		{`DELETE FROM exchange_spool WHERE id IN (SELECT spool FROM exchange_delivery WHERE id = ?)`, []any{id}},
 		{`DELETE FROM exchange_delivery WHERE id = ?`, []any{id}},
-		{`INSERT INTO exchange_delivery (id, client, message, request, service, conversation, asked, answered, state, work,
+		{`INSERT INTO exchange_delivery (id, client, request, service, conversation, asked, answered, state, work,
 			lane, attempts, pushes, next_at, expires_at, pushed_at, lease, code, spool, accepted_at, changed_at)
-			VALUES (?, ?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, 0, 0, ?, ?, NULL, '', '', ?, ?, ?)`,
-			[]any{id, r.Client.String(), r.ID, r.RequestID, r.Service.String(), r.Conversation, leaf, deliveryOpen, workDeliver,
+			VALUES (?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, 0, 0, ?, ?, NULL, '', '', ?, ?, ?)`,
+			[]any{id, r.Client.String(), r.RequestID, r.Service.String(), talk, leaf, deliveryOpen, workDeliver,
 				string(r.Service.State), next, r.NotAfter, spool, now, now}},
 		{`UPDATE exchange_claim SET process = ? WHERE side = ? AND id = ?`, []any{outbox, sideCaller, id}},
 	} {

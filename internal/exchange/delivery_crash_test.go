@@ -394,7 +394,7 @@ func (c crash) audit(t *testing.T, nodes map[union.State]*process, calls []sent,
 		if !r.OK() {
 			broken = append(broken, fmt.Sprintf("the journal of %s: %+v", s, r.Wrong[0]))
 		}
-		x := &Exchange{cfg: Config{Alone: true}, deps: Deps{DB: db, Now: time.Now}, process: "audit"}
+		x := &Exchange{cfg: Config{Alone: true}, deps: Deps{DB: db, Journal: j, Now: time.Now}, process: "audit"}
 		check(t, x.beat(t.Context(), true))
 		list, err := x.Outcomes(t.Context(), 1<<20)
 		check(t, err)

@@ -59,31 +59,55 @@ type Delivery struct {
 // deliveryRows reads deliveries with what their status depends on beside
 // them: who is at them, and who stands before them.
 const deliveryRows = `SELECT ` + deliveryColumns + `, CASE WHEN d.lease IN (SELECT id FROM exchange_process) THEN 1 ELSE 0 END,
-		COALESCE(h.message, ''), COALESCE(h.attempts, 0), COALESCE(h.code, '')
+		COALESCE(h.asked, -1), COALESCE(h.attempts, 0), COALESCE(h.code, '')
 	FROM exchange_delivery d LEFT JOIN exchange_delivery h ON h.asked < d.asked AND h.asked =
 		(SELECT MIN(e.asked) FROM exchange_delivery e WHERE e.work = 1 AND e.conversation <> '' AND d.work = 1
 			AND e.client = d.client AND e.service = d.service AND e.conversation = d.conversation)`
 
 // find reads a client's delivery by its X-Road-Id.
 func (x *Exchange) findDelivery(ctx context.Context, client union.SubsystemID, id string) (Delivery, delivery, error) {
-	v, d, err := x.showDelivery(x.deps.DB.QueryRow(ctx, deliveryRows+` WHERE d.id = ?`, claimKey(client, id)))
+	v, d, err := x.showDelivery(x.deps.DB.QueryRow(ctx, deliveryRows+` WHERE d.id = ?`, x.claimKey(client, id)))
 	if errors.Is(err, sql.ErrNoRows) {
 		return v, d, fault.New(fault.NotFound, "%s has no delivery of this id here", client)
+	}
+	if err == nil {
+		d.message = id
+		err = x.name(ctx, &v, &d)
 	}
 	return v, d, storeFault(err, "looking for the delivery")
 }
 
-// showDelivery reads a row of deliveryRows.
+// name adds to a delivery what only the records tell.
+func (x *Exchange) name(ctx context.Context, v *Delivery, d *delivery) error {
+	if err := x.tell(ctx, d); err != nil {
+		return err
+	}
+	v.ID, v.Conversation = d.message, d.talk
+	if d.state != deliveryOpen {
+		v.Answer = "/async/" + escape(d.message) + "/answer"
+	}
+	if d.behind < 0 {
+		return nil
+	}
+	r, err := x.requestAt(ctx, d.behind)
+	if err == nil && r != nil {
+		v.Behind = r.ID
+	}
+	return err
+}
+
+// showDelivery reads a row of deliveryRows, but for what name adds.
 func (x *Exchange) showDelivery(row interface{ Scan(...any) error }) (Delivery, delivery, error) {
 	var d delivery
 	var leased, tries int
-	var behind string
 	var code fault.Code
+	var behind int64
 	if err := d.scan(row, &leased, &behind, &tries, &code); err != nil {
 		return Delivery{}, d, err
 	}
+	d.behind = behind
 	v := Delivery{
-		ID: d.message, Client: d.client, Service: d.service, Conversation: d.conversation, Behind: behind,
+		Client: d.client, Service: d.service,
 		Attempts: d.attempts, Accepted: d.accepted, Code: d.code, Pushes: d.pushes,
 	}
 	switch {
@@ -95,7 +119,7 @@ func (x *Exchange) showDelivery(row interface{ Scan(...any) error }) (Delivery, 
 		v.Status = StatusExpired
 	case d.state == deliverySkipped:
 		v.Status = StatusSkipped
-	case behind != "" && tries > 0:
+	case behind >= 0 && tries > 0:
 		v.Status, v.Code = StatusBlocked, code
 	case leased == 1 || x.sending(d.id):
 		v.Status = StatusSending
@@ -104,7 +128,7 @@ func (x *Exchange) showDelivery(row interface{ Scan(...any) error }) (Delivery, 
 	}
 	if d.state == deliveryOpen {
 		v.Expires = d.expires
-		if behind == "" && v.Status == StatusWaiting {
+		if behind < 0 && v.Status == StatusWaiting {
 			until, code := x.laneUntil(d.lane)
 			v.Next = d.next
 			if until.After(v.Next) {
@@ -112,7 +136,7 @@ func (x *Exchange) showDelivery(row interface{ Scan(...any) error }) (Delivery, 
 			}
 		}
 	} else {
-		v.Ended, v.Answer = d.changed, "/async/"+escape(d.message)+"/answer"
+		v.Ended = d.changed
 	}
 	if d.pushed.Valid {
 		v.Pushed = time.UnixMilli(d.pushed.Int64).UTC()
@@ -156,7 +180,7 @@ func (x *Exchange) Deliveries(ctx context.Context, f DeliveryFilter, most int) (
 		where, args = where+` AND d.client = ?`, append(args, f.Client.String())
 	}
 	if f.Conversation != "" {
-		where, args = where+` AND d.conversation = ?`, append(args, f.Conversation)
+		where, args = where+` AND d.conversation = ?`, append(args, x.talkKey(f.Conversation))
 	}
 	state, ended := map[Status]int{StatusSkipped: deliverySkipped, StatusExpired: deliveryExpired, StatusRefused: deliveryRefused, StatusAnswered: deliveryAnswered}[f.Status]
 	switch {
@@ -170,26 +194,32 @@ func (x *Exchange) Deliveries(ctx context.Context, f DeliveryFilter, most int) (
 		where, args = where+` LIMIT ?`, append(args, most)
 	}
 	out := []Delivery{}
+	var raw []delivery
 	err := x.deps.DB.Read(ctx, func(tx *store.Tx) error {
-		out = out[:0]
+		out, raw = out[:0], raw[:0]
 		rows, err := tx.Query(ctx, deliveryRows+where, args...)
 		if err != nil {
 			return err
 		}
 		defer rows.Close()
 		for len(out) < most && rows.Next() {
-			v, _, err := x.showDelivery(rows)
+			v, d, err := x.showDelivery(rows)
 			if err != nil {
 				return err
 			}
 			if f.Status == "" || f.Status == v.Status {
-				out = append(out, v)
+				out, raw = append(out, v), append(raw, d)
 			}
 		}
 		return rows.Err()
 	})
 	if err != nil {
 		return nil, fmt.Errorf("listing deliveries: %w", err)
+	}
+	for i := range out {
+		if err := x.name(ctx, &out[i], &raw[i]); err != nil {
+			return nil, err
+		}
 	}
 	return out, nil
 }

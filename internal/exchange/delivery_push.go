@@ -26,6 +26,9 @@ func (x *Exchange) outcomeOf(ctx context.Context, d *delivery) (*Reply, error) {
 		return nil, fault.New(fault.DeliveryPending, "/async/%s tells how far it is", escape(d.message))
 	}
 	if !d.answered.Valid {
+		if err := x.tell(ctx, d); err != nil {
+			return nil, err
+		}
 		// It was skipped: a decision says so, no message.
 		f := fault.New(d.code, "")
 		b := f.XRoad()

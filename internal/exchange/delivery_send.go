@@ -30,14 +30,18 @@ func (x *Exchange) deliveryStages() []stage[*asking] {
 // attempt tries a delivery once. The error says that the other node was not
 // reached.
 func (x *Exchange) attempt(ctx context.Context, d delivery) (away error) {
+	err := x.tell(ctx, &d)
 	c := x.again(&d)
+	if err != nil {
+		return x.failed(ctx, c, "tell", err)
+	}
 	defer func() {
 		if c.stop != nil {
 			c.stop()
 		}
 	}()
 	for _, s := range x.deliveryStages() {
-		err := s.do(ctx, c)
+		err = s.do(ctx, c)
 		switch {
 		case errors.Is(err, errEnded):
 			return nil
@@ -177,9 +181,17 @@ func (x *Exchange) failed(ctx context.Context, c *asking, stage string, cause er
 	defer cancel()
 	if state := verdict(stage, f.Code, cause); state != deliveryOpen {
 		c.ending = func(ctx context.Context, tx *store.Tx, leaf int64) error {
-			return x.end(ctx, tx, d, ending{state: state, code: f.Code, told: true, tried: c.out != time.Time{}}, leaf)
+			return x.end(ctx, tx, d, ending{state: state, code: f.Code, told: c.ID != "", tried: c.out != time.Time{}}, leaf)
 		}
-		err := x.recordRefusal(keep, c, f)
+		var err error
+		if c.ID != "" {
+			err = x.recordRefusal(keep, c, f)
+		} else { // its retention has ended: nobody knows any more what it was called
+			_, err = x.deps.Journal.Append(keep, journal.Record{
+				Kind: journal.Decision, At: x.deps.Now(), Class: "exchange", In: c.ending,
+				Local: reading{Action: "delivery.erased", By: d.client.String(), Code: f.Code}.bytes(),
+			})
+		}
 		switch {
 		case err == nil:
 			x.ended(c, f.Code)

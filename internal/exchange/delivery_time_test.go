@@ -324,8 +324,8 @@ func TestPrune(t *testing.T) {
 				for side := sideCaller; side <= sideProvider; side++ {
 					for state := claimOpen; state <= claimSettled; state++ {
 						for _, process := range []string{"p", outbox} {
-							_, err := tx.Exec(t.Context(), `INSERT INTO exchange_claim (side, id, client, message, service, content, state, process, asked, answered, changed_at)
-								VALUES (?, ?, '', '', '', ?, ?, ?, 1, NULL, ?)`, side, id(), []byte{1}, state, process, at)
+							_, err := tx.Exec(t.Context(), `INSERT INTO exchange_claim (side, id, content, state, process, asked, answered, changed_at)
+								VALUES (?, ?, ?, ?, ?, 1, NULL, ?)`, side, id(), []byte{1}, state, process, at)
 							if err != nil {
 								return err
 							}
@@ -336,9 +336,9 @@ func TestPrune(t *testing.T) {
 					}
 				}
 				for work := workNone; work <= workKeep; work++ {
-					_, err := tx.Exec(t.Context(), `INSERT INTO exchange_delivery (id, client, message, request, service, conversation, asked, answered, state, work,
+					_, err := tx.Exec(t.Context(), `INSERT INTO exchange_delivery (id, client, request, service, conversation, asked, answered, state, work,
 						lane, attempts, pushes, next_at, expires_at, pushed_at, lease, code, spool, accepted_at, changed_at)
-						VALUES (?, 'BH/A/B/C', 'm', '', 'BH/A/B/C/D', '', ?, NULL, 1, ?, '', 0, 0, 0, 0, NULL, '', '', '', 0, ?)`, id(), int(n), work, at)
+						VALUES (?, 'BH/A/B/C', '', 'BH/A/B/C/D', '', ?, NULL, 1, ?, '', 0, 0, 0, 0, NULL, '', '', '', 0, ?)`, id(), int(n), work, at)
 					if err != nil {
 						return err
 					}

@@ -400,7 +400,7 @@ func TestALyingHalf(t *testing.T) {
 		"of another call":    {ae.Halves[1], "0 records of BH"},
 		"as of the asker":    {Half{State: "SA", Records: ae.Halves[1].Records}, "0 records of BH"},
 		"no JSON":            {json.RawMessage(`"x"`), "missing"},
-		"more than is asked": {json.RawMessage(`{"state":"BH","node":"n1","records":[],"more":1}`), "missing"},
+		"more than is asked": {json.RawMessage(`{"state":"BH","node":"n1","records":[],"extra":1}`), "missing"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b, err := json.Marshal(c.half)

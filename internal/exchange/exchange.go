@@ -89,6 +89,7 @@ type Deps struct {
 	Directory func() (*directory.View, error)          // the directory now; a fault where it is too old to go by
 	Seal      func(union.MemberID) (Credential, error) // this node's credential for a member of its state
 	Subject   interface{ Sum(b []byte) [32]byte }      // keyed hash that stands for a person in this state's store
+	Names     interface{ Sum(b []byte) [32]byte }      // keyed hash that stands for ids and conversations there; the same for the life of the database
 	Rules     func() []policy.Source                   // the node's local rules, beside its state's
 	Link      Caller                                   // set by node after both exist
 	Observe   func(Observation)                        // operational monitoring

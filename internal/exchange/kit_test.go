@@ -224,12 +224,14 @@ func (n *testNode) start(t testing.TB, on engine, ln net.Listener, options []kit
 	check(t, err)
 	hash, err := n.keys.HMAC("person-1")
 	check(t, err)
+	names, err := n.keys.HMAC("exchange-1")
+	check(t, err)
 	cfg := Config{
 		State: n.state, Node: "n1", Operator: desk(n.state).MemberID, Alone: true, MaxBody: 2 << 30,
 		Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
 	}
 	deps := Deps{
-		DB: n.db, Journal: n.journal, Spool: spool, Subject: hash, Now: n.now, Log: slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelError})),
+		DB: n.db, Journal: n.journal, Spool: spool, Subject: hash, Names: names, Now: n.now, Log: slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelError})),
 		Directory: func() (*directory.View, error) { return n.dir.View(), n.dir.View().Fresh(n.now()) },
 		Seal: func(m union.MemberID) (Credential, error) {
 			c, ok := n.seals[m]

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/falaj/falaj/internal/exchange/message"
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/store"
 	"github.com/falaj/falaj/internal/union"
 )
 
-// Outcome is a call whose effect nobody knows.
+// Outcome is a call whose effect nobody knows. Where the retention of its
+// records has ended, so has what is told of it.
 type Outcome struct {
 	Client  string    `json:"client"`
 	ID      string    `json:"id"`
@@ -25,7 +27,7 @@ func (x *Exchange) Outcomes(ctx context.Context, most int) ([]Outcome, error) {
 	var out []Outcome
 	err := x.deps.DB.Read(ctx, func(tx *store.Tx) error {
 		out = nil
-		rows, err := tx.Query(ctx, `SELECT client, message, service, changed_at, asked FROM exchange_claim
+		rows, err := tx.Query(ctx, `SELECT changed_at, asked FROM exchange_claim
 			WHERE state = ? AND side = ? ORDER BY changed_at, id LIMIT ?`, claimUnknown, sideProvider, most)
 		if err != nil {
 			return err
@@ -34,7 +36,7 @@ func (x *Exchange) Outcomes(ctx context.Context, most int) ([]Outcome, error) {
 		for rows.Next() {
 			var o Outcome
 			var ms int64
-			if err := rows.Scan(&o.Client, &o.ID, &o.Service, &ms, &o.Request); err != nil {
+			if err := rows.Scan(&ms, &o.Request); err != nil {
 				return err
 			}
 			o.Since = time.UnixMilli(ms).UTC()
@@ -45,7 +47,34 @@ func (x *Exchange) Outcomes(ctx context.Context, most int) ([]Outcome, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listing unknown outcomes: %w", err)
 	}
+	for i := range out {
+		r, err := x.requestAt(ctx, out[i].Request)
+		if err != nil {
+			return nil, err
+		}
+		if r != nil {
+			out[i].Client, out[i].ID, out[i].Service = r.Client.String(), r.ID, r.Service.String()
+		}
+	}
 	return out, nil
+}
+
+// requestAt reads the head of a recorded request; nil where its retention has
+// ended.
+func (x *Exchange) requestAt(ctx context.Context, leaf int64) (*message.Request, error) {
+	s, err := x.deps.Journal.Get(ctx, leaf)
+	if err != nil || s.Erased {
+		return nil, storeFault(err, "reading a recorded request")
+	}
+	head, _, err := message.Open(s.Envelope)
+	if err != nil {
+		return nil, storeFault(err, "reading a recorded request")
+	}
+	r, err := message.ParseRequest(head)
+	if err != nil {
+		return nil, storeFault(err, "reading a recorded request")
+	}
+	return r, nil
 }
 
 // ResolveOutcome is a person's decision about a call whose effect nobody
@@ -54,7 +83,7 @@ func (x *Exchange) Outcomes(ctx context.Context, most int) ([]Outcome, error) {
 func (x *Exchange) ResolveOutcome(ctx context.Context, client union.SubsystemID, id string, happened bool, by, reason string) error {
 	d := decided{Action: "outcome.resolve", Client: client, ID: id, Happened: &happened, By: by, Reason: reason}
 	return x.decision(ctx, d, func(ctx context.Context, tx *store.Tx, leaf int64) error {
-		query, args := `DELETE FROM exchange_claim WHERE side = ? AND id = ? AND state = ?`, []any{sideProvider, claimKey(client, id), claimUnknown}
+		query, args := `DELETE FROM exchange_claim WHERE side = ? AND id = ? AND state = ?`, []any{sideProvider, x.claimKey(client, id), claimUnknown}
 		if happened {
 			query = `UPDATE exchange_claim SET state = ?, answered = ?, changed_at = ? WHERE side = ? AND id = ? AND state = ?`
 			args = append([]any{claimSettled, leaf, x.deps.Now().UnixMilli()}, args...)
@@ -77,7 +106,7 @@ func (x *Exchange) ResolveOutcome(ctx context.Context, client union.SubsystemID,
 func (x *Exchange) unknown(ctx context.Context, c *serving, was claim) error {
 	if was.state == claimOpen {
 		_, err := x.deps.DB.Exec(ctx, `UPDATE exchange_claim SET state = ?, changed_at = ? WHERE side = ? AND id = ? AND state = ? AND process = ?`,
-			claimUnknown, x.deps.Now().UnixMilli(), sideProvider, claimKey(c.request.Client, c.request.ID), claimOpen, was.process)
+			claimUnknown, x.deps.Now().UnixMilli(), sideProvider, x.claimKey(c.request.Client, c.request.ID), claimOpen, was.process)
 		if err != nil {
 			return storeFault(err, "listing an unknown outcome")
 		}

@@ -211,7 +211,7 @@ func (x *Exchange) decideServing(_ context.Context, c *serving) error {
 // claimServing claims the id and makes the request durable, in one
 // transaction, before anything takes effect.
 func (x *Exchange) claimServing(ctx context.Context, c *serving) error {
-	if x.stranded.has(c.request) {
+	if x.isStranded(c.request) {
 		if err := x.land(ctx); err != nil {
 			return storeFault(err, "ending an earlier call of this id")
 		}
@@ -261,7 +261,7 @@ func (x *Exchange) stake(ctx context.Context, c *serving, how func(context.Conte
 	})
 	c.claimed = err == nil
 	if err != nil && tried >= 0 && !errors.Is(err, errClaimed) {
-		x.leave(strand{claimKey(c.request.Client, c.request.ID), tried, effectNone})
+		x.leave(strand{x.claimKey(c.request.Client, c.request.ID), tried, effectNone})
 	}
 	return storeFault(err, "recording the request")
 }

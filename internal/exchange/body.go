@@ -149,3 +149,10 @@ func storeFault(err error, doing string) error {
 	}
 	return fault.Wrap(fault.StoreFailed, err, "%s", doing)
 }
+
+func (b *body) wide() *[64]byte {
+	if b == nil || b.size == 0 {
+		return nil
+	}
+	return &b.sha512
+}

@@ -37,6 +37,7 @@ var rooms = []room{
 	{"internal/seal", 1, 0},
 	{"internal/store", 1, 0},
 	{"internal/directory", 2, 1},
+	{"internal/evidence", 2, 1},
 	{"internal/journal", 2, 1},
 	{"verify", 2, 1},
 	{"internal/exchange", 3, 2},

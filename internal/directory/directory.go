@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"path"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -208,6 +210,52 @@ func (d *Directory) ViewAt(ctx context.Context, version int64) (*View, error) {
 	if v := d.View(); v.Version() == version {
 		return v, nil
 	}
+	r, err := d.releaseAt(ctx, version)
+	if err != nil {
+		return nil, err
+	}
+	parts, problems := settle(r, nil)
+	return newView(r, parts, problems), nil
+}
+
+// Chain gives what anyone needs to follow a version from this directory's pin
+// to what the states named say of their certificates, by the files' names: the
+// roots, time-stamp, snapshot, targets, union.json, and of each state its role,
+// state.json and CRLs. A version that nobody holds is NotFound.
+func (d *Directory) Chain(ctx context.Context, version int64, states ...union.State) (map[string][]byte, error) {
+	r, err := d.releaseAt(ctx, version)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string][]byte{}
+	take := func(name string) { out[name] = r.files[name] }
+	for name := range r.files {
+		if strings.HasSuffix(name, "."+metadata.ROOT+".json") {
+			take(name)
+		}
+	}
+	take(versioned(version, metadata.TIMESTAMP))
+	take(versioned(version, metadata.SNAPSHOT))
+	take(versioned(r.targets.Signed.Version, metadata.TARGETS))
+	take(targetFile(charterFile, r.targets.Signed.Targets[charterFile].Hashes["sha256"]))
+	for _, state := range states {
+		g := r.roles[state]
+		if g == nil || g.meta == nil {
+			continue // the state has no part that could be followed
+		}
+		take(versioned(g.meta.Signed.Version, string(state)))
+		for target, t := range g.meta.Signed.Targets {
+			if base := path.Base(target); base == stateFile || strings.HasPrefix(base, "crl") {
+				take(targetFile(target, t.Hashes["sha256"]))
+			}
+		}
+	}
+	return out, nil
+}
+
+// releaseAt verifies an old version from the pin on, from the archive or a
+// peer's.
+func (d *Directory) releaseAt(ctx context.Context, version int64) (*release, error) {
 	src := chain{d.files}
 	if d.deps.Peers != nil {
 		for _, p := range d.deps.Peers() {
@@ -234,8 +282,7 @@ func (d *Directory) ViewAt(ctx context.Context, version int64) (*View, error) {
 	if err != nil {
 		return nil, fault.Wrap(fault.DirectoryInvalid, err, "directory version %d", version)
 	}
-	parts, problems := settle(r, nil)
-	return newView(r, parts, problems), nil
+	return r, nil
 }
 
 // install makes a verified release the current one: on disk, but for the files

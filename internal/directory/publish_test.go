@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -451,6 +452,32 @@ func TestViewAt(t *testing.T) {
 		}
 	}
 	_, err := d.ViewAt(t.Context(), 4)
+	wantCode(t, err, fault.NotFound, "4")
+
+	// What others need to follow a version, from the pin on and of one state.
+	for version, want := range map[int64][]string{
+		2: {"1.root.json", "2.SA.json", "2.snapshot.json", "2.timestamp.json", "1.targets.json", "crl.der", "state.json", "union.json"},
+		3: {"1.root.json", "2.root.json", "2.SA.json", "3.snapshot.json", "3.timestamp.json", "2.targets.json", "crl.der", "state.json", "union.json"},
+	} {
+		files, err := d.Chain(t.Context(), version, "SA", "XX")
+		must(t, err)
+		var names []string
+		for name, b := range files {
+			if served, err := d.Serve(t.Context(), name); name != "timestamp.json" && (err != nil || !bytes.Equal(served, b)) {
+				t.Errorf("%s is not the file of that name: %v", name, err)
+			}
+			if i := strings.LastIndex(name, "/"); i >= 0 { // targets/SA/<digest>.state.json
+				_, name, _ = strings.Cut(name[i:], ".")
+			}
+			names = append(names, name)
+		}
+		slices.Sort(names)
+		slices.Sort(want)
+		if !slices.Equal(names, want) {
+			t.Errorf("version %d takes %q, wanted %q", version, names, want)
+		}
+	}
+	_, err = d.Chain(t.Context(), 4, "SA")
 	wantCode(t, err, fault.NotFound, "4")
 
 	// A new node, which trusts the newest root alone, follows from there.

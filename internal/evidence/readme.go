@@ -1,0 +1,108 @@
+package evidence
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/falaj/falaj/internal/seal"
+	"github.com/falaj/falaj/internal/union"
+)
+
+// readme explains the container to whoever opens it, in both languages, with
+// the lines that check it by stock tools. What is to be typed stands four
+// spaces in, and nothing else does; no line holds anything that a message
+// said. The tests run exactly these lines.
+func readme(c Call, said []sealedPart, absent []Absence) []byte {
+	var b bytes.Buffer
+	both := func(en, ar string) { fmt.Fprintf(&b, "%s\n%s\n\n", en, ar) }
+	run := func(format string, args ...any) { fmt.Fprintf(&b, "    "+format+"\n", args...) }
+	end := func() { b.WriteByte('\n') }
+
+	both("EVIDENCE OF A CALL BETWEEN STATES", "أدلة طلب بين الدول")
+	fmt.Fprintf(&b, "X-Road-Id: %q\nUnion / الاتحاد: %q\n\n", c.ID, c.Union)
+	both(`This is an ASiC-E container with CAdES signatures (ETSI EN 319 162-1): a ZIP
+file with the messages of one call exactly as they were sealed, the seals, the
+certificates, and the union's signed directory of the day. Nothing in it was
+signed at export: what is checked below is what was sealed when the call was made.`,
+		`هذه حاوية ASiC-E بتواقيع CAdES (ETSI EN 319 162-1): ملف ZIP فيه رسائل طلب واحد
+كما خُتمت بالضبط، والأختام، والشهادات، ودليل الاتحاد الموقّع في ذلك اليوم. ولم يُوقَّع
+فيها شيء عند التصدير: ما يُتحقق منه أدناه هو ما خُتم حين جرى الطلب.`)
+	both(`Everything at once, from the root alone that the union publishes:`,
+		`التحقق من كل شيء دفعة واحدة، انطلاقاً من الجذر الذي ينشره الاتحاد وحده:`)
+	b.WriteString("  falaj verify call.asice --root union-root.json\n\n")
+	both(`Piece by piece, with OpenSSL 3 and coreutils: unzip the container and run these
+lines in its folder. Each says for itself that all is well, and ends with code 0.`,
+		`أو جزءاً جزءاً ببرنامجي OpenSSL 3 وcoreutils: فُكّ الحاوية وشغّل هذه الأسطر في
+مجلدها. كل سطر يبيّن نتيجته بنفسه، وينتهي بالرمز 0 إن صحّ.`)
+
+	both("1. The files are those that were exported.", "1. الملفات هي التي صُدّرت.")
+	run("sha256sum -c %s", SumsName)
+	end()
+	for i, s := range said {
+		names, aside, at := s.part.Names(), AsideOf(s.part), s.at.Unix()
+		what := union.Text{En: "request", Ar: "الطلب"}
+		if s.part == seal.Answer {
+			what = union.Text{En: "answer", Ar: "الرد"}
+		}
+		fmt.Fprintf(&b, "%d. The %s, sealed %s.\n%d. %s، خُتم في %s.\n\n", i+2, what.En, s.at.UTC().Format("2006-01-02 15:04:05 UTC"),
+			i+2, what.Ar, s.at.UTC().Format("2006-01-02 15:04:05 UTC"))
+		both("Whose certificate sealed it:", "شهادة من ختمه:")
+		run("openssl x509 -noout -subject -issuer -dates -fingerprint -sha256 -in %s", aside.Certificate)
+		end()
+		revoked := ""
+		if s.crl {
+			both("Its state's authority issued it, and had not revoked it by then:", "أصدرتها سلطة دولته، ولم تكن ملغاة حينها:")
+			revoked = " -crl_check -CRLfile " + aside.CRL
+		} else {
+			both("Its state's authority issued it (the authority publishes no revocation list):", "أصدرتها سلطة دولته (ولا تنشر السلطة قائمة إلغاء):")
+		}
+		run("openssl verify -attime %d%s -CAfile %s %s", at, revoked, aside.Authority, aside.Certificate)
+		end()
+		both("The seal is right:", "الختم صحيح:")
+		run("openssl cms -verify -cades -binary -inform DER -in %s -content %s -CAfile %s -purpose any -attime %d -out /dev/null",
+			names.Signature, names.Manifest, aside.Authority, at)
+		end()
+		both("What was sealed is this message (each line prints 1):", "ما خُتم هو هذه الرسالة (يطبع كل سطر 1):")
+		run(`grep -c -F "DigestValue>$(openssl dgst -sha256 -binary %s | openssl base64)<" %s`, names.Head, names.Manifest)
+		if s.here {
+			run(`grep -c -F "DigestValue>$(openssl dgst -sha256 -binary %s | openssl base64)<" %s`, names.Body, names.Manifest)
+		}
+		end()
+	}
+	if len(said) == 2 {
+		both("4. The answer is to this request (prints 1).", "4. الرد على هذا الطلب (يطبع 1).")
+		run(`grep -c "\"request\": *\"$(sha256sum < %s | cut -c1-64)\"" %s`, seal.Request.Names().Manifest, seal.Answer.Names().Head)
+		end()
+	}
+	if len(absent) > 0 {
+		both("Not in this container:", "ليس في هذه الحاوية:")
+		for _, a := range absent {
+			fmt.Fprintf(&b, "- %s: %s\n  %s\n", a.Name, a.Why.En, a.Why.Ar)
+		}
+		end()
+	}
+	both(`What these lines do not show: that the authority is really that state's. Compare
+its fingerprint with what the state publishes, or let falaj verify follow the
+signed directory from the union's root. Nor do they show that the records stand
+in the states' public logs: the receipts do, if there are any.`,
+		`ما لا تُثبته هذه الأسطر: أن سلطة التصديق هي سلطة تلك الدولة حقاً. قارن بصمتها بما
+تنشره الدولة، أو دع falaj verify يتتبع الدليل الموقّع من جذر الاتحاد. ولا تُثبت أن
+القيود في سجلات الدول العامة، فذلك ما تُثبته الإيصالات إن وُجدت.`)
+	for _, s := range said {
+		run("openssl x509 -noout -subject -fingerprint -sha256 -in %s", AsideOf(s.part).Authority)
+	}
+	end()
+	b.WriteString("Where things lie / مواضع الملفات:\n")
+	for _, f := range [][3]string{
+		{"request/, answer/", "the messages: head and body", "الرسالتان: الرأس والمحتوى"},
+		{"META-INF/ASiCManifest*.xml", "what was sealed: digests", "ما خُتم: البصمات"},
+		{"META-INF/signature*.p7s", "the seals (CAdES)", "الأختام (CAdES)"},
+		{"META-INF/falaj/certificate/", "certificates, authorities, revocation lists", "الشهادات وسلطات التصديق وقوائم الإلغاء"},
+		{"META-INF/falaj/directory/", "the union's directory of the day (TUF)", "دليل الاتحاد في ذلك اليوم (TUF)"},
+		{"META-INF/falaj/container.json", "the records in the states' logs, opened", "القيود في سجلات الدول، مفتوحة"},
+		{"META-INF/falaj/receipt/", "receipts of the logs, if any", "إيصالات السجلات إن وُجدت"},
+	} {
+		fmt.Fprintf(&b, "- %s\n  %s\n  %s\n", f[0], f[1], f[2])
+	}
+	return b.Bytes()
+}

@@ -288,6 +288,15 @@ func readDraft(name string) (*directory.Draft, error) {
 	if err != nil {
 		return nil, err
 	}
+	var bundle struct {
+		Files map[string]string
+		Data  map[string][]byte
+	}
+	strict := json.NewDecoder(bytes.NewReader(raw))
+	strict.DisallowUnknownFields()
+	if strict.Decode(&bundle) != nil || bundle.Files == nil {
+		return nil, fault.New(fault.Usage, "%s is no draft; falaj directory init and amend make them", name)
+	}
 	d, err := directory.DecodeDraft(raw)
 	if err != nil {
 		return nil, fault.New(fault.DirectoryInvalid, "%s: %v", name, err)

@@ -218,6 +218,10 @@ func helpTexts() map[string]union.Text {
 func (s *session) name(app *kong.Application) {
 	texts := helpTexts()
 	app.Help = s.say(texts["falaj"])
+	everywhere := &kong.Group{Key: "everywhere", Title: s.say(t("Flags of every command:", "خيارات كل الأوامر:"))}
+	for _, f := range app.Flags {
+		f.Group = everywhere // so that a command's own stand by themselves, and first
+	}
 	walk(app.Node, "", func(path, name string, help *string) {
 		if text, ok := texts[strings.TrimSpace(path+" "+name)]; ok {
 			*help = s.say(text)

@@ -80,6 +80,13 @@ func (s *session) welcome(r up.Ready) {
 		s.printf("  %s\n", e)
 	}
 	s.printf("\n%s %s\n", s.say(t("Data:", "البيانات:")), r.Data)
+	usual, err := s.upData()
+	if err == nil {
+		usual, err = filepath.Abs(usual)
+	}
+	if err != nil || usual != r.Data {
+		s.printf("%s\n  export FALAJ_UP_DATA='%s'\n", s.say(t("Other commands find it there after:", "تجدها بقية الأوامر بعد:")), r.Data)
+	}
 	s.line(t("Ctrl-C stops it; the next start goes on with the same data (--fresh: with none).",
 		"اضغط Ctrl-C للإيقاف، والتشغيل التالي يتابع بالبيانات نفسها (--fresh يبدأ من جديد)."))
 }

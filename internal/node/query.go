@@ -137,7 +137,7 @@ func (n *Node) explain(_ context.Context, _ admin.Person, q url.Values) (any, er
 	}
 	question := policy.Question{
 		Client: client, Service: service, Method: or(strings.ToUpper(q.Get("method")), "GET"), Path: or(q.Get("path"), "/"),
-		Purpose: purpose, Basis: known.Basis.En, Consent: q.Get("consent"), DataClass: offered.DataClass, SubjectState: q.Get("subject_state"), At: n.now(),
+		Purpose: purpose, Basis: known.Basis.En, DataClass: offered.DataClass, At: n.now(),
 	}
 	var e Explained
 	question.Role = policy.Consumer

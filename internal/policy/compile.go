@@ -46,11 +46,9 @@ action call appliesTo {
 		endpoints: Set<String>, // those of the pair's agreements that the call fits, as "METHOD pattern"
 		purpose: String,
 		basis: String,          // empty = the union does not know the purpose
-		consent: String,
 		dataClass: String,
 		clientState: String,
 		serviceState: String,
-		subjectState: String,
 		at: datetime
 	}
 };

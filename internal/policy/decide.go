@@ -86,11 +86,9 @@ func (s *Set) prepare(q Question) (candidates, cedar.Request, *entities, *Decisi
 			"endpoints":    types.NewSet(fits...),
 			"purpose":      types.String(q.Purpose),
 			"basis":        types.String(q.Basis),
-			"consent":      types.String(q.Consent),
 			"dataClass":    types.String(q.DataClass),
 			"clientState":  types.String(q.Client.State),
 			"serviceState": types.String(q.Service.State),
-			"subjectState": types.String(q.SubjectState),
 			"at":           types.NewDatetime(q.At),
 		}),
 	}, both.entities, nil

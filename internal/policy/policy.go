@@ -54,17 +54,15 @@ const (
 
 // Question is a call about which to decide. Texts that are unknown stay empty.
 type Question struct {
-	Role         Role
-	Client       union.SubsystemID
-	Service      union.ServiceID
-	Method       string
-	Path         string // after the service, percent-encoded as the backend will get it, without query
-	Purpose      string
-	Basis        string // the legal basis that the directory gives the purpose; empty if the union does not know the purpose
-	Consent      string
-	DataClass    string
-	SubjectState string
-	At           time.Time
+	Role      Role
+	Client    union.SubsystemID
+	Service   union.ServiceID
+	Method    string
+	Path      string // after the service, percent-encoded as the backend will get it, without query
+	Purpose   string
+	Basis     string // the legal basis that the directory gives the purpose; empty if the union does not know the purpose
+	DataClass string
+	At        time.Time
 }
 
 // The effects of a rule.

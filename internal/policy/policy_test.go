@@ -175,13 +175,13 @@ func TestErrorDenies(t *testing.T) {
 }
 
 func TestForbidOverridesPermit(t *testing.T) {
-	set := compile(t, append(base(), rule("forbid", "not-sensitive", `context.dataClass == "sensitive" && context.consent == ""`)), agreement(t))
+	set := compile(t, append(base(), rule("forbid", "not-sensitive", `context.dataClass == "sensitive" && context.purpose != "health"`)), agreement(t))
 	q := question(t, policy.Provider)
 	q.DataClass = "sensitive"
 	if d := set.Decide(q); d.Allow || ids(d) != "not-sensitive" {
 		t.Errorf("%+v", d)
 	}
-	q.Consent = "consent-7"
+	q.DataClass = "public"
 	if d := set.Decide(q); !d.Allow || ids(d) != "BH-SA-1" {
 		t.Errorf("%+v", d)
 	}
@@ -190,7 +190,7 @@ func TestForbidOverridesPermit(t *testing.T) {
 // What a rule may ask is there, and is what it is said to be.
 func TestContext(t *testing.T) {
 	q := question(t, policy.Provider)
-	q.Consent, q.DataClass, q.SubjectState, q.Path = "c", "d", "KW", "/vehicles/%D8%A8"
+	q.DataClass, q.Path = "d", "/vehicles/%D8%A8"
 	for _, when := range []string{
 		`principal in State::"SA"`, `principal in Member::"SA/GOV/moi"`, `principal == Subsystem::"SA/GOV/moi/traffic"`,
 		`resource in State::"BH"`, `resource in Member::"BH/GOV/interior"`, `resource in Subsystem::"BH/GOV/interior/traffic"`,
@@ -198,8 +198,8 @@ func TestContext(t *testing.T) {
 		`principal.state == "SA" && principal.class == "GOV" && principal.member == "moi" && principal.code == "traffic"`,
 		`resource.state == "BH" && resource.class == "GOV" && resource.member == "interior" && resource.subsystem == "traffic" && resource.code == "vehicles"`,
 		`context.role == "provider" && context.method == "GET" && context.path == "/vehicles/ب"`,
-		`context.purpose == "traffic-violation" && context.basis == "Article 5" && context.consent == "c" && context.dataClass == "d"`,
-		`context.clientState == "SA" && context.serviceState == "BH" && context.subjectState == "KW"`,
+		`context.purpose == "traffic-violation" && context.basis == "Article 5" && context.dataClass == "d"`,
+		`context.clientState == "SA" && context.serviceState == "BH"`,
 		`context.at == datetime("2026-03-01T12:00:00Z")`,
 		`context.endpoints == ["GET /vehicles/{plate}"]`,
 	} {
@@ -223,11 +223,12 @@ func TestFaultySource(t *testing.T) {
 		"turned text":           `@id("a") @en("x\u{202e}") @ar("س") permit (principal, action, resource);`,
 		"id taken":              good + good,
 		"an attribute mistyped": `@id("a") @en("x") @ar("س") forbid (principal, action, resource) when { context.purpos == "p" };`,
+		"what no call tells":    `@id("a") @en("x") @ar("س") forbid (principal, action, resource) when { context.consent == "" };`,
 		"a type mistyped":       `@id("a") @en("x") @ar("س") forbid (principal in Stat::"BH", action, resource);`,
 		"an action mistyped":    `@id("a") @en("x") @ar("س") forbid (principal, action == Action::"cal", resource);`,
 		"text against number":   `@id("a") @en("x") @ar("س") forbid (principal, action, resource) when { context.purpose < 3 };`,
 		"too deep":              `@id("a") @en("x") @ar("س") permit (principal, action, resource) when { ` + strings.Repeat("(", 40) + "true" + strings.Repeat(")", 40) + ` };`,
-		"a text made a number":  `@id("a") @en("x") @ar("س") forbid (principal, action, resource) when { decimal(context.consent) == decimal("1.0") };`,
+		"a text made a number":  `@id("a") @en("x") @ar("س") forbid (principal, action, resource) when { decimal(context.purpose) == decimal("1.0") };`,
 		"far too deep":          strings.Repeat("(", 200_000),
 		"too many nots":         `@id("a") @en("x") @ar("س") permit (principal, action, resource) when { ` + strings.Repeat("!", 200_000) + `true };`,
 		"too long a rule":       `@id("a") @en("x") @ar("س") permit (principal, action, resource) when { context.purpose == "` + strings.Repeat("a", 20_000) + `" };`,
@@ -413,8 +414,8 @@ func TestExplain(t *testing.T) {
 func FuzzCompile(f *testing.F) {
 	f.Add(policy.Base("BH"))
 	f.Add(agreement(f).Cedar())
-	f.Add(rule("forbid", "a", `context.path like "/a/*" || decimal(context.consent) == decimal("1.0")`).Text)
-	f.Add(rule("permit", "a", `ip(context.consent).isInRange(ip("10.0.0.0/8")) && [1, 2].containsAny([3])`).Text)
+	f.Add(rule("forbid", "a", `context.path like "/a/*" || decimal(context.purpose) == decimal("1.0")`).Text)
+	f.Add(rule("permit", "a", `ip(context.purpose).isInRange(ip("10.0.0.0/8")) && [1, 2].containsAny([3])`).Text)
 	f.Add(`@id("a") @en("x") @ar("س") permit (principal is Subsystem in State::"SA", action in [Action::"call"], resource) unless { if true then context.at.toTime() > duration("1h") else {"a": 9223372036854775807 + 1}.a > 0 };`)
 	f.Fuzz(func(t *testing.T, text string) {
 		set, err := policy.Compile([]policy.Source{{Name: "fuzz", State: "BH", Text: text}}, nil)

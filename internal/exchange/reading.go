@@ -33,7 +33,7 @@ func (x *Exchange) recordReading(ctx context.Context, r reading, refused error) 
 		r.ID = ""
 	}
 	_, err := x.deps.Journal.Append(context.WithoutCancel(ctx), journal.Record{
-		Kind: journal.Decision, Key: "reading|" + r.ID, At: x.deps.Now(), Class: "exchange", Local: r.bytes(),
+		Kind: journal.Decision, Key: readingKey(r.ID), At: x.deps.Now(), Class: "exchange", Local: r.bytes(),
 	})
 	if err != nil && refused != nil {
 		x.deps.Log.Error("a refusal left no record", "code", r.Code, "error", err)
@@ -43,6 +43,10 @@ func (x *Exchange) recordReading(ctx context.Context, r reading, refused error) 
 	}
 	return storeFault(err, "recording who reads evidence")
 }
+
+// readingKey is the name under which the readings of an id stand in the
+// journal. It holds a space, as no id does: no call stands among them.
+func readingKey(id string) string { return "reading " + id }
 
 func (r reading) bytes() []byte {
 	b, err := json.Marshal(r)

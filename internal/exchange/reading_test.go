@@ -8,6 +8,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"github.com/falaj/falaj/internal/exchange/message"
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/journal"
 	"github.com/falaj/falaj/internal/union"
@@ -16,7 +17,7 @@ import (
 // readings gives who read of an id, and what came of it.
 func (n *testNode) readings(t testing.TB, id string) (out []string) {
 	t.Helper()
-	found, err := n.journal.Find(t.Context(), "reading|"+id)
+	found, err := n.journal.Find(t.Context(), readingKey(id))
 	check(t, err)
 	for _, s := range found {
 		var r reading
@@ -69,6 +70,14 @@ func TestReadingIsARecord(t *testing.T) {
 		t.Errorf("%d %s", a.status, a.body)
 	} else if wrong := sa.failing(t, e); wrong != nil {
 		t.Error(wrong)
+	}
+}
+
+// TestNoCallAmongReadings: no client can give a call an id under which it would
+// stand among readings.
+func TestNoCallAmongReadings(t *testing.T) {
+	if message.ValidID(readingKey("x")) {
+		t.Errorf("%q may be an id", readingKey("x"))
 	}
 }
 

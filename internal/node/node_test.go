@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/falaj/falaj/internal/exchange"
+	"github.com/falaj/falaj/internal/exchange/message"
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/journal"
 	"github.com/falaj/falaj/internal/node/admin"
@@ -366,5 +367,13 @@ func TestBackup(t *testing.T) {
 	defer j.Close(context.Background())
 	if s, err := j.Get(t.Context(), 0); err != nil || string(s.Local) != `{"a":1}` {
 		t.Errorf("restored: %+v, %v", s, err)
+	}
+}
+
+// TestNoCallAmongChanges: no client can give a call an id under which it would
+// stand among a day's changes, or hide them behind many.
+func TestNoCallAmongChanges(t *testing.T) {
+	if key := changeKey(time.Unix(2e9, 0)); message.ValidID(key) {
+		t.Errorf("%q may be an id", key)
 	}
 }

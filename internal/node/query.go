@@ -243,8 +243,9 @@ func (n *Node) listEvents(context.Context, admin.Person, url.Values) (any, error
 	return n.admin.Catalogue(), nil
 }
 
-// changeKey is the name under which a day's changes stand in the journal.
-func changeKey(day time.Time) string { return "admin|" + day.UTC().Format(time.DateOnly) }
+// changeKey is the name under which a day's changes stand in the journal. It
+// holds a space, as no id of a call does: none stands among them.
+func changeKey(day time.Time) string { return "admin " + day.UTC().Format(time.DateOnly) }
 
 // Change is a record of administration.
 type Change struct {

@@ -60,7 +60,7 @@ func NewSecretariat(ctx context.Context, cfg SecretariatConfig, deps Deps) (_ *S
 	}
 	root, err := os.ReadFile(cfg.Root)
 	if err != nil {
-		return nil, fault.Wrap(fault.ConfigInvalid, err, "the union's pinned root cannot be read from %s", cfg.Root)
+		return nil, fault.Wrap(fault.ConfigInvalid, err, "the union's pinned root cannot be read from %s; falaj directory publish writes it out of the draft that founds the union", cfg.Root)
 	}
 	keys, err := seal.OpenKeys(filepath.Join(cfg.Data, "keys"), seal.KeyConfig{Demonstration: cfg.Demonstration})
 	if err != nil {

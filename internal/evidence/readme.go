@@ -63,9 +63,9 @@ lines in its folder. Each says for itself that all is well, and ends with code 0
 			names.Signature, names.Manifest, aside.Authority, at)
 		end()
 		both("What was sealed is this message (each line prints 1):", "ما خُتم هو هذه الرسالة (يطبع كل سطر 1):")
-		run(`grep -c -F "DigestValue>$(openssl dgst -sha256 -binary %s | openssl base64)<" %s`, names.Head, names.Manifest)
+		run(`grep -c -F "<ds:DigestValue>$(openssl dgst -sha256 -binary %s | openssl base64)<" %s`, names.Head, names.Manifest)
 		if s.here {
-			run(`grep -c -F "DigestValue>$(openssl dgst -sha256 -binary %s | openssl base64)<" %s`, names.Body, names.Manifest)
+			run(`grep -c -F "<ds:DigestValue>$(openssl dgst -sha256 -binary %s | openssl base64)<" %s`, names.Body, names.Manifest)
 		}
 		end()
 	}

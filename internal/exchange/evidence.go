@@ -333,7 +333,8 @@ func others(out []other, client, service union.SubsystemID, own union.State) []o
 
 // serveEvidence shows a call's evidence to the subsystem that called or served.
 func (x *Exchange) serveEvidence(w http.ResponseWriter, r *http.Request) {
-	id, err := url.PathUnescape(strings.TrimPrefix(r.URL.EscapedPath(), "/evidence/"))
+	path, packed := strings.CutSuffix(strings.TrimPrefix(r.URL.EscapedPath(), "/evidence/"), "/container")
+	id, err := url.PathUnescape(path)
 	if err != nil {
 		id = "" // as malformed as an empty one
 	}
@@ -343,6 +344,10 @@ func (x *Exchange) serveEvidence(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	by := Reader{Name: client.String(), Door: door, May: func(c, s union.SubsystemID) bool { return c == client || s == client }}
+	if packed {
+		x.serveContainer(w, r, id, by)
+		return
+	}
 	page, err := ParsePage(r.URL.Query())
 	if r.Method != http.MethodGet {
 		err = fault.New(fault.MethodNotAllowed, "evidence is read with GET")

@@ -98,6 +98,9 @@ type Deps struct {
 	// Archive is the directory of an earlier day, by its version; nil where
 	// none is kept.
 	Archive func(ctx context.Context, version int64) (*directory.View, error)
+	// Chain is the signed files that prove what a version says of the states
+	// named, from the union's root on: directory.Directory's. nil as Archive.
+	Chain func(ctx context.Context, version int64, states ...union.State) (map[string][]byte, error)
 }
 
 // Exchange is one process's share of a node's calls.

@@ -171,7 +171,7 @@ func (n *Node) openExchange(ctx context.Context) error {
 		Inline: int(n.cfg.Limits.Inline), MaxBody: int64(n.cfg.Limits.Body), CallTime: n.cfg.Limits.CallTime,
 		Allow: n.cfg.Backends.Allow, Own: n.doors.own(),
 	}, exchange.Deps{
-		DB: n.db, Journal: n.journal, Spool: n.spool, Directory: n.view, Archive: n.directory.ViewAt, Seal: n.identity.Seal, Subject: person, Names: names,
+		DB: n.db, Journal: n.journal, Spool: n.spool, Directory: n.view, Archive: n.directory.ViewAt, Chain: n.directory.Chain, Seal: n.identity.Seal, Subject: person, Names: names,
 		Rules: n.rules, Observe: n.meters.observe, Now: n.now, Log: n.log,
 	}, local)
 	if err != nil {

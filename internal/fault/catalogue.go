@@ -79,6 +79,10 @@ const (
 	DemoRefused       Code = "config.demonstration"
 	SpoolElsewhere    Code = "config.spool"
 
+	// Evidence.
+	ReceiptPending Code = "evidence.receipt.pending"
+	LogDivided     Code = "evidence.log.divided"
+
 	// The command line.
 	Usage  Code = "cli.usage"
 	NoNode Code = "cli.node"
@@ -307,6 +311,14 @@ func entries() []Entry {
 		{SpoolElsewhere, client + "InvalidConfiguration", 409,
 			t("The spool folder is not the one in which this database's large bodies lie.", "مجلد المخزن المؤقت ليس المجلد الذي تُحفظ فيه المحتويات الكبيرة لقاعدة البيانات هذه."),
 			t("Name with the setting spool the one folder that all processes of the node share; where it is lost, docs/operations.md tells how to go on.", "حدّد بالإعداد spool المجلد الواحد الذي تشترك فيه جميع عمليات العقدة، وإن فُقد فطريقة المتابعة مبيّنة في docs/operations.md.")},
+
+		// Evidence.
+		{ReceiptPending, client + "ReceiptPending", 409,
+			t("The record is kept; the other states' witnesses have not yet cosigned a head of the log above it.", "القيد محفوظ، ولم يوقّع شهود الدول الأخرى بعد على رأس للسجل يشمله."),
+			t("Wait as long as Retry-After says, then ask again.", "انتظر المدة المبيّنة في الترويسة Retry-After ثم استعلم مرة أخرى.")},
+		{LogDivided, provider + "LogDivided", 500,
+			t("A log is not the one that was shown before: entries are missing or are others.", "السجل ليس الذي عُرض من قبل: فيه قيود مفقودة أو مبدَّلة."),
+			t("Keep everything as it is. If the log's database was restored from an old copy, the log goes on under a new name in the directory; if not, its operators have to answer for it.", "أبقِ كل شيء على حاله. فإن كانت قاعدة بيانات السجل قد استُعيدت من نسخة قديمة فيُستأنف السجل باسم جديد في الدليل، وإلا فعلى مشغّليه تفسير ذلك.")},
 
 		// The command line.
 		{Usage, client + "Usage", 400,

@@ -100,13 +100,14 @@ func (r Receipt) Verify(entry []byte, t Trust) (Signed, error) {
 // ErrQuorum says that fewer witnesses have cosigned than it takes.
 var ErrQuorum = errors.New("merkle: fewer witnesses have cosigned than it takes")
 
-// Witnesses counts who cosigned, each name once.
+// Witnesses counts who cosigned: keys, since a cosignature does not say under
+// which name it was made.
 func (s Signed) Witnesses() int {
-	names := map[string]bool{}
+	keys := map[[32]byte]bool{}
 	for _, w := range s.Cosignatures {
-		names[w.Key.name] = true
+		keys[w.Key.public] = true
 	}
-	return len(names)
+	return len(keys)
 }
 
 // Submission is what a log sends to a witness: C2SP tlog-witness,

@@ -1,0 +1,245 @@
+package witness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/merkle"
+)
+
+// target is the head for which cosignatures are gathered.
+type target struct {
+	merkle.Signed
+	since time.Time
+	done  bool // has its quorum
+	fresh bool // has more cosignatures than are stored
+}
+
+func (t *target) late(now time.Time, patience time.Duration) bool {
+	return t.Origin != "" && !t.done && now.Sub(t.since) >= patience
+}
+
+// peer is another state's witness, as this process knows it.
+type peer struct {
+	known int64 // size of the head that it cosigned last, as far as is known
+	busy  bool
+	after time.Time     // when it may be asked again
+	pause time.Duration // how long it is left alone after the next failure
+}
+
+// gather asks every witness that has not cosigned the target, each by itself:
+// one that does not answer holds up nothing.
+func (l *Log) gather(ctx context.Context, asking *sync.WaitGroup) error {
+	own, u, ok := l.own()
+	if !ok {
+		return nil
+	}
+	now := l.deps.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.signed.Origin == "" || l.stopped != nil {
+		return nil
+	}
+	t := &l.target
+	if t.Origin != l.signed.Origin || t.Size < l.signed.Size && (t.done || t.late(now, l.cfg.Patience)) {
+		*t = target{Signed: l.signed, since: now}
+		if t.Size == l.cosigned.Size && t.Origin == l.cosigned.Origin {
+			t.Signed, t.done = l.cosigned, l.cosigned.Witnesses() >= u.Quorum // of an earlier run, or of another process
+		}
+	}
+	if err := l.settle(ctx, u.Quorum); err != nil {
+		return err
+	}
+	for _, p := range u.Parties {
+		if p.State == own.State || p.Witness == (merkle.Key{}) || t.has(p.Witness) {
+			continue
+		}
+		w := l.peers[p.Witness]
+		if w == nil {
+			w = &peer{}
+			l.peers[p.Witness] = w
+		}
+		if w.busy || now.Before(w.after) {
+			continue
+		}
+		w.busy = true
+		head, known := t.Signed, w.known
+		asking.Go(func() { l.submit(ctx, own, p, head, known) })
+	}
+	return nil
+}
+
+func (t *target) has(k merkle.Key) bool {
+	for _, c := range t.Cosignatures {
+		if c.Key == k {
+			return true
+		}
+	}
+	return false
+}
+
+// settle stores the target when it has its quorum, and what has come since
+// when there is no newer one to gather for. Under mu.
+func (l *Log) settle(ctx context.Context, quorum int) error {
+	t := &l.target
+	if t.Witnesses() < quorum || t.done && (!t.fresh || t.Size < l.signed.Size) {
+		return nil
+	}
+	if err := l.keep(ctx, stageCosigned, t.Signed); err != nil {
+		return err
+	}
+	t.done, t.fresh = true, false
+	l.take(t.Signed)
+	return nil
+}
+
+// submit brings a head to one witness and takes its cosignature home.
+func (l *Log) submit(ctx context.Context, own, to Party, head merkle.Signed, known int64) {
+	within, cancel := context.WithTimeout(ctx, l.cfg.Answer)
+	defer cancel()
+	line, known, err := l.cosign(within, own, to, head, known)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	w := l.peers[to.Witness]
+	w.busy, w.known = false, known
+	if err != nil {
+		w.pause = min(max(2*w.pause, firstWait), lastWait)
+		w.after = l.deps.Now().Add(w.pause)
+		if ctx.Err() == nil {
+			l.deps.Log.Warn("a witness does not cosign", "witness", to.Witness.Name(), "size", head.Size, "error", err)
+		}
+		return
+	}
+	w.pause, w.after = 0, time.Time{}
+	t := &l.target
+	if line.Line == "" || t.Origin != head.Origin || t.Size != head.Size || t.has(to.Witness) {
+		return
+	}
+	t.Cosignatures = append(t.Cosignatures[:len(t.Cosignatures):len(t.Cosignatures)], line)
+	t.fresh = true
+	if err := l.settle(ctx, l.deps.Union().Quorum); err != nil && ctx.Err() == nil {
+		l.deps.Log.Error("storing a cosigned checkpoint", "error", err)
+	}
+}
+
+// cosign asks one witness for its cosignature, from wherever it stands. It
+// gives none, and no error, where the witness is ahead of this head.
+func (l *Log) cosign(ctx context.Context, own, to Party, head merkle.Signed, known int64) (merkle.Witnessed, int64, error) {
+	alone := head
+	alone.Cosignatures = nil
+	for range 3 {
+		if known > head.Size {
+			now, _, err := l.deps.Source.Head(ctx)
+			if err != nil || known <= now {
+				return merkle.Witnessed{}, known, err // another process submitted a newer head
+			}
+			return merkle.Witnessed{}, known, l.suspect(ctx, own, to)
+		}
+		proof, _, _, err := merkle.ProveGrowth(known, head.Size, l.tiles(ctx))
+		if err != nil {
+			return merkle.Witnessed{}, known, err
+		}
+		b, err := l.deps.Ask(ctx, to.State, KindAdd, merkle.Submission{Old: known, Proof: proof, Note: alone.Note()}.Bytes())
+		if err != nil {
+			return merkle.Witnessed{}, known, err
+		}
+		a, err := ParseAnswer(b)
+		if err != nil {
+			return merkle.Witnessed{}, known, err
+		}
+		switch a.Status {
+		case Done:
+			s, err := merkle.OpenCheckpoint(append(alone.Note(), a.Body...), own.Log, to.Witness)
+			if err != nil {
+				return merkle.Witnessed{}, known, fmt.Errorf("its cosignature: %w", err)
+			}
+			if len(s.Cosignatures) != 1 {
+				return merkle.Witnessed{}, known, errors.New("it gave no cosignature of its own")
+			}
+			return s.Cosignatures[0], head.Size, nil
+		case Behind:
+			n, err := strconv.ParseInt(strings.TrimSuffix(string(a.Body), "\n"), 10, 64)
+			if err != nil || n < 0 || n > merkle.MaxSize {
+				return merkle.Witnessed{}, known, errors.New("it does not say where it stands")
+			}
+			if n == known {
+				return merkle.Witnessed{}, known, l.suspect(ctx, own, to)
+			}
+			known = n
+		case NotGrown:
+			return merkle.Witnessed{}, known, l.suspect(ctx, own, to)
+		default:
+			return merkle.Witnessed{}, known, fmt.Errorf("it answered %d %.200q", a.Status, a.Body)
+		}
+	}
+	return merkle.Witnessed{}, known, errors.New("its record moves faster than this log")
+}
+
+// suspect looks into why a witness will not follow this log. If it shows a
+// head under this log's own signature that is not the log's, the log stops. A
+// witness that shows none may say what it likes.
+func (l *Log) suspect(ctx context.Context, own, to Party) error {
+	if err := l.held(ctx, own, to); err != nil {
+		return l.stop(err)
+	}
+	return fault.New(fault.PeerRefused, "the witness %s says that this log is another than it was, and shows no head for it", to.Witness.Name())
+}
+
+// held holds this log against the heads that a witness has seen of it.
+func (l *Log) held(ctx context.Context, own, of Party) error {
+	b, err := l.deps.Ask(ctx, of.State, KindHeads, nil)
+	if err != nil {
+		return err
+	}
+	heads, err := splitHeads(b)
+	if err != nil {
+		return err
+	}
+	for _, b := range heads {
+		s, err := merkle.OpenCheckpoint(b, own.Log)
+		if err != nil {
+			continue // another's, or nobody's
+		}
+		now, _, err := l.deps.Source.Head(ctx)
+		if err != nil {
+			return err
+		}
+		if err := l.contradicts(ctx, s, now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// compare holds the log against what the witnesses have seen of it. It waits
+// for half of them, and not long: what the others have to say comes
+// with their next answers.
+func (l *Log) compare(ctx context.Context, asking *sync.WaitGroup) {
+	own, u, ok := l.own()
+	if !ok {
+		return
+	}
+	asked := 0
+	answers := make(chan struct{}, len(u.Parties))
+	for _, p := range u.Parties {
+		if p.State == own.State || p.Witness == (merkle.Key{}) {
+			continue
+		}
+		asked++
+		asking.Go(func() {
+			within, cancel := context.WithTimeout(ctx, l.cfg.Answer)
+			defer cancel()
+			_ = l.stop(l.held(within, own, p))
+			answers <- struct{}{}
+		})
+	}
+	for range asked/2 + asked%2 {
+		<-answers
+	}
+}

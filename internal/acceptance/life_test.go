@@ -162,7 +162,7 @@ func TestNotTwice(t *testing.T) {
 	}
 	_, port, err := net.SplitHostPort(u.Nodes[0].Link)
 	check(t, err)
-	if said := refused(t, "config.invalid", "up", "--data", filepath.Join(t.TempDir(), "other"), "--base-port", port); !strings.Contains(said, "--base-port") || !strings.Contains(said, port) {
+	if said := refused(t, "node.port-taken", "up", "--data", filepath.Join(t.TempDir(), "other"), "--base-port", port); !strings.Contains(said, "--base-port") || !strings.Contains(said, port) {
 		t.Error(said)
 	}
 	home := t.TempDir()

@@ -39,7 +39,7 @@ func (c *directoryEnrolCmd) Run(s *session) error {
 	if err != nil {
 		return fault.New(fault.Usage, "--state: %v", err)
 	}
-	names := []string{directory.StateKey, directory.OnlineKey, directory.AuthorityKey, directory.TLSKey}
+	names := []string{directory.StateKey, directory.OnlineKey, directory.AuthorityKey, directory.TLSKey, directory.LogKey, directory.WitnessKey}
 	if !c.NoVote {
 		names = append(names, directory.RootKey)
 	}
@@ -155,6 +155,13 @@ func (c *directoryEnrolCmd) part(keys *seal.Keys, seat directory.Seat) (*directo
 		}
 		e.Policy = string(b)
 	}
+	log, err := directory.NewLog(seat.Code, host, "", keys)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.SetLog(log); err != nil {
+		return nil, err
+	}
 	for _, text := range c.Member {
 		m, err := member(keys, authority, seat.Code, text)
 		if err != nil {
@@ -207,8 +214,11 @@ func signer(keys *seal.Keys, name string) (crypto.Signer, error) {
 		return keys.Signer(name)
 	}
 	alg := seal.ECDSAP256
-	if name == directory.AuthorityKey {
+	switch name {
+	case directory.AuthorityKey:
 		alg = seal.ECDSAP384 // it signs for twenty years
+	case directory.LogKey, directory.WitnessKey:
+		alg = seal.Ed25519
 	}
 	return keys.Create(name, alg)
 }

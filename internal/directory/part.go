@@ -75,6 +75,7 @@ type part struct {
 	files   map[string][]byte
 	certs   []Certificate
 	policy  string
+	log     Log
 }
 
 // Names of target files: the union's, and a state's under its path.
@@ -93,7 +94,7 @@ func buildPart(state union.State, g *role, before *part) (*part, error) {
 	}
 	p := &part{version: g.meta.Signed.Version, expires: g.meta.Signed.Expires, targets: g.meta.Signed.Targets, raw: g.raw, files: g.files}
 	if before != nil && maps.EqualFunc(p.targets, before.targets, func(a, b *metadata.TargetFiles) bool { return a.Equal(*b) }) {
-		p.doc, p.certs, p.policy = before.doc, before.certs, before.policy
+		p.doc, p.certs, p.policy, p.log = before.doc, before.certs, before.policy, before.log
 		return p, nil
 	}
 	file := func(name string) []byte { return g.files[string(state)+"/"+name] }
@@ -109,6 +110,11 @@ func buildPart(state union.State, g *role, before *part) (*part, error) {
 	}
 	if err := checkPolicy(state, p.policy, p.doc.Agreements); err != nil {
 		return nil, err
+	}
+	if b := file(logFile); b != nil {
+		if p.log, err = DecodeLog(state, b); err != nil {
+			return nil, err
+		}
 	}
 	for _, m := range p.doc.Members {
 		for _, s := range m.Subsystems {

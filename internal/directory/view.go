@@ -46,6 +46,7 @@ type State struct {
 	Nodes   []Node
 	Members []Member
 	Stamps  []Stamp
+	Log     Log // zero where the state names none
 }
 
 // Problem is what is wrong with one state's part. The last good one stays.
@@ -79,7 +80,7 @@ func newView(r *release, parts map[union.State]*part, problems []Problem) *View 
 			s.Signed = m.Version
 		}
 		if p := parts[seat.Code]; p != nil {
-			s.Version, s.Expires, s.Nodes, s.Members, s.Stamps = p.version, p.expires, p.doc.Nodes, p.doc.Members, p.doc.Stamps
+			s.Version, s.Expires, s.Nodes, s.Members, s.Stamps, s.Log = p.version, p.expires, p.doc.Nodes, p.doc.Members, p.doc.Stamps, p.log
 			v.addPart(seat.Code, p)
 		}
 		v.states[seat.Code] = s

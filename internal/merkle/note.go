@@ -78,6 +78,15 @@ func (k Key) String() string {
 	return fmt.Sprintf("%s+%08x+%s", k.name, k.KeyHash(), base64.StdEncoding.EncodeToString(append([]byte{byte(k.kind)}, k.public[:]...)))
 }
 
+// MarshalText writes the verifier key.
+func (k Key) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// UnmarshalText reads a verifier key.
+func (k *Key) UnmarshalText(b []byte) (err error) {
+	*k, err = ParseKey(string(b))
+	return err
+}
+
 // Name is the key's name: the log's origin, or the witness's name.
 func (k Key) Name() string { return k.name }
 

@@ -54,7 +54,7 @@ func (u *Union) found(ctx context.Context) error {
 	}
 	alone := votes == 0 // a partner's union of one still needs a vote
 	draft, err := directory.Found(directory.Founding{
-		Name: unionName, Demonstration: true, Threshold: max(1, votes/2+1), Quorum: max(1, len(states)/2),
+		Name: unionName, Demonstration: true, Threshold: max(1, votes/2+1), Quorum: len(states) / 2,
 		Purposes: purposes(), Secretariat: online.Public(), Now: now,
 	})
 	if err != nil {
@@ -70,7 +70,7 @@ func (u *Union) found(ctx context.Context) error {
 				return err
 			}
 			p := &party{state: s, dir: u.folder(string(s))}
-			names := []string{directory.StateKey, directory.OnlineKey, directory.AuthorityKey, directory.TLSKey}
+			names := []string{directory.StateKey, directory.OnlineKey, directory.AuthorityKey, directory.TLSKey, directory.LogKey, directory.WitnessKey}
 			vote := !x.Partner || alone
 			if vote {
 				names = append(names, directory.RootKey)
@@ -136,13 +136,45 @@ func (p *party) open(names ...string) error {
 		return fmt.Errorf("the key folder of %s: %w", p.dir, err)
 	}
 	for _, name := range names {
-		// P-256 for the authority too: every party verifies every certificate
-		// of the union, and P-384 takes ten times as long.
-		if _, err := p.keys.Create(name, seal.ECDSAP256); err != nil {
-			return fmt.Errorf("the key %s of %s: %w", name, p.dir, err)
+		if err := p.create(name); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+func (p *party) create(name string) error {
+	// P-256 for the authority too: every party verifies every certificate of
+	// the union, and P-384 takes ten times as long.
+	alg := seal.ECDSAP256
+	if name == directory.LogKey || name == directory.WitnessKey {
+		alg = seal.Ed25519
+	}
+	if _, err := p.keys.Create(name, alg); err != nil {
+		return fmt.Errorf("the key %s of %s: %w", name, p.dir, err)
+	}
+	return nil
+}
+
+// nameLog gives a log and a witness to a state of a union that was founded
+// before there were any.
+func (p *party) nameLog(ctx context.Context) error {
+	if s, ok := p.book.View().State(p.state); !ok || s.Log != (directory.Log{}) {
+		return nil
+	}
+	for _, name := range []string{directory.LogKey, directory.WitnessKey} {
+		if p.keys.Has(name) {
+			continue
+		}
+		if err := p.create(name); err != nil {
+			return err
+		}
+	}
+	log, err := directory.NewLog(p.state, logHost, "", p.keys)
+	if err != nil {
+		return err
+	}
+	return p.book.Publish(ctx, func(e *directory.Edition) error { return e.SetLog(log) })
 }
 
 // openBooks opens the parties' copies of the directory. In this process they
@@ -182,6 +214,9 @@ func refreshAll(ctx context.Context, all []*party) error {
 	return group.Wait()
 }
 
+// logHost stands in the names of the logs: nothing is there to be reached.
+const logHost = "demonstration.falaj.example"
+
 // part is what a state says of itself.
 func (p *party) part(x directory.Seat, states []union.State, link string, now func() time.Time) (*directory.Edition, error) {
 	ca, err := p.keys.Signer(directory.AuthorityKey)
@@ -216,6 +251,13 @@ func (p *party) part(x directory.Seat, states []union.State, link string, now fu
 		},
 		Policy: policy.Base(x.Code),
 		Files:  map[string][]byte{"crl.der": crl},
+	}
+	log, err := directory.NewLog(x.Code, logHost, "", p.keys)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.SetLog(log); err != nil {
+		return nil, err
 	}
 	registers, err := registry.New(x.Code, registry.DefaultSeed)
 	if err != nil {

@@ -262,6 +262,9 @@ func (u *Union) renew(ctx context.Context, before map[union.State]string) error 
 		if err := p.book.Renew(ctx); err != nil {
 			return fmt.Errorf("renewing for %s: %w", p.state, err)
 		}
+		if err := p.nameLog(ctx); err != nil {
+			return fmt.Errorf("naming the log of %s: %w", p.state, err)
+		}
 		if now := u.plan.link(p.state); now != before[p.state] {
 			err := p.book.Publish(ctx, func(e *directory.Edition) error {
 				for i := range e.Nodes {

@@ -109,9 +109,14 @@ func helpTexts() map[string]union.Text {
 		"policy set":              t("Publish the state's own rules (Cedar).", "نشر قواعد الدولة (Cedar)."),
 		"policy set <file>":       t("File with the rules.", "ملف القواعد."),
 
-		"evidence":        t("See and check what both sides hold of a call.", "الاطلاع على ما لدى الطرفين عن طلب والتحقق منه."),
+		"evidence":        t("See, check and hand on what both sides hold of a call.", "الاطلاع على ما لدى الطرفين عن طلب والتحقق منه وتصديره."),
 		"evidence show":   t("Show what both sides hold of a call.", "عرض ما لدى الطرفين عن طلب."),
 		"evidence verify": t("Check the evidence of a call.", "التحقق من أدلة طلب."),
+
+		"evidence export":           t("Write what proves a call into a file that others check without a node (ASiC-E).", "حفظ ما يثبت طلباً في ملف يتحقق منه الغير دون عقدة (ASiC-E)."),
+		"evidence export --output":  t("File to write, such as call.asice.", "الملف المراد كتابته، مثل call.asice."),
+		"evidence export --client":  t("Whose call, where several clients' calls have the id.", "صاحب الطلب، إن اشترك عدة عملاء في المعرّف."),
+		"evidence export --request": t("Which try, by its X-Road-Request-Id (default: the last).", "المحاولة المقصودة بمعرّفها X-Road-Request-Id (الافتراضي: الأخيرة)."),
 
 		"directory":                  t("Found a union, change who is in it, see and verify its directory.", "تأسيس اتحاد وتغيير أعضائه والاطلاع على دليله والتحقق منه."),
 		"directory init":             t("Begin a union: write the first draft.", "بدء اتحاد: كتابة المسودة الأولى."),

@@ -20,6 +20,7 @@ import (
 type evidenceCmd struct {
 	Show   evidenceShowCmd   `cmd:""`
 	Verify evidenceVerifyCmd `cmd:""`
+	Export evidenceExportCmd `cmd:""`
 }
 
 type evidenceShowCmd struct {
@@ -28,12 +29,17 @@ type evidenceShowCmd struct {
 
 // ask puts the question about a call to the nodes until one knows it.
 func (s *session) ask(query, id string, out any) error {
+	return s.find(func(n *target) error { return n.Query(s.ctx, query, url.Values{"id": {id}}, out) })
+}
+
+// find asks the nodes in turn until one knows what is asked for.
+func (s *session) find(ask func(*target) error) error {
 	all, err := s.nodes("")
 	if err != nil {
 		return err
 	}
 	for _, n := range all {
-		err = n.Query(s.ctx, query, url.Values{"id": {id}}, out)
+		err = ask(n)
 		var r *admin.Refusal
 		if !errors.As(err, &r) || r.Code != fault.NotFound {
 			return err

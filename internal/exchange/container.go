@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
@@ -229,6 +230,10 @@ func (e *Evidence) openings(c *recorded) (out []evidence.Record) {
 			}
 		}
 	}
+	// Whichever side exports, the same call is the same bytes.
+	slices.SortFunc(out, func(a, b evidence.Record) int {
+		return cmp.Or(strings.Compare(string(a.State), string(b.State)), cmp.Compare(a.Leaf, b.Leaf))
+	})
 	return out
 }
 

@@ -193,6 +193,9 @@ func TestContainerOfACall(t *testing.T) {
 			t.Errorf("%s gets another container of the same call", asker)
 		}
 	}
+	if !bytes.Equal(same["SA"], same["BH"]) {
+		t.Error("the two sides export the same call as different containers")
+	}
 	for query, want := range map[string]int{
 		"": 400, "?client=AE/GOV/office/desk": 200, "?client=KW/GOV/office/desk": 404, "?client=x": 400,
 		"?client=SA/GOV/office/desk&request=none": 404,

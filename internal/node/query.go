@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/falaj/falaj/internal/directory"
+	"github.com/falaj/falaj/internal/evidence"
 	"github.com/falaj/falaj/internal/exchange"
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/node/admin"
@@ -200,6 +201,18 @@ func (n *Node) showEvidence(ctx context.Context, who admin.Person, q url.Values)
 		return nil, err
 	}
 	return n.exchange.Evidence(ctx, q.Get("id"), exchange.Reader{Name: who.Name, May: everyone}, page)
+}
+
+func (n *Node) packEvidence(ctx context.Context, who admin.Person, q url.Values) (any, error) {
+	which, err := exchange.ParseWhich(q.Get("id"), q)
+	if err != nil {
+		return nil, err
+	}
+	p, err := n.exchange.Container(ctx, which, exchange.Reader{Name: who.Name, May: everyone})
+	if err != nil {
+		return nil, err
+	}
+	return admin.File{Type: evidence.MIME, Size: p.Size(), Write: p.Write}, nil
 }
 
 // Verification is evidence with what was verified of it.

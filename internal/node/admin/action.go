@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/url"
 	"time"
 
@@ -44,6 +45,13 @@ type Query struct {
 	Text  union.Text
 	Roles []config.Role // who may; none: every person known here
 	Do    func(ctx context.Context, who Person, params url.Values) (any, error)
+}
+
+// File is an answer that is no JSON: it is written out as it comes.
+type File struct {
+	Type  string // its media type
+	Size  int64  // bytes
+	Write func(ctx context.Context, w io.Writer) error
 }
 
 // Params makes an Action's Do from a function of typed parameters; unknown

@@ -41,6 +41,50 @@ func Dial(address string, conf *tls.Config) *Client {
 
 // Query asks and reads the answer into out.
 func (c *Client) Query(ctx context.Context, name string, params url.Values, out any) error {
+	req, err := c.question(ctx, name, params)
+	if err != nil {
+		return err
+	}
+	return c.do(req, out)
+}
+
+// Save asks for a File and writes it to w. seen is told after each piece how
+// many bytes of how many have come.
+func (c *Client) Save(ctx context.Context, name string, params url.Values, w io.Writer, seen func(done, all int64)) error {
+	req, err := c.question(ctx, name, params)
+	if err != nil {
+		return err
+	}
+	resp, err := c.send(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode >= 400 {
+		body, err := io.ReadAll(io.LimitReader(resp.Body, maxParams))
+		if err != nil {
+			return fmt.Errorf("reading the node's answer: %w", err)
+		}
+		return refusal(resp, body)
+	}
+	var done int64
+	for buf := make([]byte, 256<<10); ; {
+		n, err := resp.Body.Read(buf)
+		if _, werr := w.Write(buf[:n]); werr != nil {
+			return fmt.Errorf("writing what the node sends: %w", werr)
+		}
+		done += int64(n)
+		seen(done, resp.ContentLength)
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("reading the node's answer: %w", err)
+		}
+	}
+}
+
+func (c *Client) question(ctx context.Context, name string, params url.Values) (*http.Request, error) {
 	u := c.base + "/v1"
 	if name != "" {
 		u += "/" + name
@@ -48,11 +92,7 @@ func (c *Client) Query(ctx context.Context, name string, params url.Values, out 
 	if len(params) > 0 {
 		u += "?" + params.Encode()
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
-	if err != nil {
-		return err
-	}
-	return c.do(req, out)
+	return http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
 }
 
 // Describe asks who one is and what can be asked.
@@ -78,17 +118,25 @@ func (c *Client) Change(ctx context.Context, name string, params, out any) (Answ
 	return a, c.do(req, &a)
 }
 
-func (c *Client) do(req *http.Request, out any) error {
+func (c *Client) send(req *http.Request) (*http.Response, error) {
 	resp, err := c.http.Do(req)
 	if err != nil {
 		if ctx := req.Context(); ctx.Err() != nil {
-			return fmt.Errorf("asking the node: %w", ctx.Err())
+			return nil, fmt.Errorf("asking the node: %w", ctx.Err())
 		}
 		var where *url.Error // its address is the one of every question
 		if errors.As(err, &where) {
 			err = where.Err
 		}
-		return fault.Wrap(fault.NoNode, err, "asking the node: %v", err)
+		return nil, fault.Wrap(fault.NoNode, err, "asking the node: %v", err)
+	}
+	return resp, nil
+}
+
+func (c *Client) do(req *http.Request, out any) error {
+	resp, err := c.send(req)
+	if err != nil {
+		return err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))

@@ -13,6 +13,7 @@ import (
 	"mime"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -119,7 +120,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, h func(*http.Requ
 	}
 	status, v, err := h(r, who)
 	body, ok := v.([]byte)
-	if err == nil && !ok {
+	file, whole := v.(File)
+	if err == nil && !ok && !whole {
 		if body, err = json.Marshal(v); err != nil {
 			err = fmt.Errorf("writing the answer: %w", err)
 		}
@@ -137,6 +139,15 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, h func(*http.Requ
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
+	if whole {
+		w.Header().Set("Content-Type", file.Type)
+		w.Header().Set("Content-Length", strconv.FormatInt(file.Size, 10))
+		if err := file.Write(r.Context(), w); err != nil {
+			s.deps.Log.Warn("admin", "path", r.URL.Path, "person", who.Name, "error", err)
+			panic(http.ErrAbortHandler) // nobody must take the part for the whole
+		}
+		return
+	}
 	w.WriteHeader(status)
 	w.Write(body)
 }

@@ -1,0 +1,165 @@
+package cli
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/falaj/falaj/internal/evidence"
+	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/seal"
+)
+
+type evidenceExportCmd struct {
+	ID      string `arg:"" name:"id"`
+	Output  string `short:"o" required:"" type:"path" placeholder:"FILE"`
+	Client  string `placeholder:"CLIENT"`
+	Request string `placeholder:"ID"`
+}
+
+// exported says what is in a container that was written.
+type exported struct {
+	File    string             `json:"file"`
+	Bytes   int64              `json:"bytes"`
+	SHA256  string             `json:"sha256"`
+	ID      string             `json:"id"`
+	Parts   []exportedPart     `json:"parts"`
+	Absent  []evidence.Absence `json:"absent,omitempty"`
+	Records []string           `json:"records"` // the nodes whose records are in it
+}
+
+type exportedPart struct {
+	Part    string `json:"part"`
+	Type    string `json:"type"`
+	Client  string `json:"client"`
+	Status  int    `json:"status,omitempty"`
+	Fault   string `json:"fault,omitempty"`
+	Service string `json:"service"`
+	Body    int64  `json:"body"` // bytes, as the head says
+}
+
+// Run writes the container beside its place and moves it there when it is
+// whole: a file of that name is never half of one.
+func (c *evidenceExportCmd) Run(s *session) error {
+	f, err := os.CreateTemp(filepath.Dir(c.Output), ".falaj-export-*")
+	if err != nil {
+		return fault.New(fault.Usage, "--output: %v", err)
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	sum := sha256.New()
+	err = s.find(func(n *target) error {
+		if _, err := f.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
+		sum.Reset()
+		q := url.Values{"id": {c.ID}, "client": {c.Client}, "request": {c.Request}}
+		return n.Save(s.ctx, "container", q, io.MultiWriter(f, sum), s.progress())
+	})
+	if err != nil {
+		return err
+	}
+	e, err := inspect(f)
+	if err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("writing the container: %w", err)
+	}
+	if err := os.Rename(f.Name(), c.Output); err != nil {
+		return fmt.Errorf("writing the container: %w", err)
+	}
+	e.File, e.SHA256 = c.Output, fmt.Sprintf("%x", sum.Sum(nil))
+	return s.show(e, func() {
+		s.printf("%s %s\n", s.say(t("The container is in", "الحاوية محفوظة في")), e.File)
+		s.printf(s.say(t("  %d bytes, SHA-256 %s\n", "  %d بايت، SHA-256 %s\n")), e.Bytes, e.SHA256)
+		for _, p := range e.Parts {
+			what := s.say(t("request", "الطلب"))
+			if p.Part == "answer" {
+				what = s.say(t("answer", "الرد"))
+			}
+			if p.Status != 0 {
+				what = strings.TrimSpace(fmt.Sprintf("%s %d %s", what, p.Status, p.Fault))
+			}
+			s.printf(s.say(t("  %s: %s → %s, body of %d bytes\n", "  %s: %s → %s، محتواه %d بايت\n")), what, p.Client, p.Service, p.Body)
+		}
+		for _, a := range e.Absent {
+			s.printf(s.say(t("  not in it: %s: %s\n", "  ليس فيها: %s: %s\n")), a.Name, s.say(a.Why))
+		}
+		s.printf("%s %s\n", s.say(t("  records of:", "  قيود العقد:")), strings.Join(e.Records, ", "))
+		s.line(t("It holds what was said in the call: hand it only to who may read that. README.txt in it says how it is checked.",
+			"فيها ما قيل في الطلب، فلا تسلّمها إلا لمن يحق له الاطلاع عليه. وطريقة التحقق منها في الملف README.txt داخلها."))
+	})
+}
+
+// inspect reads what is in a container.
+func inspect(f *os.File) (exported, error) {
+	e := exported{Parts: []exportedPart{}, Records: []string{}}
+	st, err := f.Stat()
+	if err != nil {
+		return e, err
+	}
+	box, err := evidence.Open(f, st.Size())
+	if err != nil {
+		return e, fault.Wrap(fault.Corrupt, err, "the node sent something else than a container")
+	}
+	in, err := box.Contents()
+	if err != nil {
+		return e, fault.Wrap(fault.Corrupt, err, "the container's contents")
+	}
+	e.Bytes, e.ID, e.Absent = st.Size(), in.ID, in.Absent
+	for _, r := range in.Records {
+		if n := string(r.State) + "/" + r.Node; !slices.Contains(e.Records, n) {
+			e.Records = append(e.Records, n)
+		}
+	}
+	for i, part := range []seal.Part{seal.Request, seal.Answer} {
+		b, err := box.Read(part.Names().Head, evidence.MaxHead)
+		if err != nil {
+			continue // there is none
+		}
+		var head struct {
+			Type, Client, Service, Fault string
+			Status                       int
+			Body                         struct{ Size int64 }
+		}
+		if err := json.Unmarshal(b, &head); err != nil {
+			return e, fault.Wrap(fault.Corrupt, err, "a head in the container")
+		}
+		e.Parts = append(e.Parts, exportedPart{
+			Part: []string{"request", "answer"}[i], Type: head.Type, Client: head.Client, Service: head.Service,
+			Status: head.Status, Fault: head.Fault, Body: head.Body.Size,
+		})
+	}
+	return e, nil
+}
+
+// progress tells a person who waits at a terminal how far a large file is.
+func (s *session) progress() func(done, all int64) {
+	f, ok := s.Err.(*os.File)
+	if ok {
+		st, err := f.Stat()
+		ok = err == nil && st.Mode()&os.ModeCharDevice != 0
+	}
+	if !ok || s.JSON {
+		return func(int64, int64) {}
+	}
+	told := int64(-1)
+	return func(done, all int64) {
+		const large = 16 << 20
+		if all < large || done*100/all == told {
+			return
+		}
+		told = done * 100 / all
+		fmt.Fprintf(s.Err, "\r%3d %%  ", told)
+		if done == all {
+			fmt.Fprint(s.Err, "\r       \r")
+		}
+	}
+}

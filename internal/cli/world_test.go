@@ -40,6 +40,18 @@ func words() map[string]func(*testscript.TestScript, bool, []string) {
 			}
 			ts.Fatalf("%s: waited in vain", args[0])
 		},
+		// soon PROGRAM ARGUMENTS… runs it until it succeeds: a state that was
+		// away is tried again after a pause.
+		"soon": func(ts *testscript.TestScript, _ bool, args []string) {
+			var err error
+			for range 100 {
+				if err = ts.Exec(args[0], args[1:]...); err == nil {
+					return
+				}
+				time.Sleep(200 * time.Millisecond)
+			}
+			ts.Check(err)
+		},
 		// serve NAME DIR serves a folder over HTTP; $NAME is its address.
 		"serve": func(ts *testscript.TestScript, _ bool, args []string) {
 			srv := httptest.NewServer(http.FileServer(http.Dir(ts.MkAbs(args[1]))))

@@ -22,7 +22,7 @@ const soon = 14 * 24 * time.Hour
 // checks are what the node needs to serve, and what its people should know.
 func (n *Node) checks() []operation.Check {
 	text := func(en, ar string) union.Text { return union.Text{En: en, Ar: ar} }
-	return []operation.Check{
+	return append([]operation.Check{
 		{Name: "journal", Text: text("The journal accepts records.", "السجل يقبل القيود."), Run: func(context.Context) error { return n.journal.Err() }},
 		{Name: "store", Text: text("The database answers.", "قاعدة البيانات تستجيب."), Run: func(ctx context.Context) error {
 			var one int
@@ -81,7 +81,7 @@ func (n *Node) checks() []operation.Check {
 				}
 				return err
 			}},
-	}
+	}, logChecks(n)...)
 }
 
 // seconded tells which changes nobody can make for want of a second person.

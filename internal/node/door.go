@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/node/admin"
@@ -29,7 +30,7 @@ import (
 
 // doors are the listeners of a node; nil where one is closed.
 type doors struct {
-	r1, r1tls, link, admin, adminTLS, operations net.Listener
+	r1, r1tls, link, admin, adminTLS, operations, public net.Listener
 }
 
 // server is an HTTP server at its door.
@@ -61,6 +62,7 @@ func (n *Node) openDoors(ctx context.Context) error {
 	open(&n.doors.link, "link.listen", n.cfg.Link.Listen)
 	open(&n.doors.adminTLS, "admin.https", n.cfg.Admin.HTTPS)
 	open(&n.doors.operations, "operations.listen", n.cfg.Operations.Listen)
+	open(&n.doors.public, "public.listen", n.cfg.Public.Listen)
 	if err != nil {
 		return err
 	}
@@ -143,7 +145,7 @@ func chgrp(path, group string) error {
 }
 
 func (d *doors) all() []net.Listener {
-	return []net.Listener{d.r1, d.r1tls, d.link, d.admin, d.adminTLS, d.operations}
+	return []net.Listener{d.r1, d.r1tls, d.link, d.admin, d.adminTLS, d.operations, d.public}
 }
 
 func (d *doors) close() {
@@ -203,6 +205,7 @@ func (n *Node) servers() []*server {
 		conf := admin.TLS(n.identity.TLS, n.cfg.Admin.Persons, func() int64 { return n.now().Unix() })
 		add("admin over TLS", tls.NewListener(n.doors.adminTLS, conf), n.admin.HTTP(), false)
 	}
+	add("public", n.doors.public, operation.Server(n.public(), 16<<10, l.HeaderTime, l.IdleTime, time.Minute), false)
 	add("operations", n.doors.operations, operation.Server(n.health.Handler(n.meters.registry), 16<<10, l.HeaderTime, l.IdleTime, 0), true)
 	return out
 }

@@ -28,6 +28,7 @@ import (
 	"github.com/falaj/falaj/internal/policy"
 	"github.com/falaj/falaj/internal/seal"
 	"github.com/falaj/falaj/internal/store"
+	"github.com/falaj/falaj/internal/witness"
 )
 
 // Deps are what a node is given of the world. Zero values are the real one.
@@ -54,6 +55,8 @@ type Node struct {
 	sources   []directory.Peer       // of the configuration
 	exchange  *exchange.Exchange
 	link      *link.Link
+	publisher *witness.Log
+	witness   *witness.Witness
 	admin     *admin.Server
 	gate      *operation.Gate
 	health    *operation.Health
@@ -106,7 +109,7 @@ func (n *Node) openStore(ctx context.Context) error {
 	if n.keys, err = seal.OpenKeys(n.cfg.Keys.Folder, seal.KeyConfig{Demonstration: n.cfg.Demonstration, Wrap: wrap}); err != nil {
 		return fmt.Errorf("opening the key folder %s: %w", n.cfg.Keys.Folder, err)
 	}
-	if n.db, err = store.Open(ctx, store.Config{DSN: string(n.cfg.Store.DSN)}, journal.Migrations(), exchange.Migrations(), admin.Migrations()); err != nil {
+	if n.db, err = store.Open(ctx, store.Config{DSN: string(n.cfg.Store.DSN)}, journal.Migrations(), exchange.Migrations(), admin.Migrations(), witness.Migrations()); err != nil {
 		return fault.Wrap(fault.StoreFailed, err, "opening %s: %v", n.cfg.Store.DSN, err)
 	}
 	names, err := n.keys.HMAC("journal-1")
@@ -181,6 +184,7 @@ func (n *Node) openExchange(ctx context.Context) error {
 		Certificate: n.identity.TLS, Authenticate: n.identity.authenticate, Now: n.now, Log: n.log,
 	}, n)
 	n.exchange.SetLink(n.link)
+	n.openLog()
 	if err := n.exchange.Start(ctx); err != nil {
 		return fmt.Errorf("starting the exchange: %w", err)
 	}
@@ -228,6 +232,8 @@ func (n *Node) Run(ctx context.Context) error {
 	defer stop()
 	group.Go(func() error { return n.exchange.Run(working) })
 	group.Go(func() error { return n.follow(working) })
+	group.Go(func() error { return n.publisher.Run(working) })
+	group.Go(func() error { return n.witness.Unlock(working) })
 	group.Go(func() error { return n.keepYoung(working) })
 	group.Go(func() error { return n.retire(working) })
 	n.health.Started()
@@ -311,6 +317,7 @@ type Addresses struct {
 	Admin      string `json:"admin"`
 	AdminTLS   string `json:"admin_tls,omitempty"`
 	Operations string `json:"operations,omitempty"`
+	Public     string `json:"public,omitempty"`
 }
 
 // Addresses tells where the doors are.
@@ -324,5 +331,6 @@ func (n *Node) Addresses() Addresses {
 	return Addresses{
 		R1: url("http://", n.doors.r1), R1TLS: url("https://", n.doors.r1tls), Link: url("", n.doors.link),
 		Admin: n.cfg.Admin.Socket, AdminTLS: url("https://", n.doors.adminTLS), Operations: url("http://", n.doors.operations),
+		Public: url("http://", n.doors.public),
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/node/operation"
 	"github.com/falaj/falaj/internal/union"
+	"github.com/falaj/falaj/internal/witness"
 )
 
 const (
@@ -32,10 +33,14 @@ func software() string {
 }
 
 // Query answers the questions of other nodes: about the directory here, about
-// calls in the exchange.
+// calls in the exchange, about the log and its witness.
 func (n *Node) Query(ctx context.Context, peer link.Peer, kind string, body []byte) ([]byte, error) {
 	if strings.HasPrefix(kind, "directory.") {
 		return n.directory.Answer(ctx, kind, body, n.asker(peer.State))
+	}
+	switch kind {
+	case witness.KindAdd, witness.KindHeads, witness.KindLog:
+		return n.askLog(ctx, peer, kind, body)
 	}
 	return n.exchange.Query(ctx, peer, kind, body)
 }

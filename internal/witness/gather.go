@@ -29,6 +29,7 @@ func (t *target) late(now time.Time, patience time.Duration) bool {
 type peer struct {
 	known int64 // size of the head that it cosigned last, as far as is known
 	busy  bool
+	lost  bool          // and that has been said
 	after time.Time     // when it may be asked again
 	pause time.Duration // how long it is left alone after the next failure
 }
@@ -111,12 +112,16 @@ func (l *Log) submit(ctx context.Context, own, to Party, head merkle.Signed, kno
 	if err != nil {
 		w.pause = min(max(2*w.pause, firstWait), lastWait)
 		w.after = l.deps.Now().Add(w.pause)
-		if ctx.Err() == nil {
+		if ctx.Err() == nil && !w.lost {
+			w.lost = true
 			l.deps.Log.Warn("a witness does not cosign", "witness", to.Witness.Name(), "size", head.Size, "error", err)
 		}
 		return
 	}
-	w.pause, w.after = 0, time.Time{}
+	if w.lost {
+		l.deps.Log.Info("a witness cosigns again", "witness", to.Witness.Name())
+	}
+	w.pause, w.after, w.lost = 0, time.Time{}, false
 	t := &l.target
 	if line.Line == "" || t.Origin != head.Origin || t.Size != head.Size || t.has(to.Witness) {
 		return

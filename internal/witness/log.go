@@ -210,6 +210,17 @@ func (l *Log) Err() error {
 	return l.stopped
 }
 
+// Late says why the newest head that was signed has no quorum, or nil.
+func (l *Log) Late() error {
+	quorum := l.deps.Union().Quorum
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.target.late(l.deps.Now(), l.cfg.Patience) {
+		return nil
+	}
+	return fault.New(fault.ReceiptPending, "%d of %d witnesses have cosigned the head of %d entries", l.target.Witnesses(), quorum, l.target.Size)
+}
+
 // tiles reads the own log.
 func (l *Log) tiles(ctx context.Context) merkle.Tiles {
 	return func(level int, n int64, width int) ([]byte, error) {

@@ -84,6 +84,7 @@ func (c *Config) checkDoors(p *problems) {
 	}
 	door("admin.https", c.Admin.HTTPS, true)
 	door("operations.listen", c.Operations.Listen, true)
+	door("public.listen", c.Public.Listen, true)
 	if (c.R1.Certificate == "") != (c.R1.Key == "") {
 		p.add("r1.certificate", "goes with r1.key; give both or neither")
 	}

@@ -26,6 +26,7 @@ type Config struct {
 	Link       Link       `yaml:"link"`
 	Admin      Admin      `yaml:"admin"`
 	Operations Operations `yaml:"operations"`
+	Public     Public     `yaml:"public"`
 	Store      Store      `yaml:"store"`
 	Directory  Directory  `yaml:"directory"`
 	Limits     Limits     `yaml:"limits"`
@@ -111,6 +112,11 @@ type Person struct {
 type Operations struct {
 	Listen string        `yaml:"listen"` // "off" closes it
 	Drain  time.Duration `yaml:"drain"`  // how long calls in flight may take after SIGTERM
+}
+
+// Public is the door for everybody: the state's log, and its witness.
+type Public struct {
+	Listen string `yaml:"listen"` // plain HTTP, closed unless set: what is there is signed, and public; TLS, where wanted, is a proxy's
 }
 
 // Store is where the records lie.

@@ -137,7 +137,7 @@ func TestEveryKeyReaches(t *testing.T) {
 	value := map[string]string{
 		"state": "OM", "demonstration": "true", "r1.remote_http": "true", "admin.second_person": "required",
 		"log.level": "debug", "log.format": "json", "r1.http": "127.0.0.1:1", "r1.https": ":2", "link.listen": ":3",
-		"link.advertise": "x:4", "operations.listen": ":6", "store.dsn_file": "",
+		"link.advertise": "x:4", "operations.listen": ":6", "public.listen": ":7", "store.dsn_file": "",
 		"limits.headers": "5KiB", "limits.body": "5KiB", "limits.inline": "5KiB",
 		"limits.connections": "5", "limits.requests": "5", "limits.client_rate": "5", "limits.client_burst": "5",
 	}

@@ -148,6 +148,7 @@ func (c *Config) settings() []setting {
 		{"admin.approval_expiry", duration(&c.Admin.Expiry)},
 		{"operations.listen", text(&c.Operations.Listen)},
 		{"operations.drain", duration(&c.Operations.Drain)},
+		{"public.listen", text(&c.Public.Listen)},
 		{"store.dsn", func(s string) error { c.Store.DSN, c.Store.DSNFile = DSN(s), ""; return nil }},
 		{"store.dsn_file", func(s string) error { c.Store.DSN, c.Store.DSNFile = "", s; return nil }},
 		{"directory.root", text(&c.Directory.Root)},

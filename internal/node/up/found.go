@@ -81,7 +81,7 @@ func (u *Union) found(ctx context.Context) error {
 			if err := p.open(names...); err != nil {
 				return err
 			}
-			edition, err := p.part(x, states, u.plan.link(s), u.deps.Now)
+			edition, err := p.part(x, states, u.plan.link(s), u.plan.log(s), u.deps.Now)
 			if err != nil {
 				return fmt.Errorf("the part of %s: %w", s, err)
 			}
@@ -156,11 +156,16 @@ func (p *party) create(name string) error {
 	return nil
 }
 
-// nameLog gives a log and a witness to a state of a union that was founded
-// before there were any.
-func (p *party) nameLog(ctx context.Context) error {
-	if s, ok := p.book.View().State(p.state); !ok || s.Log != (directory.Log{}) {
+// nameLog says where the state's log is to be read now, and gives one to a
+// state of a union that was founded before there were any.
+func (p *party) nameLog(ctx context.Context, address string) error {
+	s, ok := p.book.View().State(p.state)
+	switch {
+	case !ok || s.Log.Address == address:
 		return nil
+	case s.Log != (directory.Log{}):
+		s.Log.Address = address
+		return p.book.Publish(ctx, func(e *directory.Edition) error { return e.SetLog(s.Log) })
 	}
 	for _, name := range []string{directory.LogKey, directory.WitnessKey} {
 		if p.keys.Has(name) {
@@ -170,7 +175,7 @@ func (p *party) nameLog(ctx context.Context) error {
 			return err
 		}
 	}
-	log, err := directory.NewLog(p.state, logHost, "", p.keys)
+	log, err := directory.NewLog(p.state, logHost, address, p.keys)
 	if err != nil {
 		return err
 	}
@@ -218,7 +223,7 @@ func refreshAll(ctx context.Context, all []*party) error {
 const logHost = "demonstration.falaj.example"
 
 // part is what a state says of itself.
-func (p *party) part(x directory.Seat, states []union.State, link string, now func() time.Time) (*directory.Edition, error) {
+func (p *party) part(x directory.Seat, states []union.State, link, address string, now func() time.Time) (*directory.Edition, error) {
 	ca, err := p.keys.Signer(directory.AuthorityKey)
 	if err != nil {
 		return nil, err
@@ -252,7 +257,7 @@ func (p *party) part(x directory.Seat, states []union.State, link string, now fu
 		Policy: policy.Base(x.Code),
 		Files:  map[string][]byte{"crl.der": crl},
 	}
-	log, err := directory.NewLog(x.Code, logHost, "", p.keys)
+	log, err := directory.NewLog(x.Code, logHost, address, p.keys)
 	if err != nil {
 		return nil, err
 	}

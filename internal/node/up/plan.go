@@ -40,6 +40,7 @@ const (
 	doorR1TLS      = "r1-tls"
 	doorLink       = "link"
 	doorOperations = "operations"
+	doorPublic     = "public"
 	doorDirectory  = "directory" // of the secretariat
 )
 
@@ -56,7 +57,7 @@ func doorsOf(s union.State) []string {
 	for _, x := range served() {
 		doors = append(doors, string(x.kind))
 	}
-	return doors
+	return append(doors, doorPublic)
 }
 
 func (p *plan) at(s union.State, door string) string {
@@ -64,6 +65,9 @@ func (p *plan) at(s union.State, door string) string {
 }
 
 func (p *plan) link(s union.State) string { return p.at(s, doorLink) }
+
+// log is where everybody reads a state's log.
+func (p *plan) log(s union.State) string { return "http://" + p.at(s, doorPublic) + "/log" }
 
 // assign gives every door its port: from base on, or with base 0 any that are
 // free now.
@@ -95,6 +99,19 @@ func (p *plan) assign(base int) error {
 		}
 	}
 	return nil
+}
+
+// whole tells whether every door has a port: a plan of an earlier version may
+// lack some.
+func (p *plan) whole() bool {
+	for _, s := range append(slices.Clone(p.States), "") {
+		for _, door := range doorsOf(s) {
+			if p.Ports[s][door] == 0 {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // anyPort listens on a free port below those that systems give to outgoing

@@ -57,7 +57,7 @@ func TestPostgres(t *testing.T) {
 		group.Go(func() error { return n.Run(ctx) })
 		return n.Addresses()
 	}
-	elsewhere := []string{"r1.http=127.0.0.1:0", "r1.https=off", "operations.listen=off", "store.dsn=" + dsn}
+	elsewhere := []string{"r1.http=127.0.0.1:0", "r1.https=off", "operations.listen=off", "public.listen=off", "store.dsn=" + dsn}
 	shared := "spool=" + filepath.Join(dir, "shared")
 	first := start("BH", "store.dsn="+dsn, shared)
 	second := start("BH", append(elsewhere, "link.listen=127.0.0.1:0", "data="+filepath.Join(dir, "BH2"),

@@ -171,7 +171,7 @@ func (u *Union) move(ctx context.Context, base int) error {
 	for _, s := range p.States {
 		before[s] = p.link(s)
 	}
-	if base != p.Base || base == 0 && p.free() != nil {
+	if base != p.Base || !p.whole() || base == 0 && p.free() != nil {
 		if err := p.assign(base); err != nil {
 			return err
 		}
@@ -262,7 +262,7 @@ func (u *Union) renew(ctx context.Context, before map[union.State]string) error 
 		if err := p.book.Renew(ctx); err != nil {
 			return fmt.Errorf("renewing for %s: %w", p.state, err)
 		}
-		if err := p.nameLog(ctx); err != nil {
+		if err := p.nameLog(ctx, u.plan.log(p.state)); err != nil {
 			return fmt.Errorf("naming the log of %s: %w", p.state, err)
 		}
 		if now := u.plan.link(p.state); now != before[p.state] {
@@ -295,6 +295,7 @@ func (u *Union) describe() error {
 		fmt.Fprintf(&b, "state: %s\nname: %s\ndata: .\ndemonstration: true\n", s, nodeName)
 		fmt.Fprintf(&b, "r1: {http: %q, https: %q}\nlink: {listen: %q}\noperations: {listen: %q, drain: 5s}\n",
 			u.plan.at(s, doorR1), u.plan.at(s, doorR1TLS), u.plan.link(s), u.plan.at(s, doorOperations))
+		fmt.Fprintf(&b, "public: {listen: %q}\n", u.plan.at(s, doorPublic))
 		if socket := u.socket(s); socket != "" {
 			fmt.Fprintf(&b, "admin: {socket: %q}\n", socket)
 		}

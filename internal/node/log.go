@@ -1,0 +1,175 @@
+package node
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/falaj/falaj/internal/directory"
+	"github.com/falaj/falaj/internal/exchange/link"
+	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/merkle"
+	"github.com/falaj/falaj/internal/node/operation"
+	"github.com/falaj/falaj/internal/union"
+	"github.com/falaj/falaj/internal/witness"
+)
+
+// openLog opens what publishes this state's log, and what cosigns the others'.
+// Where the directory names neither, nothing comes of it.
+func (n *Node) openLog() {
+	ask := func(ctx context.Context, state union.State, kind string, body []byte) ([]byte, error) {
+		return n.asker(state)(ctx, kind, body)
+	}
+	signer := func(name string, kind merkle.Kind, named func(directory.Log) merkle.Key) func() (merkle.Signer, error) {
+		return func() (merkle.Signer, error) {
+			s, _ := n.directory.View().State(n.cfg.State)
+			if named(s.Log) == (merkle.Key{}) {
+				return merkle.Signer{}, fault.New(fault.NotFound, "the directory names no key %q of %s", name, n.cfg.State)
+			}
+			key, err := n.keys.Signer(name)
+			if err != nil {
+				return merkle.Signer{}, err
+			}
+			return merkle.NewSigner(named(s.Log).Name(), kind, key)
+		}
+	}
+	n.publisher = witness.NewLog(witness.LogConfig{}, witness.LogDeps{
+		DB: n.db, Source: n.journal, State: n.cfg.State, Union: n.parties, Ask: ask, Now: n.now, Log: n.log,
+		Signer: signer(directory.LogKey, merkle.LogSignature, func(l directory.Log) merkle.Key { return l.Key }),
+	})
+	n.witness = witness.New(witness.Deps{
+		DB: n.db, State: n.cfg.State, Union: n.parties, Ask: ask, Now: n.now, Log: n.log,
+		Signer: signer(directory.WitnessKey, merkle.Cosignature, func(l directory.Log) merkle.Key { return l.Witness }),
+	})
+}
+
+// parties are the logs and witnesses that the directory names now.
+func (n *Node) parties() witness.Union { return logsOf(n.directory.View()) }
+
+func logsOf(v *directory.View) witness.Union {
+	u := witness.Union{Quorum: v.Quorum()}
+	for _, s := range v.States() {
+		u.Parties = append(u.Parties, witness.Party{State: s.Code, Log: s.Log.Key, Witness: s.Log.Witness})
+	}
+	return u
+}
+
+// askLog answers other nodes about this state's log, and its witness.
+func (n *Node) askLog(ctx context.Context, peer link.Peer, kind string, body []byte) ([]byte, error) {
+	if !n.identity.known(peer) {
+		return nil, fault.New(fault.CertUnknown, "the directory no longer names the certificate of this node of %s", peer.State)
+	}
+	switch kind {
+	case witness.KindAdd:
+		a, err := n.witness.Add(ctx, body)
+		if err != nil {
+			return nil, err
+		}
+		return a.Bytes(), nil
+	case witness.KindHeads:
+		return n.witness.Heads(ctx)
+	}
+	return n.readLog(ctx, string(body))
+}
+
+// readLog reads what C2SP tlog-tiles serves under a path.
+func (n *Node) readLog(ctx context.Context, path string) ([]byte, error) {
+	if path == "checkpoint" {
+		return n.publisher.Checkpoint()
+	}
+	level, number, width, ok := merkle.ParsePath(path)
+	switch {
+	case !ok:
+		return nil, fault.New(fault.NotFound, "a log has a checkpoint, tiles and entries")
+	case level == merkle.Entries:
+		return n.journal.Bundle(ctx, number, width)
+	}
+	return n.journal.Tile(ctx, level, number, width)
+}
+
+const (
+	logPath = "/log/"
+	// submitTime bounds how long a submission may take to arrive.
+	submitTime = 10 * time.Second
+)
+
+// public is what everybody may ask at the public door: this state's log (C2SP
+// tlog-tiles) and its witness (C2SP tlog-witness).
+func (n *Node) public() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+logPath, func(w http.ResponseWriter, r *http.Request) {
+		path := strings.TrimPrefix(r.URL.Path, logPath)
+		b, err := n.readLog(r.Context(), path)
+		if err != nil {
+			n.plain(w, err)
+			return
+		}
+		h := w.Header()
+		if path == "checkpoint" {
+			h.Set("Content-Type", "text/plain; charset=utf-8")
+			h.Set("Cache-Control", "max-age=1")
+		} else {
+			h.Set("Content-Type", "application/octet-stream")
+			h.Set("Cache-Control", "public, max-age=31536000, immutable")
+		}
+		_, _ = w.Write(b)
+	})
+	mux.HandleFunc("POST "+logPath+"add-checkpoint", func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(submitTime))
+		b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, merkle.MaxSubmission))
+		if err != nil {
+			n.plain(w, fault.Wrap(fault.TooLarge, err, "a submission of more than %d bytes, or one that did not end", merkle.MaxSubmission))
+			return
+		}
+		a, err := n.witness.Add(r.Context(), b)
+		if err != nil {
+			n.plain(w, err)
+			return
+		}
+		h := w.Header()
+		h.Set("Content-Type", "text/plain; charset=utf-8")
+		if a.Status == witness.Behind {
+			h.Set("Content-Type", "text/x.tlog.size")
+		}
+		h.Set("Cache-Control", "no-store")
+		w.WriteHeader(a.Status)
+		_, _ = w.Write(a.Body)
+	})
+	return mux
+}
+
+// plain answers a stranger with a fault in both languages, without its cause.
+func (n *Node) plain(w http.ResponseWriter, err error) {
+	f := fault.From(err)
+	if f.Code == fault.Internal || f.Code == fault.StoreFailed {
+		n.log.Error("the public door", "error", err)
+	}
+	e := f.Entry()
+	h := w.Header()
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(e.Status)
+	_, _ = io.WriteString(w, e.What.En+" "+e.What.Ar+"\n")
+}
+
+// heldToWord says why this state's log can no longer be believed.
+func (n *Node) heldToWord(context.Context) error { return n.publisher.Err() }
+
+// cosigned says what keeps the newest records from having receipts.
+func (n *Node) cosigned(context.Context) error {
+	if _, ok := n.parties().Trust(n.cfg.State); !ok {
+		return fault.New(fault.NotFound, "the directory names no log of %s", n.cfg.State)
+	}
+	return n.publisher.Late()
+}
+
+func logChecks(n *Node) []operation.Check {
+	return []operation.Check{
+		{Name: "log", Text: union.Text{En: "The log is the one that the others have seen.", Ar: "السجل هو الذي رآه الآخرون."}, Run: n.heldToWord},
+		{Name: "witnesses", Hint: true, Text: union.Text{En: "Other states' witnesses cosign the log.", Ar: "شهود الدول الأخرى يوقّعون على السجل."},
+			What: union.Text{En: "The log's newest head lacks the cosignatures that a receipt takes.", Ar: "أحدث رأس للسجل تنقصه تواقيع الشهود اللازمة للإيصال."},
+			Do:   union.Text{En: "See whether the other states' nodes run and can be reached; calls go on meanwhile.", Ar: "تحقق من أن عقد الدول الأخرى تعمل ويمكن الوصول إليها؛ وتستمر الطلبات في هذه الأثناء."}, Run: n.cosigned},
+	}
+}

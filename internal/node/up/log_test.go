@@ -1,0 +1,138 @@
+package up
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/merkle"
+	"github.com/falaj/falaj/internal/union"
+	"github.com/falaj/falaj/internal/witness"
+)
+
+// trust is whom a state's log is held against, as its directory says.
+func (p *played) trust(s union.State) merkle.Trust {
+	p.t.Helper()
+	v := p.union.nodes[0].Directory().View()
+	u := witness.Union{Quorum: v.Quorum()}
+	for _, x := range v.States() {
+		u.Parties = append(u.Parties, witness.Party{State: x.Code, Log: x.Log.Key, Witness: x.Log.Witness})
+	}
+	trust, ok := u.Trust(s)
+	if !ok {
+		p.t.Fatalf("no log of %s", s)
+	}
+	return trust
+}
+
+// fetch reads from a state's log as everybody may.
+func (p *played) fetch(s union.State) witness.Get {
+	return func(ctx context.Context, path string) ([]byte, error) {
+		resp, err := http.Get(p.at(s).Public + "/log/" + path)
+		if err != nil {
+			return nil, err
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		if err == nil && resp.StatusCode != 200 {
+			err = fmt.Errorf("%s: %s", resp.Status, b)
+		}
+		return b, err
+	}
+}
+
+// TestPublicLog: calls are in both states' logs within seconds, cosigned by
+// the others; anybody recomputes a log from what it serves, and a witness
+// answers as C2SP says.
+func TestPublicLog(t *testing.T) {
+	p := play(t, t.TempDir(), Deps{}, "BH", "SA", "AE")
+	for range 3 {
+		if resp, body := p.call("SA", "BH/GOV/interior/civil/registry", "/persons"); resp.StatusCode != 200 {
+			t.Fatalf("%s %s", resp.Status, body)
+		}
+	}
+	for _, s := range []union.State{"BH", "SA"} {
+		var a witness.Audited
+		var err error
+		for end := time.Now().Add(20 * time.Second); time.Now().Before(end) && (err != nil || a.Entries < 6); time.Sleep(50 * time.Millisecond) {
+			a, err = witness.Audit(t.Context(), p.fetch(s), p.trust(s))
+		}
+		if err != nil || a.Entries < 6 || a.Head.Witnesses() < 1 {
+			t.Fatalf("%s: %+v, %v", s, a, err)
+		}
+	}
+	if _, err := witness.Audit(t.Context(), p.fetch("BH"), p.trust("SA")); fault.CodeOf(err) != fault.LogDivided {
+		t.Errorf("BH's log under SA's key: %v", err)
+	}
+
+	get := func(path string) (*http.Response, string) {
+		return ask(t, http.DefaultTransport, p.at("BH").Public+path)
+	}
+	for path, want := range map[string]string{
+		"/log/checkpoint":           "200 text/plain; charset=utf-8 max-age=1",
+		"/log/tile/0/000.p/2":       "200 application/octet-stream public, max-age=31536000, immutable",
+		"/log/tile/entries/000.p/2": "200 application/octet-stream public, max-age=31536000, immutable",
+		"/log/tile/0/000":           "404 text/plain; charset=utf-8 no-store",
+		"/log/tile/0/000.p/200":     "404 text/plain; charset=utf-8 no-store",
+		"/log/tile/0/0":             "404 text/plain; charset=utf-8 no-store",
+		"/log/":                     "404 text/plain; charset=utf-8 no-store",
+		"/log/add-checkpoint":       "404 text/plain; charset=utf-8 no-store",
+	} {
+		resp, _ := get(path)
+		if got := fmt.Sprint(resp.StatusCode, " ", resp.Header.Get("Content-Type"), " ", resp.Header.Get("Cache-Control")); got != want {
+			t.Errorf("%s: %s", path, got)
+		}
+	}
+	if resp, _ := get("/r1/BH"); resp.StatusCode != 404 {
+		t.Errorf("the public door leads elsewhere: %s", resp.Status)
+	}
+
+	checkpoint, err := p.fetch("BH")(t.Context(), "checkpoint")
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, err := merkle.OpenCheckpoint(checkpoint, p.trust("BH").Log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	submit := func(at union.State, body string) (int, string, string) {
+		resp, err := http.Post(p.at(at).Public+"/log/add-checkpoint", "text/plain", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, resp.Header.Get("Content-Type"), string(b)
+	}
+	again := string(merkle.Submission{Old: head.Size, Note: checkpoint}.Bytes())
+	if status, _, body := submit("SA", again); status != 200 {
+		t.Errorf("what it cosigned before: %d %s", status, body)
+	} else if s, err := merkle.OpenCheckpoint([]byte(string(head.Note())+body), p.trust("BH").Log, p.trust("BH").Witnesses...); err != nil || s.Witnesses() != 1 {
+		t.Errorf("its cosignature: %+v, %v", s, err)
+	}
+	if status, kind, body := submit("SA", string(merkle.Submission{Old: 0, Note: checkpoint}.Bytes())); status != 409 || kind != "text/x.tlog.size" || body != fmt.Sprintf("%d\n", head.Size) {
+		t.Errorf("from where it is not: %d %s %q", status, kind, body)
+	}
+	if status, _, _ := submit("BH", again); status != 404 {
+		t.Errorf("its own log: %d", status)
+	}
+	if status, _, _ := submit("SA", "old 0\n\nx"); status != 404 {
+		t.Errorf("nonsense: %d", status)
+	}
+	if status, _, _ := submit("SA", again+strings.Repeat("x", merkle.MaxSubmission)); status != 400 {
+		t.Errorf("too much: %d", status)
+	}
+	if err := errors.Join(p.stop()); err != nil {
+		t.Error(err)
+	}
+	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
+}

@@ -159,7 +159,7 @@ func (n *node) copyDB(t *testing.T) store.Config {
 func TestOldLog(t *testing.T) {
 	for name, more := range map[string]int{"shorter": 1, "as long, and another": 10, "longer, and another": 30} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, 1, "BH", "SA", "AE")
+			w := newWorld(t, 2, "BH", "SA", "AE")
 			bh := w.nodes["BH"]
 			w.unlocked("SA", "AE")
 			stop := w.run("BH")

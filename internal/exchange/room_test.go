@@ -43,6 +43,36 @@ func TestRoomOfRequests(t *testing.T) {
 	}
 }
 
+// TestRoomOfWaiting: nor does the body of a call stay whose caller hangs up
+// while it waits for another of the same id.
+func TestRoomOfWaiting(t *testing.T) {
+	t.Parallel()
+	u := newUnion(t, []union.State{"BH", "SA"})
+	bh := u.nodes["BH"]
+	busy, release := make(chan bool), make(chan bool)
+	u.backend("BH", "fleeting", func(w http.ResponseWriter, r *http.Request) { busy <- true; <-release })
+	k := &attack{r: u.request("SA", offered("BH", "fleeting")), by: u.nodes["SA"].seals[desk("SA").MemberID], at: time.Now()}
+	first := k.message(t)
+	k.body = bytes.Repeat([]byte("much"), 50<<10)
+	second := k.message(t)
+	done := make(chan error, 1)
+	go func() {
+		_, err := bh.Exchange.Exchange(t.Context(), u.asPeer("SA"), first)
+		done <- err
+	}()
+	<-busy
+	hung, hangUp := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer hangUp()
+	if _, err := bh.Exchange.Exchange(hung, u.asPeer("SA"), second); fault.CodeOf(err) != fault.InFlight {
+		t.Errorf("%v", err)
+	}
+	if there, _ := bh.spooled(t); len(there) != 0 {
+		t.Errorf("%v stays", there)
+	}
+	close(release)
+	check(t, <-done)
+}
+
 // TestRefusedByItsHead: who may not ask is told so before the body has come,
 // at either node, and what may no longer be asked once it has come is refused
 // then.

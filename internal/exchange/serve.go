@@ -107,6 +107,7 @@ func (x *Exchange) Exchange(ctx context.Context, peer link.Peer, msg *link.Messa
 		}
 		if err != nil {
 			if mute(s.name) {
+				x.discard(c.body) // it came, and the call still waited for another of its id
 				f := fault.From(err)
 				x.deps.Observe(Observation{ProviderSide: true, RequestIn: c.in, ResponseOut: x.deps.Now(), Fault: f.Code})
 				return nil, f

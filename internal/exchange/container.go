@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
-	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -329,7 +328,7 @@ func (x *Exchange) serveContainer(w http.ResponseWriter, r *http.Request, id str
 	h.Set("X-Content-Type-Options", "nosniff")
 	if err := p.Write(r.Context(), w); err != nil {
 		if !gone(err) {
-			x.deps.Log.Warn("a container broke off on its way to the client", "error", fmt.Errorf("id %s: %w", id, err))
+			x.deps.Log.Warn("a container broke off on its way to the client", "error", err)
 		}
 		panic(http.ErrAbortHandler) // the client must not take the part for the whole
 	}

@@ -46,6 +46,9 @@ func (x *Exchange) serveR1(w http.ResponseWriter, r *http.Request) {
 		x.writeFault(w, err)
 		return
 	}
+	if wait, _ := wantsReceipt(r.Header); wait {
+		w.Header().Set(headerReceipt, x.await(r.Context(), reply.Client, reply.ID))
+	}
 	x.writeReply(w, r, reply)
 }
 
@@ -110,6 +113,9 @@ func (x *Exchange) read(r *http.Request, a *Ask) (err error) {
 		if strings.HasPrefix(name, "Falaj-") && len(values) > 1 {
 			return fault.New(fault.RepeatedHeader, "%s stands %d times", name, len(values))
 		}
+	}
+	if _, err := wantsReceipt(r.Header); err != nil {
+		return err
 	}
 	if _, sent := r.Header["X-Road-Id"]; sent && !message.ValidID(a.ID) {
 		return fault.New(fault.BadHeader, "X-Road-Id holds 1 to %d visible ASCII characters", message.MaxID)
@@ -197,7 +203,7 @@ func (x *Exchange) writeReply(w http.ResponseWriter, r *http.Request, reply *Rep
 	}
 	defer body.Close()
 	if _, err := io.Copy(w, body); err != nil && !gone(err) {
-		x.deps.Log.Warn("an answer broke off on its way to the client", "id", reply.ID, "error", err)
+		x.deps.Log.Warn("an answer broke off on its way to the client", "request", reply.RequestID, "error", err)
 		panic(http.ErrAbortHandler) // the client must not take the part for the whole
 	}
 }
@@ -207,6 +213,7 @@ func label(h http.Header, reply *Reply) {
 	h["X-Road-Client"] = []string{reply.Client.String()}
 	h["X-Road-Service"] = []string{reply.Service.String()}
 	h["X-Road-Id"] = []string{reply.ID}
+	h[headerEvidence] = []string{reply.ID}
 	h["X-Road-Request-Id"] = []string{reply.RequestID}
 	if reply.Hash != "" { // only the serving node's word counts
 		h["X-Road-Request-Hash"] = []string{reply.Hash}

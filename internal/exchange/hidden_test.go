@@ -3,7 +3,11 @@ package exchange
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -55,6 +59,43 @@ func TestHiddenNames(t *testing.T) {
 		}
 	}
 }
+
+// TestHiddenFromLogs: nor is it logged where an answer, or what proves the
+// call, breaks off on its way.
+func TestHiddenFromLogs(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	u := newUnion(t, []union.State{"BH", "SA"}, func(c *Config, d *Deps) {
+		if c.State == "SA" {
+			d.Log = slog.New(slog.NewTextHandler(&log, nil))
+		}
+	})
+	u.backend("BH", "things", func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "an answer") })
+	const id = "person-880512345"
+	if a := u.call("SA", "POST", offered("BH", "things"), "/", nil, "X-Road-Id: "+id); a.status != 200 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	for i, c := range [][2]string{{"POST", "/r1/" + offered("BH", "things").String() + "/"}, {"GET", "/evidence/" + id + "/container"}} {
+		req := httptest.NewRequest(c[0], c[1], nil)
+		for name, value := range map[string]string{"X-Road-Client": desk("SA").String(), "Falaj-Purpose": "test", "X-Road-Id": id} {
+			req.Header.Set(name, value)
+		}
+		func() {
+			defer func() { _ = recover() }()
+			u.nodes["SA"].Edge().ServeHTTP(jammed{}, req)
+		}()
+		if strings.Count(log.String(), "broke off") != i+1 || strings.Contains(log.String(), "880512345") {
+			t.Errorf("%s: %s", c[1], log.String())
+		}
+	}
+}
+
+// jammed is a client's connection that takes nothing.
+type jammed http.Header
+
+func (w jammed) Header() http.Header       { return http.Header(w) }
+func (w jammed) WriteHeader(int)           {}
+func (w jammed) Write([]byte) (int, error) { return 0, errors.New("jammed") }
 
 // TestErasedDelivery: a delivery whose records' retention ends while it waits
 // ends too, although nobody knows any more what it was called.

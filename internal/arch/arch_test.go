@@ -56,6 +56,7 @@ var rooms = []room{
 var siblings = map[string][]string{
 	"internal/fault":    {"internal/union"},                                      // texts in both languages
 	"internal/exchange": {"internal/exchange/link", "internal/exchange/message"}, // the pipeline stands on both; neither knows it
+	"verify":            {"internal/evidence"},                                   // reads the container, which sees no directory either
 	"internal/bench":    {"internal/node"},                                       // measures what node wires
 }
 

@@ -53,6 +53,7 @@ type root struct {
 	Client      clientCmd      `cmd:""`
 	Policy      policyCmd      `cmd:""`
 	Evidence    evidenceCmd    `cmd:""`
+	Verify      verifyCmd      `cmd:""`
 	Directory   directoryCmd   `cmd:""`
 	Outcome     outcomeCmd     `cmd:""`
 	Delivery    deliveryCmd    `cmd:""`
@@ -63,6 +64,7 @@ type root struct {
 	Key         keyCmd         `cmd:""`
 	Approval    approvalCmd    `cmd:""`
 	Audit       auditCmd       `cmd:""`
+	Log         logCmd         `cmd:""`
 	Backup      backupCmd      `cmd:""`
 	Restore     restoreCmd     `cmd:""`
 	Bench       benchCmd       `cmd:""`

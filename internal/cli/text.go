@@ -113,10 +113,21 @@ func helpTexts() map[string]union.Text {
 		"evidence show":   t("Show what both sides hold of a call.", "عرض ما لدى الطرفين عن طلب."),
 		"evidence verify": t("Check the evidence of a call.", "التحقق من أدلة طلب."),
 
+		"evidence receipt":          t("Show what proves that a call's records are in the log, and who cosigned it.", "عرض ما يثبت أن قيود طلب مدرجة في السجل ومن وقّع عليه."),
+		"log":                       t("Hold states' logs to their word.", "محاسبة سجلات الدول على ما قالته."),
+		"log audit":                 t("Recompute a whole log and check its signature and cosignatures.", "إعادة حساب سجل كامل والتحقق من توقيعه وتواقيع الشهود."),
+		"log audit <url>":           t("Address of the log, such as https://node.example/log.", "عنوان السجل، مثل https://node.example/log."),
+		"log audit --log-key":       t("Verifier key of the log (default: as the directory of a running node says).", "مفتاح التحقق من السجل (الافتراضي: ما في دليل عقدة عاملة)."),
+		"log audit --witness":       t("Verifier key of a witness that counts; may be repeated.", "مفتاح التحقق من شاهد معتمد، ويمكن تكراره."),
+		"log audit --quorum":        t("Witnesses that it takes (default: as the directory says, or none).", "عدد الشهود اللازم (الافتراضي: ما في الدليل، أو لا شيء)."),
 		"evidence export":           t("Write what proves a call into a file that others check without a node (ASiC-E).", "حفظ ما يثبت طلباً في ملف يتحقق منه الغير دون عقدة (ASiC-E)."),
 		"evidence export --output":  t("File to write, such as call.asice.", "الملف المراد كتابته، مثل call.asice."),
 		"evidence export --client":  t("Whose call, where several clients' calls have the id.", "صاحب الطلب، إن اشترك عدة عملاء في المعرّف."),
 		"evidence export --request": t("Which try, by its X-Road-Request-Id (default: the last).", "المحاولة المقصودة بمعرّفها X-Road-Request-Id (الافتراضي: الأخيرة)."),
+
+		"verify":             t("Check exported evidence offline, by the union's root alone.", "التحقق من الأدلة المصدّرة دون اتصال، بجذر الاتحاد وحده."),
+		"verify <container>": t("Container (ASiC-E) that falaj evidence export wrote.", "حاوية (ASiC-E) كتبها falaj evidence export."),
+		"verify --root":      t("The union's root (<n>.root.json), got by a way that is trusted.", "جذر الاتحاد (<n>.root.json) من مصدر موثوق."),
 
 		"directory":                  t("Found a union, change who is in it, see and verify its directory.", "تأسيس اتحاد وتغيير أعضائه والاطلاع على دليله والتحقق منه."),
 		"directory init":             t("Begin a union: write the first draft.", "بدء اتحاد: كتابة المسودة الأولى."),

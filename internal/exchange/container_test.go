@@ -19,6 +19,7 @@ import (
 	"github.com/falaj/falaj/internal/exchange/message"
 	"github.com/falaj/falaj/internal/journal"
 	"github.com/falaj/falaj/internal/union"
+	"github.com/falaj/falaj/verify"
 )
 
 // container asks a node for it, as a subsystem of that state.
@@ -196,6 +197,21 @@ func TestContainerOfACall(t *testing.T) {
 	if !bytes.Equal(same["SA"], same["BH"]) {
 		t.Error("the two sides export the same call as different containers")
 	}
+	root, err := verify.New(u.nodes["SA"].dir.View().Root())
+	check(t, err)
+	holds := func(b []byte, unknown ...string) {
+		t.Helper()
+		r := root.Container(bytes.NewReader(b), int64(len(b)))
+		for _, c := range r.Checks {
+			if c.Result == verify.Failed || c.Result == verify.Unchecked && !slices.ContainsFunc(append(unknown, "log", "time-stamp"), func(s string) bool { return strings.Contains(c.What+c.Detail, s) }) {
+				t.Errorf("%s: %s %s", c.Result, c.What, c.Detail)
+			}
+		}
+		if r.Verdict != verify.Holds {
+			t.Errorf("verdict %d", r.Verdict)
+		}
+	}
+	holds(same["SA"])
 	for query, want := range map[string]int{
 		"": 400, "?client=AE/GOV/office/desk": 200, "?client=KW/GOV/office/desk": 404, "?client=x": 400,
 		"?client=SA/GOV/office/desk&request=none": 404,
@@ -231,13 +247,17 @@ func TestContainerOfACall(t *testing.T) {
 	c, a := u.container(t, desk("SA"), "unsent", "")
 	if c == nil || !strings.Contains(text(c, "answer/head.json"), message.TypeRefusal) || slices.Contains(c.Names(), "request/head.json") {
 		t.Errorf("%d %s", a.status, a.body)
-	} else if wrong := failing(t, unzip(t, a.body), printed(t, unzip(t, a.body))); wrong != nil {
-		t.Errorf("a refusal: %q", wrong)
+	} else {
+		holds(a.body)
+		if wrong := failing(t, unzip(t, a.body), printed(t, unzip(t, a.body))); wrong != nil {
+			t.Errorf("a refusal: %q", wrong)
+		}
 	}
 
 	// Of what is not kept, the digest alone.
 	u.call("SA", "POST", offered("BH", "fleeting"), "/x", strings.NewReader("secret"), "X-Road-Id: brief")
 	c, a = u.container(t, desk("SA"), "brief", "")
+	holds(a.body, "body")
 	in, err := c.Contents()
 	check(t, err)
 	if len(in.Absent) != 2 || in.Absent[0].Name != "answer/body.bin" || bytes.Contains(a.body, []byte("secret")) {
@@ -253,6 +273,7 @@ func TestContainerOfACall(t *testing.T) {
 	if c == nil {
 		t.Fatalf("%d %s", a.status, a.body)
 	}
+	holds(a.body)
 	if in, err := c.Contents(); err != nil || len(in.Records) != 2 {
 		t.Errorf("%+v %v", in, err)
 	}

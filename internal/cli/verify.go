@@ -1,0 +1,100 @@
+package cli
+
+import (
+	"os"
+
+	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/verify"
+)
+
+type verifyCmd struct {
+	Files []string `arg:"" name:"container" type:"path"`
+	Root  string   `required:"" type:"path" placeholder:"FILE"`
+}
+
+// verified is what was found of one file.
+type verified struct {
+	File string `json:"file"`
+	*verify.Report
+}
+
+// Run checks containers without a node. The exit code is the worst verdict: 1
+// where something is wrong, 2 where what it takes is missing.
+func (c *verifyCmd) Run(s *session) error {
+	root, err := os.ReadFile(c.Root)
+	if err != nil {
+		return fault.New(fault.Usage, "--root: %v", err)
+	}
+	v, err := verify.New(root)
+	if err != nil {
+		return fault.New(fault.Usage, "--root: %s: %v", c.Root, err)
+	}
+	worst := verify.Holds
+	all := make([]verified, 0, len(c.Files))
+	for _, name := range c.Files {
+		r, err := read(v, name)
+		if err != nil {
+			return fault.New(fault.Usage, "%v", err)
+		}
+		all = append(all, verified{name, r})
+		if worst == verify.Holds || r.Verdict == verify.Broken {
+			worst = r.Verdict
+		}
+	}
+	if err := s.show(all, func() {
+		for _, r := range all {
+			s.report(r)
+		}
+	}); err != nil {
+		return err
+	}
+	switch worst {
+	case verify.Broken:
+		return errExit(ExitFailed)
+	case verify.Unprovable:
+		return errExit(ExitUsage)
+	}
+	return nil
+}
+
+func read(v *verify.Verifier, name string) (*verify.Report, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return v.Container(f, st.Size()), nil
+}
+
+// report says what was found to a person.
+func (s *session) report(r verified) {
+	s.printf("%s", r.File)
+	if r.ID != "" {
+		s.printf("  X-Road-Id %q", r.ID)
+	}
+	s.printf("\n")
+	for _, c := range r.Checks {
+		sign := map[verify.Result]string{verify.Passed: "✓", verify.Failed: "✗", verify.Unchecked: "–"}[c.Result]
+		s.printf("  %s %s\n", sign, s.say(t(c.What, c.WhatAr)))
+		if c.Detail != "" {
+			s.indent("      ", c.Detail)
+		}
+	}
+	switch r.Verdict {
+	case verify.Holds:
+		s.line(t("It holds: what is marked ✓ is proven by the union's root alone. What is marked – could not be checked.",
+			"الدليل صحيح: ما عليه ✓ مُثبت بجذر الاتحاد وحده، وما عليه – تعذّر التحقق منه."))
+	case verify.Broken:
+		s.line(t("It does not hold: what is marked ✗ is not what it should be.", "الدليل غير صحيح: ما عليه ✗ ليس كما ينبغي."))
+	case verify.Unprovable:
+		s.line(t("It can be judged neither way: what is marked – is missing, or the root is another time's.",
+			"لا يمكن الحكم عليه: ما عليه – مفقود، أو أن الجذر لزمن آخر."))
+	}
+	if r.Demonstration {
+		s.line(t("The union is a demonstration: its word binds nobody.", "الاتحاد تجريبي، فلا تُلزم كلمته أحداً."))
+	}
+}

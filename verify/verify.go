@@ -1,0 +1,389 @@
+// Package verify checks, offline, what proves a call between states: given a
+// container (ASiC-E) and the union's root, and nothing else, it says whether
+// the messages are those that were sealed, by whom, and what cannot be known
+// from the container. It needs no node, network, clock or key.
+package verify
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/falaj/falaj/internal/evidence"
+	"github.com/falaj/falaj/internal/seal"
+	"github.com/falaj/falaj/internal/union"
+)
+
+// Result says what came of a check.
+type Result string
+
+// The results.
+const (
+	Passed    Result = "passed"
+	Failed    Result = "failed"
+	Unchecked Result = "unchecked" // what it takes is not here; nothing speaks against it
+)
+
+// Verdict is what the checks come to. Its numbers are exit codes.
+type Verdict int
+
+// The verdicts.
+const (
+	Holds      Verdict = 0 // seals, senders and contents are proven
+	Broken     Verdict = 1 // something in it is not what it should be
+	Unprovable Verdict = 2 // by this root, or from this container, they cannot be judged
+)
+
+// Check is one thing that was looked at, in both languages.
+type Check struct {
+	What   string `json:"what"`
+	WhatAr string `json:"what_ar"`
+	Result Result `json:"result"`
+	Detail string `json:"detail,omitzero"` // why not, or what was found
+
+	needed bool // without it nothing is proven
+}
+
+// Report is what was found of a container.
+type Report struct {
+	Verdict       Verdict `json:"verdict"`
+	ID            string  `json:"id,omitzero"` // X-Road-Id
+	Union         string  `json:"union,omitzero"`
+	Demonstration bool    `json:"demonstration,omitzero"` // the union is one for trying out: its word binds nobody
+	Checks        []Check `json:"checks"`
+}
+
+func (r *Report) add(en, ar string, needed bool, detail string, err error) {
+	c := Check{What: en, WhatAr: ar, Result: Passed, Detail: detail, needed: needed}
+	switch {
+	case errors.Is(err, errAway):
+		c.Result, c.Detail = Unchecked, err.Error()
+	case err != nil:
+		c.Result, c.Detail = Failed, err.Error()
+	}
+	r.Checks = append(r.Checks, c)
+}
+
+func (r *Report) judge() *Report {
+	for _, c := range r.Checks {
+		switch {
+		case c.Result == Failed:
+			r.Verdict = Broken
+			return r
+		case c.Result == Unchecked && c.needed:
+			r.Verdict = Unprovable
+		}
+	}
+	return r
+}
+
+// Verifier checks containers by one union's root. It is safe for concurrent
+// use, and follows each version of the directory once.
+type Verifier struct {
+	pin *statement
+
+	mu    sync.Mutex
+	known map[edited]*edition
+}
+
+// edited names an edition by the bytes that it was followed from.
+type edited struct {
+	version int64
+	state   union.State
+	files   [32]byte
+}
+
+// maxKnown bounds how many editions are remembered.
+const maxKnown = 256
+
+// New makes a verifier that trusts this root: <n>.root.json of the union, got
+// from a state or the secretariat by a way that is trusted.
+func New(root []byte) (*Verifier, error) {
+	if len(root) > maxRoot {
+		return nil, fmt.Errorf("a root of %d bytes; at most %d", len(root), maxRoot)
+	}
+	m, s, err := parse(root, "root")
+	if err == nil {
+		err = m.verify(s.Keys, s.Roles["root"])
+	}
+	if err == nil {
+		err = checkRoot(s)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the union's root: %w", err)
+	}
+	return &Verifier{pin: s, known: map[edited]*edition{}}, nil
+}
+
+// Container checks a container of size bytes. It reads bodies of any size
+// without keeping them.
+func (v *Verifier) Container(r io.ReaderAt, size int64) *Report {
+	out := &Report{Checks: []Check{}}
+	box, err := evidence.Open(r, size)
+	var in *evidence.Contents
+	if err == nil {
+		in, err = box.Contents()
+	}
+	out.add("the file is a container of falaj's form", "الملف حاوية على هيئة falaj", true, "", err)
+	if err != nil {
+		return out.judge()
+	}
+	out.ID = in.ID
+	var messages [2]*message
+	for part := range messages {
+		messages[part] = v.message(out, box, in, seal.Part(part))
+	}
+	q, a := messages[seal.Request], messages[seal.Answer]
+	switch {
+	case q != nil && a != nil:
+		out.add("the answer is to this request", "الرد على هذا الطلب", true, "", a.answers(q))
+	case q == nil && a == nil:
+		out.add("a message", "رسالة", true, "", errors.New("there is none"))
+	case q == nil:
+		var err error
+		if a.head.Type != typeRefusal || a.head.Request != "" && a.head.Request != zeroDigest {
+			err = away("the request that it answers is not in the container")
+		}
+		out.add("the request was refused before it was sealed", "رُفض الطلب قبل ختمه", true, "", err)
+	default:
+		out.add("the answer", "الرد", false, "", away("there is none in the container"))
+	}
+	v.records(out, in, messages)
+	out.add("nothing else is in it, and nothing damaged", "ليس فيها غير ذلك، ولا تلف فيها", true, "", whole(box, in))
+	return out.judge()
+}
+
+// whole looks for what nobody sealed and a reader might take for sealed, and
+// reads what nothing else has read.
+func whole(box *evidence.Container, in *evidence.Contents) error {
+	read := map[string]bool{"mimetype": false, evidence.ReadmeName: false, evidence.SumsName: false, evidence.ContentsName: true}
+	for _, p := range []seal.Part{seal.Request, seal.Answer} {
+		if _, err := box.Size(p.Names().Head); err != nil {
+			continue // without it nothing of it belongs here
+		}
+		n, a := p.Names(), evidence.AsideOf(p)
+		for _, name := range []string{n.Head, n.Body, n.Manifest, n.Signature, a.Seal, a.Certificate, a.Authority, a.CRL} {
+			read[name] = true
+		}
+	}
+	for i := range in.Records {
+		read[in.Records[i].ReceiptName()] = true
+	}
+	for _, name := range box.Names() {
+		done, known := read[name]
+		switch {
+		case !known && !strings.HasPrefix(name, evidence.DirectoryDir):
+			return fmt.Errorf("%s does not belong in it", name)
+		case known && !done:
+			if err := box.Copy(io.Discard, name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// message checks one of the two messages; nil where there is none.
+func (v *Verifier) message(out *Report, box *evidence.Container, in *evidence.Contents, part seal.Part) *message {
+	names, aside := part.Names(), evidence.AsideOf(part)
+	en, ar := "request: ", "الطلب: "
+	if part == seal.Answer {
+		en, ar = "answer: ", "الرد: "
+	}
+	raw, err := box.Read(names.Head, evidence.MaxHead)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	m := &message{raw: raw}
+	if err == nil {
+		err = m.read(part, in.ID)
+	}
+	var sl seal.Seal
+	if err == nil {
+		if m.seal, err = box.Read(aside.Seal, seal.MaxSeal); err == nil {
+			sl, err = seal.ParseSeal(m.seal)
+		}
+	}
+	out.add(en+"head and seal are well formed", ar+"الرأس والختم سليما الصيغة", true, "", err)
+	if err != nil {
+		return m
+	}
+	m.at = sl.At
+	kept, err := box.Read(names.Manifest, evidence.MaxFile)
+	if err == nil && !bytes.Equal(kept, m.manifest) {
+		err = errors.New("the manifest is not that of head and body")
+	}
+	out.add(en+"the manifest names head and body", ar+"البيان يسمي الرأس والمحتوى", true, "", err)
+	if m.head.Body != nil {
+		out.add(en+"the body is the one that was sealed", ar+"المحتوى هو الذي خُتم", false, "", m.body(box, in, names.Body))
+	}
+
+	e, err := v.edition(box, m.head.Directory, m.sealer.State)
+	if err == nil {
+		switch {
+		case m.at.After(e.expires), m.at.After(e.partExpires):
+			err = fmt.Errorf("sealed at %s, when that directory had expired", m.at.Format(time.RFC3339))
+		case e.union != m.head.Union:
+			err = fmt.Errorf("the directory is of the union %.64q, the message of %.64q", e.union, m.head.Union)
+		}
+	}
+	out.add(en+"the directory of the day follows from the union's root", ar+"دليل ذلك اليوم يتبع جذر الاتحاد", true, fmt.Sprintf("version %d", m.head.Directory), err)
+	if err != nil {
+		return m
+	}
+	out.Union, out.Demonstration = e.union, out.Demonstration || e.demonstration
+	c, err := e.certificate(m.sealer.State, sl.Cert)
+	if err == nil {
+		err = c.at(m.at)
+	}
+	if err == nil && m.head.Fault == "" && c.member != m.sealer.String() {
+		err = fmt.Errorf("it is the certificate of %s, and the message speaks for %s", c.member, m.sealer)
+	}
+	if err != nil {
+		out.add(en+"the certificate was its sender's, and not revoked", ar+"الشهادة شهادة المرسل ولم تكن ملغاة", true, "", err)
+		return m
+	}
+	detail := c.member
+	if c.crl == nil {
+		detail += "; its authority publishes no revocation list"
+	}
+	out.add(en+"the certificate was its sender's, and not revoked", ar+"الشهادة شهادة المرسل ولم تكن ملغاة", true, detail, nil)
+	p7s, err := seal.CMS(m.manifest, c.cert, sl, c.authority) // verifies before it wraps
+	out.add(en+"the seal is right", ar+"الختم صحيح", true, m.at.Format(time.RFC3339), err)
+	if err == nil {
+		out.add(en+"the files for other tools are the same evidence", ar+"ملفات الأدوات الأخرى هي الدليل نفسه", false, "", m.aside(box, part, c, p7s))
+	}
+	return m
+}
+
+// edition follows a version of the directory from the root, once for the same
+// bytes.
+func (v *Verifier) edition(box *evidence.Container, version int64, state union.State) (*edition, error) {
+	files := map[string][]byte{}
+	all := sha256.New()
+	for _, name := range box.Names() {
+		file, ok := strings.CutPrefix(name, evidence.DirectoryDir)
+		if !ok {
+			continue
+		}
+		b, err := box.Read(name, maxFile)
+		if err != nil {
+			return nil, err
+		}
+		files[file] = b
+		sum := sha256.Sum256(b)
+		_, _ = all.Write(binary.BigEndian.AppendUint16(nil, uint16(len(name))))
+		_, _ = io.WriteString(all, name)
+		_, _ = all.Write(sum[:])
+	}
+	id := edited{version, state, [32]byte(all.Sum(nil))}
+	v.mu.Lock()
+	e := v.known[id]
+	v.mu.Unlock()
+	if e != nil {
+		return e, nil
+	}
+	e, err := follow(v.pin, version, string(state), func(name string, limit int64) ([]byte, error) {
+		b, ok := files[name]
+		if !ok {
+			return nil, away("the container lacks %s of the directory", name)
+		}
+		if int64(len(b)) > limit {
+			return nil, fmt.Errorf("%s has %d bytes", name, len(b))
+		}
+		return b, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	v.mu.Lock()
+	if len(v.known) >= maxKnown {
+		clear(v.known)
+	}
+	v.known[id] = e
+	v.mu.Unlock()
+	return e, nil
+}
+
+// aside holds what the container keeps for stock tools against what was
+// verified: both prove the same, or one of them lies.
+func (m *message) aside(box *evidence.Container, part seal.Part, c *certificate, p7s []byte) error {
+	names, aside := part.Names(), evidence.AsideOf(part)
+	files := map[string][]byte{
+		names.Signature:   p7s,
+		aside.Certificate: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.cert.Raw}),
+		aside.Authority:   pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.authority.Raw}),
+	}
+	if c.crl != nil {
+		files[aside.CRL] = pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: c.crl})
+	}
+	for name, want := range files {
+		if b, err := box.Read(name, evidence.MaxFile); err != nil || !bytes.Equal(b, want) {
+			return errors.Join(fmt.Errorf("%s is another than the directory's", name), err)
+		}
+	}
+	return nil
+}
+
+// records holds the openings of the states' records against the messages.
+func (v *Verifier) records(out *Report, in *evidence.Contents, messages [2]*message) {
+	if len(in.Records) == 0 {
+		out.add("the states' records", "قيود الدول", false, "", away("the container holds none"))
+	}
+	receipts := 0
+	for i := range in.Records {
+		r := &in.Records[i]
+		if r.Receipt != nil {
+			receipts++
+		}
+		out.add(fmt.Sprintf("record of %.2s, leaf %d: it opens to the %.8s", r.State, r.Leaf, r.Message),
+			fmt.Sprintf("قيد %.2s، الورقة %d: ورقته ورقة هذه الرسالة", r.State, r.Leaf), false, "", opens(r, in.ID, messages))
+	}
+	detail := "the container holds no receipts"
+	if receipts > 0 {
+		detail = fmt.Sprintf("%d receipts are in the container", receipts)
+	}
+	out.add("the records stand in the states' witnessed logs", "القيود في سجلات الدول المشهودة", false, "", away("%s", detail))
+	out.add("the seals are as old as they say", "الأختام بالقِدم الذي تذكره", false, "", away("the container holds no time-stamp of others: each time is its maker's word"))
+}
+
+var kinds = map[string][]uint8{"request": {1, 2}, "answer": {3, 4, 5, 6}} // journal's numbers, docs/protocols/node.md §20
+
+// opens computes the leaf of a record.
+func opens(r *evidence.Record, id string, messages [2]*message) error {
+	m := messages[seal.Answer]
+	if r.Message == "request" {
+		m = messages[seal.Request]
+	}
+	if m == nil || m.seal == nil || !bytes.Contains(kinds[r.Message], []byte{r.Kind}) {
+		return errors.New("there is no such message")
+	}
+	if r.State != m.head.Client.State && r.State != m.head.Service.State {
+		return fmt.Errorf("%.2s took no part in the call", r.State)
+	}
+	envelope := binary.BigEndian.AppendUint32(nil, uint32(len(m.raw)))
+	envelope = append(append(envelope, m.raw...), m.seal...)
+	sum, key := sha256.Sum256(envelope), sha256.Sum256([]byte(id))
+	if r.Key != evidence.Digest(key) {
+		return errors.New("it is of another id")
+	}
+	b := append([]byte("falaj record v1\n"), r.Kind)
+	b = binary.BigEndian.AppendUint64(b, uint64(r.At))
+	for _, d := range [...][32]byte{r.Class, r.Key, sum, r.Body, r.Local} {
+		b = append(b, d[:]...)
+	}
+	digest := sha256.Sum256(b)
+	leaf := append([]byte("falaj leaf v1\n"), r.Salt[:]...)
+	if sha256.Sum256(append(leaf, digest[:]...)) != [32]byte(r.Hash) {
+		return errors.New("its leaf is another message's")
+	}
+	return nil
+}

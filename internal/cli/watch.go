@@ -21,6 +21,8 @@ type evidenceCmd struct {
 	Show   evidenceShowCmd   `cmd:""`
 	Verify evidenceVerifyCmd `cmd:""`
 	Export evidenceExportCmd `cmd:""`
+
+	Receipt evidenceReceiptCmd `cmd:""`
 }
 
 type evidenceShowCmd struct {

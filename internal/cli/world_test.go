@@ -103,6 +103,7 @@ func words() map[string]func(*testscript.TestScript, bool, []string) {
 					ts.Setenv("ADMIN", n.Admin)
 					ts.Setenv("OPS", n.Operations)
 					ts.Setenv("LINK", n.Link)
+					ts.Setenv("PUBLIC", n.Public)
 					ts.Setenv("VEHICLES", hostOf(n.Registers["vehicles"]))
 				}
 			}

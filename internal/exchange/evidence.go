@@ -334,6 +334,7 @@ func others(out []other, client, service union.SubsystemID, own union.State) []o
 // serveEvidence shows a call's evidence to the subsystem that called or served.
 func (x *Exchange) serveEvidence(w http.ResponseWriter, r *http.Request) {
 	path, packed := strings.CutSuffix(strings.TrimPrefix(r.URL.EscapedPath(), "/evidence/"), "/container")
+	path, receipt := strings.CutSuffix(path, "/receipt")
 	id, err := url.PathUnescape(path)
 	if err != nil {
 		id = "" // as malformed as an empty one
@@ -344,6 +345,10 @@ func (x *Exchange) serveEvidence(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	by := Reader{Name: client.String(), Door: door, May: func(c, s union.SubsystemID) bool { return c == client || s == client }}
+	if receipt {
+		x.serveReceipt(w, r, id, by)
+		return
+	}
 	if packed {
 		x.serveContainer(w, r, id, by)
 		return

@@ -92,6 +92,7 @@ type Deps struct {
 	Names     interface{ Sum(b []byte) [32]byte }      // keyed hash that stands for ids and conversations there; the same for the life of the database
 	Rules     func() []policy.Source                   // the node's local rules, beside its state's
 	Link      Caller                                   // set by node after both exist
+	Receipts  Receipts                                 // nil: records have none
 	Observe   func(Observation)                        // operational monitoring
 	Now       func() time.Time
 	Log       *slog.Logger

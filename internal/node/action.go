@@ -67,6 +67,8 @@ func (n *Node) queries() []admin.Query {
 		{Name: "keys", Text: t("Keys and certificates of this node.", "مفاتيح هذه العقدة وشهاداتها."), Roles: auditors, Do: n.listKeys},
 		{Name: "evidence", Text: t("What both sides hold of a call.", "ما لدى الطرفين عن طلب."), Roles: auditors, Do: n.showEvidence},
 		{Name: "container", Text: t("What proves a call, as a file for others.", "ما يثبت طلباً، ملفاً يُسلَّم للغير."), Roles: auditors, Do: n.packEvidence},
+		{Name: "receipt", Text: t("What proves that a call's records are in the log.", "ما يثبت أن قيود طلب مدرجة في السجل."), Roles: auditors, Do: n.showReceipt},
+		{Name: "logs", Text: t("The states' logs and their witnesses.", "سجلات الدول وشهودها."), Do: n.listLogs},
 		{Name: "verification", Text: t("Whether the evidence of a call holds.", "هل تصح أدلة طلب."), Roles: auditors, Do: n.verifyEvidence},
 		{Name: "outcomes", Text: t("Calls of unknown outcome.", "الطلبات المجهولة النتيجة."), Do: n.listOutcomes},
 		{Name: "deliveries", Text: t("Deliveries of this node's clients.", "تسليمات عملاء هذه العقدة."), Do: n.listDeliveries},

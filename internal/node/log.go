@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -11,10 +12,43 @@ import (
 	"github.com/falaj/falaj/internal/exchange/link"
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/merkle"
+	"github.com/falaj/falaj/internal/node/admin"
 	"github.com/falaj/falaj/internal/node/operation"
 	"github.com/falaj/falaj/internal/union"
 	"github.com/falaj/falaj/internal/witness"
 )
+
+// Logs are the states' logs and witnesses as the directory names them.
+type Logs struct {
+	Quorum int        `json:"quorum"` // witnesses of other states that a head takes
+	Logs   []LogPlace `json:"logs"`
+}
+
+// LogPlace is one state's log and witness.
+type LogPlace struct {
+	State union.State `json:"state"`
+	directory.Log
+}
+
+func (n *Node) listLogs(context.Context, admin.Person, url.Values) (any, error) {
+	v := n.directory.View()
+	out := Logs{v.Quorum(), []LogPlace{}}
+	for _, s := range v.States() {
+		if s.Log != (directory.Log{}) {
+			out.Logs = append(out.Logs, LogPlace{s.Code, s.Log})
+		}
+	}
+	return out, nil
+}
+
+// Union is what Logs say, as receipts and audits are held against it.
+func (l Logs) Union() witness.Union {
+	u := witness.Union{Quorum: l.Quorum}
+	for _, p := range l.Logs {
+		u.Parties = append(u.Parties, witness.Party{State: p.State, Log: p.Key, Witness: p.Witness})
+	}
+	return u
+}
 
 // openLog opens what publishes this state's log, and what cosigns the others'.
 // Where the directory names neither, nothing comes of it.
@@ -46,9 +80,8 @@ func (n *Node) openLog() {
 }
 
 // parties are the logs and witnesses that the directory names now.
-func (n *Node) parties() witness.Union { return logsOf(n.directory.View()) }
-
-func logsOf(v *directory.View) witness.Union {
+func (n *Node) parties() witness.Union {
+	v := n.directory.View()
 	u := witness.Union{Quorum: v.Quorum()}
 	for _, s := range v.States() {
 		u.Parties = append(u.Parties, witness.Party{State: s.Code, Log: s.Log.Key, Witness: s.Log.Witness})

@@ -169,12 +169,13 @@ func (n *Node) openExchange(ctx context.Context) error {
 		return err
 	}
 	n.meters = newMeters()
+	n.openLog()
 	n.exchange, err = exchange.New(exchange.Config{
 		State: n.cfg.State, Node: n.cfg.Name, Alone: n.db.Dialect() == store.SQLite,
 		Inline: int(n.cfg.Limits.Inline), MaxBody: int64(n.cfg.Limits.Body), CallTime: n.cfg.Limits.CallTime,
 		Allow: n.cfg.Backends.Allow, Own: n.doors.own(),
 	}, exchange.Deps{
-		DB: n.db, Journal: n.journal, Spool: n.spool, Directory: n.view, Archive: n.directory.ViewAt, Chain: n.directory.Chain, Seal: n.identity.Seal, Subject: person, Names: names,
+		DB: n.db, Journal: n.journal, Spool: n.spool, Directory: n.view, Archive: n.directory.ViewAt, Chain: n.directory.Chain, Receipts: n.publisher, Seal: n.identity.Seal, Subject: person, Names: names,
 		Rules: n.rules, Observe: n.meters.observe, Now: n.now, Log: n.log,
 	}, local)
 	if err != nil {
@@ -184,7 +185,6 @@ func (n *Node) openExchange(ctx context.Context) error {
 		Certificate: n.identity.TLS, Authenticate: n.identity.authenticate, Now: n.now, Log: n.log,
 	}, n)
 	n.exchange.SetLink(n.link)
-	n.openLog()
 	if err := n.exchange.Start(ctx); err != nil {
 		return fmt.Errorf("starting the exchange: %w", err)
 	}

@@ -215,6 +215,10 @@ func (n *Node) packEvidence(ctx context.Context, who admin.Person, q url.Values)
 	return admin.File{Type: evidence.MIME, Size: p.Size(), Write: p.Write}, nil
 }
 
+func (n *Node) showReceipt(ctx context.Context, who admin.Person, q url.Values) (any, error) {
+	return n.exchange.Receipt(ctx, q.Get("id"), exchange.Reader{Name: who.Name, May: everyone})
+}
+
 // Verification is evidence with what was verified of it.
 type Verification struct {
 	ID      string           `json:"id"`

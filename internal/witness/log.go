@@ -114,6 +114,9 @@ func (l *Log) Run(ctx context.Context) error {
 	}
 }
 
+// Union is what the directory says now.
+func (l *Log) Union() Union { return l.deps.Union() }
+
 // own is what the directory names of this state; false where it names no log.
 func (l *Log) own() (Party, Union, bool) {
 	u := l.deps.Union()

@@ -2,16 +2,20 @@ package up
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/falaj/falaj/internal/exchange"
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/merkle"
+	"github.com/falaj/falaj/internal/node/admin"
 	"github.com/falaj/falaj/internal/union"
 	"github.com/falaj/falaj/internal/witness"
 )
@@ -135,4 +139,71 @@ func TestPublicLog(t *testing.T) {
 		t.Error(err)
 	}
 	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
+}
+
+// TestCallReceipt: an answer names its evidence and waits for its receipt; the
+// receipt verifies by the directory's keys alone, for caller and provider, and
+// says what a union of two is worth. Where no witness answers, the answer
+// comes without.
+func TestCallReceipt(t *testing.T) {
+	p := play(t, t.TempDir(), Deps{}, "BH", "SA")
+	const path = "BH/GOV/interior/civil/registry"
+	resp, body := p.call("SA", path, "/persons", "X-Road-Id: first", "Falaj-Receipt: wait")
+	if resp.StatusCode != 200 || resp.Header.Get("Falaj-Evidence") != "first" || resp.Header.Get("Falaj-Receipt") != "cosigned" {
+		t.Fatalf("%s %v %s", resp.Status, resp.Header, body)
+	}
+	if resp, _ := p.call("SA", path, "/persons"); resp.Header.Get("Falaj-Evidence") == "" || resp.Header.Get("Falaj-Receipt") != "" {
+		t.Errorf("unasked: %v", resp.Header)
+	}
+	if resp, body := p.call("SA", path, "/persons", "Falaj-Receipt: now"); resp.StatusCode != 400 || code(body) != fault.BadHeader {
+		t.Errorf("another word: %s %s", resp.Status, body)
+	}
+	receipt := func(of union.State, id, client string) (*http.Response, exchange.CallReceipt) {
+		resp, body := ask(t, http.DefaultTransport, p.at(of).R1+"/evidence/"+id+"/receipt", "X-Road-Client: "+client)
+		var r exchange.CallReceipt
+		if resp.StatusCode == 200 {
+			if err := json.Unmarshal([]byte(body), &r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return resp, r
+	}
+	for _, of := range []union.State{"SA", "BH"} {
+		var r exchange.CallReceipt
+		if of == "SA" {
+			if resp, r = receipt(of, "first", p.at("SA").Client); resp.StatusCode != 200 {
+				t.Fatal(resp.Status)
+			}
+		} else { // whose records the call did not wait for
+			for end := time.Now().Add(10 * time.Second); r.ID == "" && time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+				err := p.admin(of).Query(t.Context(), "receipt", url.Values{"id": {"first"}}, &r)
+				if refusal, ok := err.(*admin.Refusal); err != nil && (!ok || refusal.Code != fault.ReceiptPending) {
+					t.Fatal(err)
+				}
+			}
+		}
+		other := map[union.State]union.State{"SA": "BH", "BH": "SA"}[of]
+		q := r.Quorum
+		if r.Stage != "cosigned" || len(r.Records) != 2 || q.Needed != 1 || q.Met != 1 || q.Others != 1 || len(q.Witnesses) != 1 || q.Witnesses[0].State != other {
+			t.Errorf("%s: %+v", of, r)
+		}
+		if !strings.Contains(q.Note.En, "two states") || !strings.Contains(q.Note.Ar, "دولتين") {
+			t.Errorf("%s: %+v", of, q.Note)
+		}
+		for _, x := range r.Records {
+			proof, err := merkle.ParseReceipt([]byte(x.Proof))
+			if err != nil || proof.Index != x.Leaf {
+				t.Fatalf("%s: %v", of, err)
+			}
+			if s, err := proof.Verify(x.Hash[:], p.trust(of)); err != nil || s.Witnesses() != 1 {
+				t.Errorf("%s, %s: %v", of, x.Kind, err)
+			}
+		}
+	}
+	if resp, _ := receipt("SA", "none", p.at("SA").Client); resp.StatusCode != 404 {
+		t.Errorf("of no call: %s", resp.Status)
+	}
+	if resp, _ := receipt("BH", "first", p.at("BH").Client); resp.StatusCode != 404 {
+		t.Errorf("of another's call: %s", resp.Status)
+	}
 }

@@ -1,0 +1,182 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/falaj/falaj/internal/exchange"
+	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/merkle"
+	"github.com/falaj/falaj/internal/node"
+	"github.com/falaj/falaj/internal/node/admin"
+	"github.com/falaj/falaj/internal/witness"
+)
+
+// receiptTime is how long a person waits for a receipt before he is told that
+// there is none yet.
+const receiptTime = 10 * time.Second
+
+type evidenceReceiptCmd struct {
+	ID string `arg:"" name:"id"`
+}
+
+func (c *evidenceReceiptCmd) Run(s *session) error {
+	var r exchange.CallReceipt
+	for end := time.Now().Add(receiptTime); ; {
+		err := s.ask("receipt", c.ID, &r)
+		if err == nil {
+			break
+		}
+		var pending *admin.Refusal
+		if !errors.As(err, &pending) || pending.Code != fault.ReceiptPending || time.Now().After(end) {
+			return err
+		}
+		select {
+		case <-s.ctx.Done():
+			return s.ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
+	return s.show(r, func() {
+		s.printf("%s %s\n", s.say(t("Log:", "السجل:")), r.Log)
+		s.line(r.Quorum.Note)
+		for _, w := range r.Quorum.Witnesses {
+			s.printf("  %s  %s  %s\n", w.State, w.At.Format(time.RFC3339), w.Name)
+		}
+		for _, x := range r.Records {
+			s.printf(s.say(t("\nReceipt of %s, leaf %d:\n", "\nإيصال %s، الورقة %d:\n")), x.Kind, x.Leaf)
+			s.printf("%s", x.Proof)
+		}
+	})
+}
+
+type logCmd struct {
+	Audit logAuditCmd `cmd:""`
+}
+
+type logAuditCmd struct {
+	URL     string   `arg:"" name:"url"`
+	LogKey  string   `placeholder:"KEY"`
+	Witness []string `sep:"none" placeholder:"KEY"`
+	Quorum  int      `default:"-1" placeholder:"N"`
+}
+
+// auditedLog is what came of an audit.
+type auditedLog struct {
+	Log       string   `json:"log"`
+	Entries   int64    `json:"entries"`
+	Tiles     int64    `json:"tiles"`
+	Root      string   `json:"root"`
+	Witnesses []string `json:"witnesses"`
+	Quorum    int      `json:"quorum"`
+	OK        bool     `json:"ok"`
+}
+
+// Run recomputes a log. Whose keys count, the command line says, or else the
+// directory of a running node.
+func (c *logAuditCmd) Run(s *session) error {
+	if !strings.HasPrefix(c.URL, "http://") && !strings.HasPrefix(c.URL, "https://") {
+		return fault.New(fault.Usage, "%q is not an http(s) address", c.URL)
+	}
+	get := c.get(&http.Client{Timeout: time.Minute})
+	trust, err := c.trust(s, get)
+	if err != nil {
+		return err
+	}
+	a, err := witness.Audit(s.ctx, get, trust)
+	few := errors.Is(err, merkle.ErrQuorum)
+	if err != nil && !few {
+		return err
+	}
+	out := auditedLog{Log: a.Head.Origin, Entries: a.Entries, Tiles: a.Tiles, Root: a.Head.Root.String(), Witnesses: []string{}, Quorum: trust.Quorum, OK: !few}
+	for _, w := range a.Head.Cosignatures {
+		out.Witnesses = append(out.Witnesses, w.Key.Name())
+	}
+	if err := s.show(out, func() {
+		s.printf(s.say(t("%s is whole: %d entries and %d tiles give the root that it signed.\n", "السجل %s سليم: %d قيداً و%d لوحاً تعطي الجذر الذي وقّعه.\n")), out.Log, out.Entries, out.Tiles)
+		s.printf(s.say(t("Cosigned by %d witnesses; it takes %d.\n", "وقّع عليه %d من الشهود، واللازم %d.\n")), a.Head.Witnesses(), trust.Quorum)
+		for _, w := range out.Witnesses {
+			s.printf("  %s\n", w)
+		}
+		if few {
+			s.line(t("Fewer witnesses vouch for it than it takes: another history could be shown to others.", "الشهود أقل من اللازم، فقد يُعرض على غيرك سجل مختلف."))
+		}
+	}); err != nil {
+		return err
+	}
+	if few {
+		return errExit(ExitFailed)
+	}
+	return nil
+}
+
+// maxPart bounds one part of a log, in bytes: a bundle of the largest entries.
+const maxPart = 17 << 20
+
+func (c *logAuditCmd) get(client *http.Client) witness.Get {
+	base := strings.TrimSuffix(c.URL, "/") + "/"
+	return func(ctx context.Context, path string) ([]byte, error) {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+path, nil)
+		if err != nil {
+			return nil, fault.New(fault.Usage, "%v", err)
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			return nil, fault.Wrap(fault.PeerUnreachable, err, "%v", err)
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(io.LimitReader(resp.Body, maxPart+1))
+		switch {
+		case err != nil:
+			return nil, fault.Wrap(fault.PeerUnreachable, err, "%v", err)
+		case resp.StatusCode != http.StatusOK:
+			return nil, fault.New(fault.NotFound, "%s: %s", base+path, resp.Status)
+		case len(b) > maxPart:
+			return nil, fault.New(fault.TooLarge, "%s", base+path)
+		}
+		return b, nil
+	}
+}
+
+func (c *logAuditCmd) trust(s *session, get witness.Get) (trust merkle.Trust, err error) {
+	if c.LogKey != "" {
+		if trust.Log, err = merkle.ParseKey(c.LogKey); err != nil {
+			return trust, fault.New(fault.Usage, "--log-key: %v", err)
+		}
+		for _, text := range c.Witness {
+			k, err := merkle.ParseKey(text)
+			if err != nil {
+				return trust, fault.New(fault.Usage, "--witness: %v", err)
+			}
+			trust.Witnesses = append(trust.Witnesses, k)
+		}
+		trust.Quorum = max(0, c.Quorum)
+		return trust, nil
+	}
+	if len(c.Witness) > 0 {
+		return trust, fault.New(fault.Usage, "--witness goes with --log-key")
+	}
+	head, err := get(s.ctx, "checkpoint")
+	if err != nil {
+		return trust, err
+	}
+	var logs node.Logs
+	if err := s.find(func(n *target) error { return n.Query(s.ctx, "logs", nil, &logs) }); err != nil {
+		return trust, err
+	}
+	origin := merkle.Origin(head)
+	for _, p := range logs.Logs {
+		if p.Key.Name() == origin {
+			trust, _ = logs.Union().Trust(p.State)
+			if c.Quorum >= 0 {
+				trust.Quorum = c.Quorum
+			}
+			return trust, nil
+		}
+	}
+	return trust, fault.New(fault.NotFound, "the directory names no log %.200q; its key may be given with --log-key", origin)
+}

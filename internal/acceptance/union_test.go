@@ -22,9 +22,9 @@ type ready struct {
 
 // place is where a state's node is.
 type place struct {
-	State, R1, Link, Admin, Operations, Client, Config string
-	Name                                               struct{ En, Ar string }
-	Registers                                          map[string]string
+	State, R1, Link, Admin, Operations, Public, Client, Config string
+	Name                                                       struct{ En, Ar string }
+	Registers                                                  map[string]string
 }
 
 func (r ready) states() []string {

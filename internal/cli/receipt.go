@@ -68,6 +68,7 @@ type logAuditCmd struct {
 // auditedLog is what came of an audit.
 type auditedLog struct {
 	Log       string   `json:"log"`
+	Key       string   `json:"key"`
 	Entries   int64    `json:"entries"`
 	Tiles     int64    `json:"tiles"`
 	Root      string   `json:"root"`
@@ -92,7 +93,7 @@ func (c *logAuditCmd) Run(s *session) error {
 	if err != nil && !few {
 		return err
 	}
-	out := auditedLog{Log: a.Head.Origin, Entries: a.Entries, Tiles: a.Tiles, Root: a.Head.Root.String(), Witnesses: []string{}, Quorum: trust.Quorum, OK: !few}
+	out := auditedLog{Log: a.Head.Origin, Key: trust.Log.String(), Entries: a.Entries, Tiles: a.Tiles, Root: a.Head.Root.String(), Witnesses: []string{}, Quorum: trust.Quorum, OK: !few}
 	for _, w := range a.Head.Cosignatures {
 		out.Witnesses = append(out.Witnesses, w.Key.Name())
 	}

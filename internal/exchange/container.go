@@ -30,6 +30,10 @@ type Which struct {
 	Request string            // its X-Road-Request-Id; "": the last try
 }
 
+// maxPages bounds what is held in memory of an id's records, to find one call
+// among them: pages as evidence is read, of maxEvidence bytes each.
+const maxPages = 4
+
 // ParseWhich reads which call is meant from a query: client=…&request=….
 func ParseWhich(id string, q url.Values) (w Which, err error) {
 	w = Which{ID: id, Request: q.Get("request")}
@@ -64,14 +68,15 @@ func (x *Exchange) container(ctx context.Context, which Which, by Reader) (*evid
 	if err != nil {
 		return nil, err
 	}
-	for own := &e.Halves[0]; own.More != 0; {
+	for own, pages := &e.Halves[0], 1; own.More != 0; pages++ {
+		if pages == maxPages {
+			return nil, fault.New(fault.TooLarge, "too many calls have this id, or too large ones: their records are more than %d pages of evidence", maxPages)
+		}
 		rest, err := x.evidence(ctx, which.ID, by, Page{State: own.State, From: own.More})
 		if err != nil {
 			return nil, err
 		}
-		if own.Records, own.More = append(own.Records, rest.Halves[0].Records...), rest.Halves[0].More; len(own.Records) > maxScanned {
-			return nil, fault.New(fault.TooLarge, "more than %d records have this id", maxScanned)
-		}
+		own.Records, own.More = append(own.Records, rest.Halves[0].Records...), rest.Halves[0].More
 	}
 	if v, err := x.deps.Directory(); err == nil { // without it no other side was asked
 		judge := books{now: v, at: x.deps.Archive, old: map[int64]*directory.View{}}
@@ -88,6 +93,15 @@ func (x *Exchange) container(ctx context.Context, which Which, by Reader) (*evid
 		return nil, err
 	}
 	out := evidence.Call{ID: which.ID, Union: c.union, Records: e.openings(c), Directory: map[string][]byte{}}
+	for i := range out.Records {
+		// The other side gives out its own; one that is not there yet comes with a
+		// later export.
+		if r := &out.Records[i]; r.State == x.cfg.State && x.deps.Receipts != nil {
+			if p, err := x.deps.Receipts.Receipt(ctx, r.Leaf); err == nil {
+				r.Receipt = p.Bytes()
+			}
+		}
+	}
 	for part, s := range c.messages {
 		if s == nil {
 			continue

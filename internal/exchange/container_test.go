@@ -17,6 +17,7 @@ import (
 
 	"github.com/falaj/falaj/internal/evidence"
 	"github.com/falaj/falaj/internal/exchange/message"
+	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/journal"
 	"github.com/falaj/falaj/internal/union"
 	"github.com/falaj/falaj/verify"
@@ -281,5 +282,30 @@ func TestContainerOfACall(t *testing.T) {
 	found, err := u.nodes["SA"].journal.Find(t.Context(), readingKey("a/b?c"))
 	if err != nil || len(found) < 4 || !strings.Contains(string(found[0].Local), `"evidence.export"`) {
 		t.Errorf("%d records of readings, %v", len(found), err)
+	}
+}
+
+// TestContainerOfMuch: who uses an id for ever larger calls makes this node
+// hold no more of them than a little at a time.
+func TestContainerOfMuch(t *testing.T) {
+	t.Parallel()
+	u := newUnion(t, []union.State{"BH", "SA"})
+	sa := u.nodes["SA"]
+	u.call("SA", "GET", offered("BH", "closed"), "/", nil, "X-Road-Id: much", "X-Big: "+strings.Repeat("b", 200<<10))
+	found, err := sa.journal.Find(t.Context(), "much")
+	check(t, err)
+	fill := func(n int) {
+		for range n {
+			_, err := sa.journal.Append(t.Context(), found[0].Record)
+			check(t, err)
+		}
+	}
+	fill(10)
+	if _, a := u.container(t, desk("SA"), "much", ""); a.status != 200 {
+		t.Errorf("%d %.200s", a.status, a.body)
+	}
+	fill(40)
+	if _, a := u.container(t, desk("SA"), "much", ""); !bytes.Contains(a.body, []byte(fault.TooLarge)) {
+		t.Errorf("%d %.200s", a.status, a.body)
 	}
 }

@@ -30,6 +30,7 @@ type message struct {
 	head     head
 	manifest []byte
 	at       time.Time
+	edition  *edition       // of the directory that the head names; nil where it could not be followed
 	sealer   union.MemberID // who has to have sealed it; with a fault any member of his state
 }
 

@@ -266,6 +266,8 @@ type edition struct {
 	expires       time.Time         // of the directory as a whole
 	partExpires   time.Time         // of the state's part
 	files         map[string][]byte // the state's, by their names there
+	quorum        int               // witnesses that a log's head takes
+	logs          map[string]logKeys
 
 	mu           sync.Mutex
 	certificates map[[32]byte]*certificate
@@ -334,12 +336,12 @@ func follow(pin *statement, version int64, state string, read func(name string, 
 	if named := ts.Meta["snapshot.json"]; ts.Version != version || snap.Version != version || named.Version != version || named.Signed != hex.EncodeToString(digest[:]) {
 		return nil, errors.New("the time-stamp names another snapshot")
 	}
-	e := &edition{demonstration: root.Demonstration == "true", files: map[string][]byte{}, certificates: map[[32]byte]*certificate{}}
+	e := &edition{demonstration: root.Demonstration == "true", files: map[string][]byte{}, certificates: map[[32]byte]*certificate{}, logs: map[string]logKeys{}}
 	e.expires = slices.MinFunc([]time.Time{root.Expires, ts.Expires, snap.Expires}, time.Time.Compare)
 	listed := func(role string) (*signed, *statement, error) {
 		m, ok := snap.Meta[role+".json"]
 		if !ok {
-			return nil, nil, fmt.Errorf("the snapshot names no %s", role)
+			return nil, nil, away("the snapshot names no %s", role)
 		}
 		b, err := read(numbered(m.Version, role), maxFile)
 		if err != nil {
@@ -383,24 +385,38 @@ func follow(pin *statement, version int64, state string, read func(name string, 
 	if err := e.charter(b, targets.Delegations); err != nil {
 		return nil, err
 	}
-	var own *roleDef
-	for i := range targets.Delegations.Roles {
-		if r := &targets.Delegations.Roles[i]; r.Name == state {
-			own = &roleDef{r.KeyIDs, r.Threshold}
+	var part *statement
+	for _, r := range targets.Delegations.Roles {
+		m, says, err := listed(r.Name)
+		if err == nil {
+			if err = m.verify(targets.Delegations.Keys, roleDef{r.KeyIDs, r.Threshold}); err == nil && says.Delegations != nil {
+				err = errors.New("a state's role delegates nothing")
+			}
+			if err != nil && r.Name != state {
+				continue // what another state did wrong is that state's alone
+			}
+		}
+		switch {
+		case r.Name == state && err != nil:
+			return nil, fmt.Errorf("%s: %w", state, err)
+		case r.Name == state:
+			part = says
+		case errors.Is(err, errAway):
+			continue // whose log and witness are not known here count for nothing
+		case err != nil:
+			return nil, fmt.Errorf("%s: %w", r.Name, err)
+		}
+		if _, ok := says.Targets[r.Name+"/log.json"]; ok {
+			switch b, err := target(says, r.Name+"/log.json"); {
+			case err == nil:
+				e.logs[r.Name] = readLog(r.Name, b)
+			case !errors.Is(err, errAway):
+				return nil, fmt.Errorf("log.json of %s: %w", r.Name, err)
+			}
 		}
 	}
-	if own == nil {
+	if part == nil {
 		return nil, fmt.Errorf("%s is not of the union", state)
-	}
-	m, part, err := listed(state)
-	if err != nil {
-		return nil, err
-	}
-	if err := m.verify(targets.Delegations.Keys, *own); err != nil {
-		return nil, fmt.Errorf("%s: %w", state, err)
-	}
-	if part.Delegations != nil {
-		return nil, fmt.Errorf("%s: a state's role delegates nothing", state)
 	}
 	e.partExpires = part.Expires
 	for name := range part.Targets {
@@ -423,6 +439,7 @@ func (e *edition) charter(b []byte, d *delegations) error {
 	var c struct {
 		Name          string `json:"name"`
 		Demonstration bool   `json:"demonstration"`
+		Quorum        int    `json:"quorum"`
 		States        []struct {
 			Code string `json:"code"`
 		} `json:"states"`
@@ -447,7 +464,7 @@ func (e *edition) charter(b []byte, d *delegations) error {
 			return fmt.Errorf("delegation %d is not one key for a state's own path", i)
 		}
 	}
-	e.union = c.Name
+	e.union, e.quorum = c.Name, c.Quorum
 	return nil
 }
 

@@ -239,6 +239,7 @@ func (v *Verifier) message(out *Report, box *evidence.Container, in *evidence.Co
 	if err != nil {
 		return m
 	}
+	m.edition = e
 	out.Union, out.Demonstration = e.union, out.Demonstration || e.demonstration
 	c, err := e.certificate(m.sealer.State, sl.Cert)
 	if err == nil {
@@ -341,17 +342,25 @@ func (v *Verifier) records(out *Report, in *evidence.Contents, messages [2]*mess
 	receipts := 0
 	for i := range in.Records {
 		r := &in.Records[i]
-		if r.Receipt != nil {
-			receipts++
-		}
 		out.add(fmt.Sprintf("record of %.2s, leaf %d: it opens to the %.8s", r.State, r.Leaf, r.Message),
 			fmt.Sprintf("قيد %.2s، الورقة %d: ورقته ورقة هذه الرسالة", r.State, r.Leaf), false, "", opens(r, in.ID, messages))
+		if r.Receipt == nil {
+			continue
+		}
+		receipts++
+		var detail string
+		err := away("without its directory nothing tells whose log it is")
+		for _, m := range messages {
+			if m != nil && m.edition != nil && err != nil {
+				detail, err = m.edition.receipt(r)
+			}
+		}
+		out.add(fmt.Sprintf("record of %.2s, leaf %d: it stands in that state's log, and other states have seen it there", r.State, r.Leaf),
+			fmt.Sprintf("قيد %.2s، الورقة %d: مدرج في سجل تلك الدولة وشهدت عليه دول أخرى", r.State, r.Leaf), false, detail, err)
 	}
-	detail := "the container holds no receipts"
-	if receipts > 0 {
-		detail = fmt.Sprintf("%d receipts are in the container", receipts)
+	if receipts == 0 {
+		out.add("the records stand in the states' witnessed logs", "القيود في سجلات الدول المشهودة", false, "", away("the container holds no receipts"))
 	}
-	out.add("the records stand in the states' witnessed logs", "القيود في سجلات الدول المشهودة", false, "", away("%s", detail))
 	out.add("the seals are as old as they say", "الأختام بالقِدم الذي تذكره", false, "", away("the container holds no time-stamp of others: each time is its maker's word"))
 }
 

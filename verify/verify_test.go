@@ -3,6 +3,8 @@ package verify
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
+	cryptorand "crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -19,6 +21,7 @@ import (
 	"github.com/falaj/falaj/internal/directory/directorytest"
 	"github.com/falaj/falaj/internal/evidence"
 	"github.com/falaj/falaj/internal/journal"
+	"github.com/falaj/falaj/internal/merkle"
 	"github.com/falaj/falaj/internal/seal"
 	"github.com/falaj/falaj/internal/union"
 )
@@ -33,11 +36,35 @@ func must(t testing.TB, err error) {
 // world is a union with calls to prove.
 type world struct {
 	*directorytest.Union
-	t testing.TB
+	t               testing.TB
+	logs, witnesses map[union.State]merkle.Signer
 }
 
 func newWorld(t testing.TB) *world {
-	return &world{directorytest.New(t, []union.State{"BH", "SA", "AE"}, nil), t}
+	w := &world{t: t, logs: map[union.State]merkle.Signer{}, witnesses: map[union.State]merkle.Signer{}}
+	w.Union = directorytest.New(t, []union.State{"BH", "SA", "AE"}, func(s union.State, e *directory.Edition) {
+		for to, kind := range map[*map[union.State]merkle.Signer]merkle.Kind{&w.logs: merkle.LogSignature, &w.witnesses: merkle.Cosignature} {
+			_, key, err := ed25519.GenerateKey(cryptorand.Reader)
+			must(t, err)
+			(*to)[s], err = merkle.NewSigner(directory.LogName("log.example", s, fmt.Sprintf("k%d", kind)), kind, key)
+			must(t, err)
+		}
+		must(t, e.SetLog(directory.Log{Key: w.logs[s].Key, Witness: w.witnesses[s].Key}))
+	})
+	return w
+}
+
+// receipt proves a record that is alone in its state's log.
+func (w *world) receipt(r *evidence.Record, log merkle.Signer, witnesses ...merkle.Signer) {
+	w.t.Helper()
+	text := merkle.Checkpoint{Origin: log.Name(), Size: 1, Root: merkle.Leaf(r.Hash[:])}.Text()
+	note := text + "\n"
+	for _, s := range append([]merkle.Signer{log}, witnesses...) {
+		line, err := s.Line(text, w.Now())
+		must(w.t, err)
+		note += line
+	}
+	r.Receipt = merkle.Receipt{Index: r.Leaf, Note: []byte(note)}.Bytes()
 }
 
 var (
@@ -92,7 +119,7 @@ func (w *world) call(change func(answer map[string]any)) evidence.Call {
 	}
 	c.Answer = w.message(seal.Answer, service.MemberID, answer, "answer", c.Directory)
 	envelope := append([]byte{0, 0, byte(len(c.Request.Head) >> 8), byte(len(c.Request.Head))}, append(slices.Clone(c.Request.Head), c.Request.Seal...)...)
-	r := evidence.Record{State: "SA", Node: "n1", Message: "request", Kind: uint8(journal.RequestSent), At: w.Now().UnixMilli(), Leaf: 3, Key: sha256.Sum256([]byte("id-1")), Salt: evidence.Digest{1}}
+	r := evidence.Record{State: "SA", Node: "n1", Message: "request", Kind: uint8(journal.RequestSent), At: w.Now().UnixMilli(), Key: sha256.Sum256([]byte("id-1")), Salt: evidence.Digest{1}}
 	p := journal.Parts{Kind: journal.RequestSent, At: r.At, Key: r.Key, Envelope: sha256.Sum256(envelope)}
 	r.Hash = journal.Leaf(r.Salt, p.Digest())
 	c.Records = []evidence.Record{r}
@@ -225,7 +252,7 @@ func TestWhatDoesNotHold(t *testing.T) {
 	// A receipt of no record, under which anything might lie.
 	one := w.call(nil)
 	one.Records[0].Receipt = []byte("x")
-	odd, name := pack(t, one), []byte("SA-request-3")
+	odd, name := pack(t, one), []byte("SA-request-0")
 	for range 2 { // in the two headers
 		i := bytes.LastIndex(odd, name)
 		odd[i+len(name)-1]++
@@ -237,6 +264,54 @@ func TestWhatDoesNotHold(t *testing.T) {
 		if r := w.verify(b); r.Verdict != Broken {
 			t.Errorf("%s: %+v", name, r)
 		}
+	}
+}
+
+// TestReceipts: a receipt proves a record to whoever has the union's root, by
+// the log's signature and the witnesses of other states; fewer of them, or
+// others, prove less, and say so.
+func TestReceipts(t *testing.T) {
+	w := newWorld(t)
+	stranger := newWorld(t)
+	for name, c := range map[string]struct {
+		make    func(r *evidence.Record)
+		result  Result
+		verdict Verdict
+		want    string
+	}{
+		"by two others": {func(r *evidence.Record) { w.receipt(r, w.logs["SA"], w.witnesses["BH"], w.witnesses["AE"]) }, Passed, Holds, "2 of the 2"},
+		"by one other":  {func(r *evidence.Record) { w.receipt(r, w.logs["SA"], w.witnesses["BH"]) }, Unchecked, Holds, "1 of 2"},
+		"by one other and its own": {func(r *evidence.Record) {
+			w.receipt(r, w.logs["SA"], w.witnesses["BH"], w.witnesses["SA"])
+		}, Unchecked, Holds, "1 of 2"},
+		"by one other, twice": {func(r *evidence.Record) {
+			w.receipt(r, w.logs["SA"], w.witnesses["BH"], w.witnesses["BH"])
+		}, Unchecked, Holds, "1 of 2"},
+		"by strangers": {func(r *evidence.Record) {
+			w.receipt(r, w.logs["SA"], stranger.witnesses["BH"], stranger.witnesses["AE"])
+		}, Unchecked, Holds, "0 of 2"},
+		"of another log": {func(r *evidence.Record) { w.receipt(r, w.logs["BH"], w.witnesses["AE"], w.witnesses["SA"]) }, Unchecked, Holds, "not signed"},
+		"of another record": {func(r *evidence.Record) {
+			o := *r
+			o.Hash[0]++
+			w.receipt(&o, w.logs["SA"], w.witnesses["BH"], w.witnesses["AE"])
+			r.Receipt = o.Receipt
+		}, Failed, Broken, "not in the tree"},
+		"of another place": {func(r *evidence.Record) {
+			w.receipt(r, w.logs["SA"], w.witnesses["BH"], w.witnesses["AE"])
+			r.Receipt = bytes.Replace(r.Receipt, []byte("index 0"), []byte("index 1"), 1)
+		}, Failed, Broken, "of leaf 1"},
+		"nonsense": {func(r *evidence.Record) { r.Receipt = []byte("x") }, Failed, Broken, "not a receipt"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			call := w.call(nil)
+			c.make(&call.Records[0])
+			r := w.verify(pack(t, call))
+			i := slices.IndexFunc(r.Checks, func(c Check) bool { return strings.Contains(c.What, "other states have seen") })
+			if i < 0 || r.Verdict != c.verdict || r.Checks[i].Result != c.result || !strings.Contains(r.Checks[i].Detail, c.want) {
+				t.Errorf("%d %+v", r.Verdict, r.Checks)
+			}
+		})
 	}
 }
 

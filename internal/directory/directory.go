@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -220,8 +221,9 @@ func (d *Directory) ViewAt(ctx context.Context, version int64) (*View, error) {
 
 // Chain gives what anyone needs to follow a version from this directory's pin
 // to what the states named say of their certificates, by the files' names: the
-// roots, time-stamp, snapshot, targets, union.json, and of each state its role,
-// state.json and CRLs. A version that nobody holds is NotFound.
+// roots, time-stamp, snapshot, targets, union.json, of each state named its
+// role, state.json and CRLs, and of all states what their logs and witnesses
+// are known by. A version that nobody holds is NotFound.
 func (d *Directory) Chain(ctx context.Context, version int64, states ...union.State) (map[string][]byte, error) {
 	r, err := d.releaseAt(ctx, version)
 	if err != nil {
@@ -238,14 +240,14 @@ func (d *Directory) Chain(ctx context.Context, version int64, states ...union.St
 	take(versioned(version, metadata.SNAPSHOT))
 	take(versioned(r.targets.Signed.Version, metadata.TARGETS))
 	take(targetFile(charterFile, r.targets.Signed.Targets[charterFile].Hashes["sha256"]))
-	for _, state := range states {
-		g := r.roles[state]
-		if g == nil || g.meta == nil {
+	for state, g := range r.roles {
+		if g.meta == nil {
 			continue // the state has no part that could be followed
 		}
-		take(versioned(g.meta.Signed.Version, string(state)))
+		named := slices.Contains(states, state)
 		for target, t := range g.meta.Signed.Targets {
-			if base := path.Base(target); base == stateFile || strings.HasPrefix(base, "crl") {
+			if base := path.Base(target); base == logFile || named && (base == stateFile || strings.HasPrefix(base, "crl")) {
+				take(versioned(g.meta.Signed.Version, string(state)))
 				take(targetFile(target, t.Hashes["sha256"]))
 			}
 		}

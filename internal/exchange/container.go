@@ -243,7 +243,7 @@ func (e *Evidence) openings(c *recorded) (out []evidence.Record) {
 			}
 		}
 	}
-	// Whichever side exports, the same call is the same bytes.
+	// Whichever side exports, the same call is the same bytes, but for the receipts.
 	slices.SortFunc(out, func(a, b evidence.Record) int {
 		return cmp.Or(strings.Compare(string(a.State), string(b.State)), cmp.Compare(a.Leaf, b.Leaf))
 	})

@@ -1,0 +1,74 @@
+package verify
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/falaj/falaj/internal/evidence"
+	"github.com/falaj/falaj/internal/merkle"
+	"github.com/go-json-experiment/json"
+)
+
+// logKeys are what a state's log and its witness are known by: log.json of its
+// part (docs/protocols/directory.md). The zero key is none.
+type logKeys struct {
+	Log     merkle.Key `json:"key"`
+	Witness merkle.Key `json:"witness"`
+}
+
+// readLog reads a state's log.json. A key that is not named as the state's is
+// none, so that no state presents another's as its own.
+func readLog(state string, b []byte) (l logKeys) {
+	if json.Unmarshal(b, &l) != nil {
+		return logKeys{}
+	}
+	for k, kind := range map[*merkle.Key]merkle.Kind{&l.Log: merkle.LogSignature, &l.Witness: merkle.Cosignature} {
+		if parts := strings.Split(k.Name(), "/"); len(parts) != 3 || parts[1] != state || k.Kind() != kind {
+			*k = merkle.Key{}
+		}
+	}
+	return l
+}
+
+// receipt holds a record's receipt against its leaf, the state's log, and the
+// other states' witnesses, and says who has cosigned.
+func (e *edition) receipt(r *evidence.Record) (string, error) {
+	own, ok := e.logs[string(r.State)]
+	if !ok || own.Log == (merkle.Key{}) {
+		return "", away("the directory in the container names no log of %.2s", r.State)
+	}
+	trust := merkle.Trust{Log: own.Log, Quorum: e.quorum}
+	for state, l := range e.logs {
+		if state != string(r.State) && l.Witness != (merkle.Key{}) {
+			trust.Witnesses = append(trust.Witnesses, l.Witness)
+		}
+	}
+	p, err := merkle.ParseReceipt(r.Receipt)
+	if err != nil {
+		return "", err
+	}
+	if p.Index != r.Leaf {
+		return "", fmt.Errorf("the receipt is of leaf %d", p.Index)
+	}
+	s, err := p.Verify(r.Hash[:], trust)
+	switch {
+	case errors.Is(err, merkle.ErrQuorum), errors.Is(err, merkle.ErrUnsigned):
+		// Keys change: those of the receipt may be younger than this directory.
+		return "", away("%v", err)
+	case err != nil:
+		return "", err
+	}
+	var names []string
+	var at time.Time // by when so many had seen it
+	for _, w := range s.Cosignatures {
+		names = append(names, w.Key.Name())
+		if w.At.After(at) {
+			at = w.At
+		}
+	}
+	slices.Sort(names)
+	return fmt.Sprintf("%d of the %d witnesses that it takes, by %s: %s", s.Witnesses(), trust.Quorum, at.Format(time.RFC3339), strings.Join(names, ", ")), nil
+}

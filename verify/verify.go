@@ -101,8 +101,12 @@ type edited struct {
 	files   [32]byte
 }
 
-// maxKnown bounds how many editions are remembered.
-const maxKnown = 256
+// maxKnown bounds how many editions are remembered; maxDirectory what is read
+// of one container's directory, in bytes.
+const (
+	maxKnown     = 256
+	maxDirectory = 64 << 20
+)
 
 // New makes a verifier that trusts this root: <n>.root.json of the union, got
 // from a state or the secretariat by a way that is trusted.
@@ -268,7 +272,7 @@ func (v *Verifier) message(out *Report, box *evidence.Container, in *evidence.Co
 // edition follows a version of the directory from the root, once for the same
 // bytes.
 func (v *Verifier) edition(box *evidence.Container, version int64, state union.State) (*edition, error) {
-	files := map[string][]byte{}
+	files, total := map[string][]byte{}, 0
 	all := sha256.New()
 	for _, name := range box.Names() {
 		file, ok := strings.CutPrefix(name, evidence.DirectoryDir)
@@ -278,6 +282,9 @@ func (v *Verifier) edition(box *evidence.Container, version int64, state union.S
 		b, err := box.Read(name, maxFile)
 		if err != nil {
 			return nil, err
+		}
+		if total += len(b); total > maxDirectory {
+			return nil, fmt.Errorf("the directory's files have more than %d bytes", maxDirectory)
 		}
 		files[file] = b
 		sum := sha256.Sum256(b)

@@ -151,7 +151,7 @@ func (d *Digest) UnmarshalText(b []byte) error {
 
 // ReceiptName is where the receipt of a record lies.
 func (r *Record) ReceiptName() string {
-	return fmt.Sprintf("%s%s-%s-%d.tlog-proof", ReceiptDir, r.State, strings.Trim(r.Message, "/."), r.Leaf)
+	return fmt.Sprintf("%s%s-%s-%d.tlog-proof", ReceiptDir, r.State, r.Message, r.Leaf)
 }
 
 // Pack is a container ready to be written.
@@ -196,7 +196,11 @@ func New(ctx context.Context, c Call) (*Pack, error) {
 		}
 	}
 	slices.SortFunc(p.absent, func(a, b Absence) int { return strings.Compare(a.Name, b.Name) })
-	contents, err := json.Marshal(Contents{ContentsType, c.ID, p.absent, append([]Record{}, c.Records...)}, json.Deterministic(true))
+	in := Contents{ContentsType, c.ID, p.absent, append([]Record{}, c.Records...)}
+	contents, err := json.Marshal(in, json.Deterministic(true))
+	if err == nil {
+		err = in.check() // what no reader would take is not made
+	}
 	if err != nil {
 		return nil, fmt.Errorf("packing evidence: %w", err)
 	}

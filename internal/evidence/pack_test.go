@@ -238,7 +238,7 @@ func raw(entries []*entry, data map[string]string) []byte {
 
 func TestHostileContainers(t *testing.T) {
 	good := pack(t, call(t))
-	data := map[string]string{mimeName: MIME, "a": "1", "b": "2", "a/c": "3", "../e": "4", "/f": "5", "a\\g": "6", "h//i": "7", "./j": "8", "k\x00l": "9", ".m": "0", "n..o": "1", "p/": "", "con.": "2"}
+	data := map[string]string{mimeName: MIME, "a": "1", "b": "2", "a/c": "3", "../e": "4", "/f": "5", "a\\g": "6", "h//i": "7", "./j": "8", "k\x00l": "9", ".m": "0", "n..o": "1", "p/": "", "con.": "2", "a-b": "3"}
 	list := func(names ...string) []byte {
 		var entries []*entry
 		for _, n := range names {
@@ -271,7 +271,7 @@ func TestHostileContainers(t *testing.T) {
 		"something before": append([]byte("#!/bin/sh\n"), good...), "something behind": append(slices.Clone(good), 0),
 		"two containers": append(slices.Clone(good), good...), "a bomb": deflated(),
 		"no type": list("a", "b"), "the type second": list("a", mimeName), "the type twice": list(mimeName, mimeName), "the type at the end": list(mimeName, "a", mimeName),
-		"out of order": list(mimeName, "b", "a"), "one name twice": list(mimeName, "a", "a"), "a file and a folder": list(mimeName, "a", "a/c"),
+		"out of order": list(mimeName, "b", "a"), "one name twice": list(mimeName, "a", "a"), "a file and a folder": list(mimeName, "a", "a/c"), "a file and a folder, another between": list(mimeName, "a", "a-b", "a/c"),
 		"out of the folder": list(mimeName, "../e"), "absolute": list(mimeName, "/f"), "a backslash": list(mimeName, "a\\g"), "an empty segment": list(mimeName, "h//i"),
 		"a dot segment": list(mimeName, "./j"), "a NUL": list(mimeName, "k\x00l"), "a hidden file": list(mimeName, ".m"), "two dots": list(mimeName, "n..o"), "a folder": list(mimeName, "p/"), "a dot at the end": list(mimeName, "con."),
 		"another type":            raw([]*entry{{name: mimeName}}, map[string]string{mimeName: strings.Repeat("x", len(MIME))}),
@@ -305,6 +305,30 @@ func TestHostileContainers(t *testing.T) {
 	}
 	if _, err := c.Read("request/body.bin", 100); !errors.Is(err, ErrForm) {
 		t.Errorf("a damaged file is read: %v", err)
+	}
+}
+
+// TestHostileContents: what nobody signed is not shown or used as it comes.
+func TestHostileContents(t *testing.T) {
+	const record = `{"state":"BH","node":"n1","message":"request","kind":1,"at":0,"leaf":0,"salt":"","class":"","key":"","body":"","local":"","hash":""}`
+	zero := strings.ReplaceAll(record, `""`, `"`+strings.Repeat("0", 64)+`"`)
+	contents := func(s string) error {
+		c, err := read(raw([]*entry{{name: mimeName}, {name: ContentsName}}, map[string]string{mimeName: MIME, ContentsName: s}))
+		must(t, err)
+		_, err = c.Contents()
+		return err
+	}
+	good := `{"type":"falaj.container/1","id":"a","absent":[{"name":"answer/body.bin","why":{"en":"a","ar":"b"}}],"records":[` + zero + `]}`
+	must(t, contents(good))
+	for _, change := range [][2]string{
+		{"container/1", "container/2"}, {`"id":"a"`, `"id":"\u001b[2J"`}, {`"id":"a"`, `"id":"` + strings.Repeat("a", 256) + `"`}, {`"id":"a"`, `"id":"a","id":"a"`},
+		{"answer/body.bin", "answer/head.json"}, {`"en":"a"`, `"en":"\u001b[2J"`}, {`"ar":"b"`, `"ar":"\n"`}, {`"en":"a"`, `"en":"` + strings.Repeat("a", 2000) + `"`},
+		{`"BH"`, `"../B"`}, {`"n1"`, `"\u001b"`}, {`"message":"request"`, `"message":"../../x"`}, {`"leaf":0`, `"leaf":-1`}, {`"kind":1`, `"kind":256`},
+		{zero, record}, {zero, zero + strings.Repeat(","+zero, MaxRecords)}, {`"records"`, `"more":1,"records"`}, {good, "null"}, {good, good + good}, {good, ""},
+	} {
+		if err := contents(strings.Replace(good, change[0], change[1], 1)); !errors.Is(err, ErrForm) {
+			t.Errorf("%.60s: %v", change[1], err)
+		}
 	}
 }
 

@@ -7,11 +7,16 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
+	"github.com/falaj/falaj/internal/merkle"
+	"github.com/falaj/falaj/internal/seal"
+	"github.com/falaj/falaj/internal/union"
 	"github.com/go-json-experiment/json"
 )
 
@@ -119,9 +124,15 @@ func check(entries []*entry) (end int64, err error) {
 		}
 	}
 	// A file cannot lie where a folder is.
-	for i := 1; i+1 < len(entries); i++ {
-		if strings.HasPrefix(entries[i+1].name, entries[i].name+"/") {
-			return 0, fmt.Errorf("%s is a file and a folder", entries[i].name)
+	files := map[string]bool{}
+	for _, e := range entries {
+		files[e.name] = true
+	}
+	for _, e := range entries {
+		for dir := path.Dir(e.name); dir != "."; dir = path.Dir(dir) {
+			if files[dir] {
+				return 0, fmt.Errorf("%s is a file and a folder", dir)
+			}
 		}
 	}
 	return end, nil
@@ -290,14 +301,44 @@ func (c *Container) Contents() (*Contents, error) {
 	if err := json.Unmarshal(b, &out, json.RejectUnknownMembers(true)); err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrForm, ContentsName, err)
 	}
-	if out.Type != ContentsType || len(out.Records) > MaxRecords {
-		return nil, fmt.Errorf("%w: contents of type %q, %d records", ErrForm, out.Type, len(out.Records))
+	if err := out.check(); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrForm, ContentsName, err)
 	}
 	for i := range out.Records {
 		r := &out.Records[i]
-		if r.Receipt, err = c.Read(r.ReceiptName(), MaxFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if r.Receipt, err = c.Read(r.ReceiptName(), merkle.MaxReceipt); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
 	}
 	return &out, nil
+}
+
+// check holds what nobody signed to what may be shown on a screen and used in
+// a name.
+func (c *Contents) check() error {
+	shown := func(texts ...string) bool {
+		return !slices.ContainsFunc(texts, func(s string) bool {
+			return len(s) > 1<<10 || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsGraphic(r) })
+		})
+	}
+	switch {
+	case c.Type != ContentsType:
+		return errors.New("it is of another type")
+	case len(c.ID) > 255 || !shown(c.ID):
+		return errors.New("its id is none")
+	case len(c.Records) > MaxRecords || len(c.Absent) > 2:
+		return fmt.Errorf("%d records, %d absent bodies", len(c.Records), len(c.Absent))
+	}
+	for _, a := range c.Absent {
+		if a.Name != seal.Request.Names().Body && a.Name != seal.Answer.Names().Body || !shown(a.Why.En, a.Why.Ar) {
+			return errors.New("something else than a body is absent")
+		}
+	}
+	for _, r := range c.Records {
+		if _, err := union.ParseState(string(r.State)); err != nil || len(r.Node) > 255 || !shown(r.Node) || r.Leaf < 0 ||
+			r.Message != label(seal.Request) && r.Message != label(seal.Answer) {
+			return errors.New("one of its records is none")
+		}
+	}
+	return nil
 }

@@ -83,9 +83,13 @@ func (x *Exchange) container(ctx context.Context, which Which, by Reader) (*evid
 		for i := range e.Halves[1:] {
 			h := &e.Halves[1+i]
 			h.Records = slices.DeleteFunc(h.Records, func(r Record) bool {
-				_, err := judge.read(ctx, r)
-				return err != nil // the other side's word is not ours to hand on
+				// The other side's word is not ours to hand on where it is not true.
+				s, err := judge.read(ctx, r)
+				return err != nil || r.Leaf < 0 || opens(r) != nil || shown(e.ID, h.State, s, r) != nil
 			})
+			if !message.ValidID(h.Node) {
+				h.Node = ""
+			}
 		}
 	}
 	c, err := e.choose(which)

@@ -4,6 +4,7 @@ import (
 	"archive/zip"
 	"bytes"
 	"crypto/rand"
+	"encoding/json"
 	"io"
 	"io/fs"
 	"net/http"
@@ -307,5 +308,53 @@ func TestContainerOfMuch(t *testing.T) {
 	fill(40)
 	if _, a := u.container(t, desk("SA"), "much", ""); !bytes.Contains(a.body, []byte(fault.TooLarge)) {
 		t.Errorf("%d %.200s", a.status, a.body)
+	}
+}
+
+// TestContainerBesideALiar: what the other side says untruly of its records
+// does not get into this side's container, and does not spoil it.
+func TestContainerBesideALiar(t *testing.T) {
+	t.Parallel()
+	u := newUnion(t, []union.State{"BH", "SA"})
+	u.backend("BH", "things", func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "an answer") })
+	u.call("SA", "POST", offered("BH", "things"), "/x", strings.NewReader("a question"), "X-Road-Id: spoilt")
+	sa := u.nodes["SA"]
+	root, err := verify.New(sa.dir.View().Root())
+	check(t, err)
+	truth, _ := u.evidence(t, desk("SA"), "spoilt")
+	for name, c := range map[string]struct {
+		change func(*Half)
+		want   int // records in the container
+	}{
+		"the truth":    {func(*Half) {}, 4},
+		"its name":     {func(h *Half) { h.Node = "\x1b[2J" }, 4},
+		"no place":     {func(h *Half) { h.Records[0].Leaf = -1 }, 3},
+		"another leaf": {func(h *Half) { h.Records[1].Hash[0]++ }, 3},
+		"another kind": {func(h *Half) { h.Records[0].Kind = "decision" }, 3},
+		"another head": {func(h *Half) {
+			h.Records[0].Envelope = bytes.Replace(h.Records[0].Envelope, []byte("POST"), []byte("HEAD"), 1)
+		}, 3},
+		"another state": {func(h *Half) { h.State = "XX" }, 4}, // nobody believes that
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := truth.Halves[1]
+			h.Records = slices.Clone(h.Records)
+			c.change(&h)
+			b, err := json.Marshal(h)
+			check(t, err)
+			sa.SetLink(&liar{sa.link, b})
+			t.Cleanup(func() { sa.SetLink(sa.link) })
+			box, a := u.container(t, desk("SA"), "spoilt", "")
+			if box == nil {
+				t.Fatalf("%d %s", a.status, a.body)
+			}
+			in, err := box.Contents()
+			if err != nil || len(in.Records) != c.want {
+				t.Errorf("%+v %v", in, err)
+			}
+			if r := root.Container(bytes.NewReader(a.body), int64(len(a.body))); r.Verdict != verify.Holds {
+				t.Errorf("%+v", r)
+			}
+		})
 	}
 }

@@ -2,6 +2,7 @@ package acceptance_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -270,6 +271,12 @@ func restored(t *testing.T, u *union) {
 	falaj(t, "restore", copied, "--config", config)
 	check(t, os.RemoveAll(filepath.Dir(old.Config)))
 	u.startNode(t, "KW")
+	eventually(t, "a new log: the old one may have been published beyond the copy", func() error {
+		if r := u.do(t, "KW", "log", "renew"); r.code != 0 {
+			return errors.New(r.err)
+		}
+		return nil
+	})
 	u.waitNode(t, "KW")
 	u.read(t, "KW", "BH", "vehicles")
 	u.read(t, "BH", "KW", "vehicles")

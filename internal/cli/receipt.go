@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/falaj/falaj/internal/directory"
 	"github.com/falaj/falaj/internal/exchange"
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/merkle"
@@ -54,7 +55,21 @@ func (c *evidenceReceiptCmd) Run(s *session) error {
 	})
 }
 
+type logRenewCmd struct{}
+
+func (c *logRenewCmd) Run(s *session) error {
+	n, err := s.node("")
+	if err != nil {
+		return err
+	}
+	var log directory.Log
+	return s.changed(n, "log.renew", struct{}{}, &log, func() {
+		s.printf("%s %s\n", s.say(t("The state's log is now:", "سجل الدولة الآن:")), log.Key.Name())
+	})
+}
+
 type logCmd struct {
+	Renew logRenewCmd `cmd:""`
 	Audit logAuditCmd `cmd:""`
 }
 

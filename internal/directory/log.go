@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
+	"strconv"
 	"strings"
 
+	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/merkle"
 	"github.com/falaj/falaj/internal/union"
 )
@@ -56,6 +58,18 @@ func NewLog(state union.State, host, address string, keys Keys) (Log, error) {
 		}
 	}
 	return l, nil
+}
+
+// Renewed is the log under the next name, log1 becoming log2: for a node whose
+// database is older than what its log has published.
+func (l Log) Renewed() (Log, error) {
+	stem := strings.TrimRight(l.Key.Name(), "0123456789")
+	n, err := strconv.ParseUint(l.Key.Name()[len(stem):], 10, 16)
+	if l.Key == (merkle.Key{}) || err != nil && len(stem) < len(l.Key.Name()) {
+		return l, fault.New(fault.NotFound, "the directory names no log, or none whose name is counted on")
+	}
+	l.Key, err = l.Key.Named(stem + strconv.FormatUint(n+1, 10))
+	return l, err
 }
 
 // SetLog puts the log into the state's part.

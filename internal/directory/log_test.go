@@ -82,6 +82,25 @@ func TestDecodeLog(t *testing.T) {
 	}
 }
 
+func TestRenewed(t *testing.T) {
+	for was, want := range map[string]string{"a/BH/log1": "a/BH/log2", "a/BH/log9": "a/BH/log10", "a/BH/log": "a/BH/log1", "a/BH/7": "a/BH/8"} {
+		l := directory.Log{Key: noteKey(t, was, merkle.LogSignature), Address: "http://x/"}
+		n, err := l.Renewed()
+		if err != nil || n.Key.Name() != want || n.Address != l.Address || n.Key.KeyHash() == l.Key.KeyHash() {
+			t.Errorf("%s: %+v, %v", was, n, err)
+		}
+		e := directory.Edition{Part: &directory.Part{State: "BH"}}
+		if err := e.SetLog(n); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, was := range []directory.Log{{}, {Key: noteKey(t, "a/BH/99999999", merkle.LogSignature)}} {
+		if n, err := was.Renewed(); err == nil {
+			t.Errorf("%+v", n)
+		}
+	}
+}
+
 func FuzzDecodeLog(f *testing.F) {
 	f.Add([]byte(`{"key":"` + noteKey(f, "a/BH/log1", merkle.LogSignature).String() + `","witness":"` + noteKey(f, "a/BH/w", merkle.Cosignature).String() + `","address":"http://x/"}`))
 	f.Fuzz(func(t *testing.T, b []byte) {

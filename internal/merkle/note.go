@@ -87,6 +87,15 @@ func (k *Key) UnmarshalText(b []byte) (err error) {
 	return err
 }
 
+// Named is the same public key under another name: another key to notes.
+func (k Key) Named(name string) (Key, error) {
+	if err := checkKeyName(name); err != nil {
+		return Key{}, err
+	}
+	k.name = name
+	return k, nil
+}
+
 // Name is the key's name: the log's origin, or the witness's name.
 func (k Key) Name() string { return k.name }
 

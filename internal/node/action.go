@@ -39,6 +39,8 @@ func (n *Node) actions() []admin.Action {
 			Roles: officer, Two: true, Do: admin.Params(n.renewDue)},
 		{Name: "certificate.revoke", Event: "certificate.revoked", Text: t("Revoke a certificate of this state.", "إلغاء شهادة من شهادات هذه الدولة."),
 			Roles: officer, Two: true, Do: admin.Params(n.revokeCertificate)},
+		{Name: "log.renew", Event: "log.renewed", Text: t("Go on as a new log, after the database was restored from an old copy.", "المتابعة بسجل جديد بعد استعادة قاعدة البيانات من نسخة قديمة."),
+			Roles: officer, Two: true, Do: admin.Params(n.renewLog)},
 		{Name: "directory.refresh", Event: "directory.refreshed", Text: t("Fetch the newest directory now.", "جلب أحدث نسخة من الدليل الآن."),
 			Roles: registrar, Do: admin.Params(n.refreshDirectory)},
 		{Name: "directory.install", Event: "directory.installed", Text: t("Bring a change of the union into force that its states have signed.", "إنفاذ تغيير في الاتحاد وقّعته دوله."),

@@ -50,6 +50,21 @@ func (l Logs) Union() witness.Union {
 	return u
 }
 
+// renewLog names a new log of this state: the old one can no longer be
+// believed. Its receipts stay what they are.
+func (n *Node) renewLog(ctx context.Context, _ admin.Person, _ struct{}) (admin.Done, error) {
+	var before, after directory.Log
+	err := n.publish(ctx, func(e *directory.Edition) (err error) {
+		s, _ := n.directory.View().State(n.cfg.State)
+		before = s.Log
+		if after, err = before.Renewed(); err != nil {
+			return err
+		}
+		return e.SetLog(after)
+	})
+	return admin.Done{Result: after, Before: before, After: after}, err
+}
+
 // openLog opens what publishes this state's log, and what cosigns the others'.
 // Where the directory names neither, nothing comes of it.
 func (n *Node) openLog() {

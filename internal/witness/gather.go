@@ -191,7 +191,7 @@ func (l *Log) cosign(ctx context.Context, own, to Party, head merkle.Signed, kno
 // witness that shows none may say what it likes.
 func (l *Log) suspect(ctx context.Context, own, to Party) error {
 	if err := l.held(ctx, own, to); err != nil {
-		return l.stop(err)
+		return l.stop(own, err)
 	}
 	return fault.New(fault.PeerRefused, "the witness %s says that this log is another than it was, and shows no head for it", to.Witness.Name())
 }
@@ -240,7 +240,7 @@ func (l *Log) compare(ctx context.Context, asking *sync.WaitGroup) {
 		asking.Go(func() {
 			within, cancel := context.WithTimeout(ctx, l.cfg.Answer)
 			defer cancel()
-			_ = l.stop(l.held(within, own, p))
+			_ = l.stop(own, l.held(within, own, p))
 			answers <- struct{}{}
 		})
 	}

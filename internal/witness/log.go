@@ -60,6 +60,7 @@ type Log struct {
 	peers    map[merkle.Key]*peer
 	news     chan struct{} // closed when cosigned grows
 	stopped  error
+	origin   string // of the log that stopped
 }
 
 // The stages under which checkpoints are stored.
@@ -130,12 +131,18 @@ func (l *Log) own() (Party, Union, bool) {
 
 // publish signs the head that the log has now, if it is a new one.
 func (l *Log) publish(ctx context.Context) error {
-	if err := l.Err(); err != nil {
-		return err
-	}
 	own, u, ok := l.own()
 	if !ok {
 		return nil
+	}
+	l.mu.Lock()
+	if l.origin != own.Log.Name() {
+		l.stopped = nil // people have named a new log
+	}
+	err := l.stopped
+	l.mu.Unlock()
+	if err != nil {
+		return err
 	}
 	signer, err := l.deps.Signer()
 	if err != nil {
@@ -155,7 +162,7 @@ func (l *Log) publish(ctx context.Context) error {
 	if signed.Origin == "" || size != signed.Size || root != signed.Root {
 		if signed.Origin != "" {
 			if err := l.contradicts(ctx, signed, size); err != nil {
-				return l.stop(err)
+				return l.stop(own, err)
 			}
 		}
 		c := merkle.Checkpoint{Origin: own.Log.Name(), Size: size, Root: root}
@@ -193,14 +200,14 @@ func (l *Log) contradicts(ctx context.Context, head merkle.Signed, now int64) er
 
 // stop ends the publishing where a head contradicts the log: nothing more is
 // signed until people have named a new log in the directory.
-func (l *Log) stop(err error) error {
+func (l *Log) stop(own Party, err error) error {
 	if fault.CodeOf(err) != fault.LogDivided {
 		return err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.stopped == nil {
-		l.stopped = err
+		l.stopped, l.origin = err, own.Log.Name()
 		l.deps.Log.Error("the log signs no more heads", "error", err)
 	}
 	return err

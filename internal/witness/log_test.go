@@ -174,7 +174,7 @@ func TestOldLog(t *testing.T) {
 
 			w.open(bh, old)
 			bh.fill(t, more)
-			w.run("BH")
+			stop = w.run("BH")
 			for end := time.Now().Add(10 * time.Second); bh.log.Err() == nil && time.Now().Before(end); {
 				time.Sleep(5 * time.Millisecond)
 			}
@@ -190,6 +190,22 @@ func TestOldLog(t *testing.T) {
 				if err != nil || !bytes.HasPrefix(heads, []byte(last.Text())) {
 					t.Errorf("%s: %s %v", s, heads, err)
 				}
+			}
+			stop()
+
+			// People name a new log: it goes on with what it has.
+			key, err := bh.keys.Signer("log")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if bh.signers[merkle.LogSignature], err = merkle.NewSigner("test.example/BH/log2", merkle.LogSignature, key); err != nil {
+				t.Fatal(err)
+			}
+			w.run("BH")
+			e = bh.fill(t, 1)
+			w.receipt("BH", e.Index, e.Leaf)
+			if err := bh.log.Err(); err != nil {
+				t.Error(err)
 			}
 		})
 	}

@@ -21,10 +21,10 @@ func (x *Exchange) answer(ctx context.Context, c *serving) (m *link.Message, err
 			x.strand(c)
 		}
 		if !recorded && c.result != nil {
-			x.discard(c.result.body)
+			x.unnamed(c.result.body, err)
 		}
 	}()
-	if !c.claimed || c.offer.DigestOnly {
+	if !c.claimed && !c.unclear || c.offer.DigestOnly {
 		// However this ends, nobody wants the request's large body any more: of
 		// what was refused or repeated, its digest in the head is enough.
 		defer x.discard(c.body)

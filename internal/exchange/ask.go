@@ -76,7 +76,8 @@ type asking struct {
 	sealed sealed
 
 	// record
-	asked journal.Entry
+	asked   journal.Entry
+	unclear bool // whether it is recorded, only the database knows
 
 	// send
 	reply *link.Message
@@ -146,7 +147,7 @@ func (x *Exchange) Ask(ctx context.Context, in Ask) (*Reply, error) {
 			c.stop()
 		}
 		// A large body that no record names is wanted by nobody.
-		if c.asked == (journal.Entry{}) || c.offer.DigestOnly && !c.later {
+		if c.asked == (journal.Entry{}) && !c.unclear || c.offer.DigestOnly && !c.later {
 			x.discard(c.Body)
 		}
 	}()
@@ -396,6 +397,7 @@ func (x *Exchange) recordRequest(ctx context.Context, c *asking) (err error) {
 	}
 	// A client that hangs up now must not leave in doubt what is recorded.
 	c.asked, err = x.deps.Journal.Append(context.WithoutCancel(ctx), rec)
+	c.unclear = errors.Is(err, journal.ErrUnclear)
 	if errors.Is(err, errClaimed) {
 		return fault.New(fault.InFlight, "another process of this node is busy with this id")
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/falaj/falaj/internal/exchange/message"
 	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/journal"
 	"github.com/falaj/falaj/internal/seal"
 )
 
@@ -121,6 +122,14 @@ func (x *Exchange) open(b *body) (io.ReadCloser, error) {
 		return nil, storeFault(err, "reading a spool file")
 	}
 	return r, nil
+}
+
+// unnamed forgets a spooled body whose record failed; where that is unclear, the
+// sweep at the next start asks the database.
+func (x *Exchange) unnamed(b *body, err error) {
+	if !errors.Is(err, journal.ErrUnclear) {
+		x.discard(b)
+	}
 }
 
 // discard forgets a spooled body that no record names.

@@ -73,6 +73,32 @@ func TestRoomOfWaiting(t *testing.T) {
 	check(t, <-done)
 }
 
+// TestBodyOfAnUnclearRecord: a database that breaks off in the middle of a
+// commit may have made it. So the body stays, but not one of a call that was
+// refused since nothing can be recorded.
+func TestBodyOfAnUnclearRecord(t *testing.T) {
+	t.Parallel()
+	large := bytes.Repeat([]byte("much"), 50<<10)
+	for _, state := range []union.State{"SA", "BH"} { // at the caller's node, at the provider's
+		t.Run(string(state), func(t *testing.T) {
+			t.Parallel()
+			u := newUnion(t, []union.State{"BH", "SA"})
+			n := u.nodes[state]
+			u.backend("BH", "things", func(w http.ResponseWriter, r *http.Request) { t.Error("invoked without a record") })
+			_, err := n.db.Exec(t.Context(), "ALTER TABLE journal_commit RENAME TO away")
+			check(t, err)
+			for i := range 3 {
+				if a := u.call("SA", "POST", offered("BH", "things"), "", bytes.NewReader(large)); a.status < 500 {
+					t.Errorf("call %d: %d", i, a.status)
+				}
+				if there, _ := n.spooled(t); len(there) != 1 {
+					t.Errorf("after call %d there are %v", i, there)
+				}
+			}
+		})
+	}
+}
+
 // TestRefusedByItsHead: who may not ask is told so before the body has come,
 // at either node, and what may no longer be asked once it has come is refused
 // then.

@@ -138,7 +138,7 @@ func (x *Exchange) recordAnswer(ctx context.Context, c *asking, with func(contex
 		},
 	})
 	if err != nil {
-		x.discard(c.body)
+		x.unnamed(c.body, err)
 	}
 	return storeFault(err, "recording the answer")
 }

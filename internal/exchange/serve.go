@@ -41,6 +41,7 @@ type serving struct {
 	// claim
 	asked   journal.Entry
 	claimed bool
+	unclear bool   // whether it is claimed, only the database knows
 	earlier *Reply // the answer of an earlier call with this id
 
 	// invoke
@@ -258,7 +259,7 @@ func (x *Exchange) stake(ctx context.Context, c *serving, how func(context.Conte
 		tried = leaf
 		return how(ctx, tx, leaf)
 	})
-	c.claimed = err == nil
+	c.claimed, c.unclear = err == nil, errors.Is(err, journal.ErrUnclear)
 	if err != nil && tried >= 0 && !errors.Is(err, errClaimed) {
 		x.leave(strand{x.claimKey(c.request.Client, c.request.ID), tried, effectNone})
 	}

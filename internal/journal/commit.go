@@ -93,11 +93,16 @@ func (j *Journal) fail(group []*job, err error) {
 	if f.Code != fault.DiskFull && f.Code != fault.Corrupt {
 		f = fault.Wrap(fault.StoreFailed, err, "journalling")
 	}
+	tried := f
+	if f.Code == fault.StoreFailed {
+		tried = fault.Wrap(f.Code, errors.Join(ErrUnclear, err), "journalling")
+	}
 	j.mu.Lock()
 	j.down = f
 	for _, w := range j.queue {
 		if w.state.CompareAndSwap(waiting, taken) {
-			group = append(group, w)
+			w.err = f
+			close(w.done)
 		}
 	}
 	clear(j.queue)
@@ -105,7 +110,7 @@ func (j *Journal) fail(group []*job, err error) {
 	j.mu.Unlock()
 	for _, w := range group {
 		if !w.excluded || w.err == nil {
-			w.err = f
+			w.err = tried
 		}
 		close(w.done)
 	}

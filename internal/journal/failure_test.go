@@ -1,6 +1,7 @@
 package journal_test
 
 import (
+	"errors"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -48,8 +49,14 @@ func TestStoreFails(t *testing.T) {
 		if _, err := db.Exec(t.Context(), "ALTER TABLE journal_head RENAME TO gone"); err != nil {
 			t.Fatal(err)
 		}
+		if _, err := j.Append(t.Context(), record(1)); fault.CodeOf(err) != fault.StoreFailed || !errors.Is(err, journal.ErrUnclear) {
+			t.Errorf("tried without its table: %v", err)
+		}
 		if codes := several(t, j, 20, asItIs); codes[fault.StoreFailed] != 20 {
 			t.Errorf("without its table: %v", codes)
+		}
+		if _, err := j.Append(t.Context(), record(1)); fault.CodeOf(err) != fault.StoreFailed || errors.Is(err, journal.ErrUnclear) {
+			t.Errorf("refused without being tried: %v", err)
 		}
 		time.Sleep(100 * time.Millisecond)
 		if fault.CodeOf(j.Err()) != fault.StoreFailed {

@@ -149,11 +149,12 @@ func (plain) Sum(data []byte) [32]byte { return sha256.Sum256(data) }
 // aad binds what is encrypted here to this use.
 const aad = "falaj journal record v1\n"
 
-// Append makes a record durable and gives its place. On an error of the
-// record's In, and on Overloaded, Draining and TooLarge, nothing was
-// recorded. Where ctx ends, the detail says whether the record was withdrawn
-// in time; otherwise it may be recorded yet, as it may after StoreFailed and
-// DiskFull where the connection to the database broke during the commit.
+// ErrUnclear is in the error of a record that may be durable, now or soon: its
+// caller stopped waiting, or the database broke off in the middle of a commit.
+var ErrUnclear = errors.New("journal: it may be recorded")
+
+// Append makes a record durable and gives its place. On an error nothing was
+// recorded, unless it is ErrUnclear.
 func (j *Journal) Append(ctx context.Context, r Record) (Entry, error) {
 	if err := r.check(); err != nil {
 		return Entry{}, err
@@ -190,7 +191,7 @@ func (j *Journal) Append(ctx context.Context, r Record) (Entry, error) {
 	case <-w.done: // it was done as well: the truth is the better answer
 		return w.result()
 	default:
-		return Entry{}, fault.Wrap(fault.Timeout, ctx.Err(), "waiting for the journal: it may be recorded")
+		return Entry{}, fault.Wrap(fault.Timeout, errors.Join(ErrUnclear, ctx.Err()), "waiting for the journal: it may be recorded")
 	}
 }
 

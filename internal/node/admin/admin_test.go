@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -10,6 +11,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
 	"math/big"
 	"net"
@@ -113,6 +115,15 @@ func open(t *testing.T, cfg config.Admin) *counter {
 		}},
 		{Name: "broken", Text: t2("x", "س"), Do: func(context.Context, Person, url.Values) (any, error) { return nil, errors.New("boom") }},
 		{Name: "unanswerable", Text: t2("x", "س"), Do: func(context.Context, Person, url.Values) (any, error) { return func() {}, nil }},
+		{Name: "file", Text: t2("x", "س"), Do: func(_ context.Context, _ Person, q url.Values) (any, error) {
+			return File{Type: "text/plain", Size: 6, Write: func(_ context.Context, w io.Writer) error {
+				_, err := io.WriteString(w, q.Get("say"))
+				if q.Get("say") != "whole!" {
+					err = errors.New("the rest is gone")
+				}
+				return err
+			}}, nil
+		}},
 		{Name: "mistaken", Text: t2("x", "س"), Do: func(context.Context, Person, url.Values) (any, error) {
 			return nil, fault.New(fault.UnknownService, "no such")
 		}},
@@ -436,5 +447,26 @@ func TestCatalogue(t *testing.T) {
 	}
 	if !seen["client.added"] {
 		t.Error("the actions' events are missing")
+	}
+}
+
+// TestFiles: a file comes as it is written; one that breaks off is no file.
+func TestFiles(t *testing.T) {
+	c := open(t, config.Admin{})
+	client := Dial(c.socket, nil)
+	for say, whole := range map[string]bool{"whole!": true, "half": false} {
+		var b bytes.Buffer
+		var seen, of int64
+		err := client.Save(t.Context(), "file", url.Values{"say": {say}}, &b, func(done, all int64) { seen, of = done, all })
+		if (err == nil) != whole {
+			t.Errorf("%q: %v", say, err)
+		}
+		if err == nil && (b.String() != say || seen != 6 || of != 6) {
+			t.Errorf("%q came as %q, %d of %d", say, b.String(), seen, of)
+		}
+	}
+	var r *Refusal
+	if err := client.Save(t.Context(), "mistaken", nil, io.Discard, func(int64, int64) {}); !errors.As(err, &r) || r.Code != fault.UnknownService {
+		t.Errorf("%v", err)
 	}
 }

@@ -43,7 +43,7 @@ func (c *evidenceReceiptCmd) Run(s *session) error {
 		}
 	}
 	return s.show(r, func() {
-		s.printf("%s %s\n", s.say(t("Log:", "السجل:")), r.Log)
+		s.printf("%s %s\n", s.say(t("Log:", "سجل الشفافية:")), r.Log)
 		s.line(r.Quorum.Note)
 		for _, w := range r.Quorum.Witnesses {
 			s.printf("  %s  %s  %s\n", w.State, w.At.Format(time.RFC3339), w.Name)
@@ -64,7 +64,7 @@ func (c *logRenewCmd) Run(s *session) error {
 	}
 	var log directory.Log
 	return s.changed(n, "log.renew", struct{}{}, &log, func() {
-		s.printf("%s %s\n", s.say(t("The state's log is now:", "سجل الدولة الآن:")), log.Key.Name())
+		s.printf("%s %s\n", s.say(t("The state's log is now:", "سجل الشفافية للدولة الآن:")), log.Key.Name())
 	})
 }
 
@@ -113,13 +113,13 @@ func (c *logAuditCmd) Run(s *session) error {
 		out.Witnesses = append(out.Witnesses, w.Key.Name())
 	}
 	if err := s.show(out, func() {
-		s.printf(s.say(t("%s is whole: %d entries and %d tiles give the root that it signed.\n", "السجل %s سليم: %d قيداً و%d لوحاً تعطي الجذر الذي وقّعه.\n")), out.Log, out.Entries, out.Tiles)
+		s.printf(s.say(t("%s is whole: %d entries and %d tiles give the root that it signed.\n", "سجل الشفافية %s سليم: %d قيداً و%d لوحاً تعطي الجذر الذي وقّعه.\n")), out.Log, out.Entries, out.Tiles)
 		s.printf(s.say(t("Cosigned by %d witnesses; it takes %d.\n", "وقّع عليه %d من الشهود، واللازم %d.\n")), a.Head.Witnesses(), trust.Quorum)
 		for _, w := range out.Witnesses {
 			s.printf("  %s\n", w)
 		}
 		if few {
-			s.line(t("Fewer witnesses vouch for it than it takes: another history could be shown to others.", "الشهود أقل من اللازم، فقد يُعرض على غيرك سجل مختلف."))
+			s.line(t("Fewer witnesses vouch for it than it takes: another history could be shown to others.", "الشهود أقل من اللازم، فقد يُعرض على غيرك سجل شفافية مختلف."))
 		}
 	}); err != nil {
 		return err

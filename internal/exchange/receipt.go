@@ -80,16 +80,16 @@ func (x *Exchange) receipt(ctx context.Context, id string, by Reader) (*CallRece
 	if !ok {
 		return nil, fault.New(fault.NotFound, "the directory names no log of %s: its records have no receipts", x.cfg.State)
 	}
-	h, _, err := x.half(ctx, id, 0, by.May, false)
+	records, err := x.halves(ctx, id, by)
 	if err != nil {
 		return nil, err
 	}
-	if len(h.Records) == 0 {
+	if len(records) == 0 {
 		return nil, fault.New(fault.NotFound, "this node holds no record of the id that the asker may see")
 	}
 	out := &CallReceipt{ID: id, Stage: "cosigned", Log: trust.Log.Name(), Records: []RecordReceipt{}}
 	var head merkle.Signed
-	for _, r := range h.Records {
+	for _, r := range records {
 		p, err := x.deps.Receipts.Receipt(ctx, r.Leaf)
 		if err != nil {
 			return nil, err
@@ -101,6 +101,22 @@ func (x *Exchange) receipt(ctx context.Context, id string, by Reader) (*CallRece
 	}
 	out.Quorum = quorumOf(u, x.cfg.State, trust, head)
 	return out, nil
+}
+
+// halves collects all that this node holds of an id, as far as it may be seen.
+func (x *Exchange) halves(ctx context.Context, id string, by Reader) (out []Record, err error) {
+	for from := int64(0); ; {
+		h, _, err := x.half(ctx, id, from, by.May, false)
+		if err != nil {
+			return nil, err
+		}
+		if out = append(out, h.Records...); h.More == 0 {
+			return out, nil
+		}
+		if from = h.More; len(out) > maxScanned {
+			return nil, fault.New(fault.TooLarge, "more than %d records have this id", maxScanned)
+		}
+	}
 }
 
 // quorumOf says in both languages what a head's cosignatures are worth.
@@ -120,7 +136,7 @@ func quorumOf(u witness.Union, own union.State, trust merkle.Trust, head merkle.
 	switch {
 	case q.Needed == 0:
 		q.Note.En += " So the log's own word is all that there is."
-		q.Note.Ar += " فلا يُعتمد إلا على قول صاحب السجل نفسه."
+		q.Note.Ar += " فلا يُعتمد إلا على قول صاحب سجل الشفافية نفسه."
 	case len(u.Parties) == 2:
 		q.Note.En += " The union has two states: the only witness is the other one, which may be a party to the call."
 		q.Note.Ar += " الاتحاد من دولتين، فالشاهد الوحيد هو الدولة الأخرى، وقد تكون طرفاً في الطلب."
@@ -185,7 +201,7 @@ func (x *Exchange) await(ctx context.Context, client union.SubsystemID, id strin
 	ctx, cancel := context.WithTimeout(ctx, receiptTime)
 	defer cancel()
 	last := int64(-1)
-	for from := int64(0); ; {
+	for from, scanned := int64(0), 0; ; {
 		found, err := x.deps.Journal.FindFrom(ctx, id, from)
 		if err != nil {
 			return receiptPending
@@ -196,7 +212,7 @@ func (x *Exchange) await(ctx context.Context, client union.SubsystemID, id strin
 				last = s.Index
 			}
 		}
-		if len(found) < journal.MaxFound || from > maxScanned {
+		if scanned += len(found); len(found) < journal.MaxFound || scanned >= maxScanned {
 			break
 		}
 	}

@@ -314,11 +314,11 @@ func entries() []Entry {
 
 		// Evidence.
 		{ReceiptPending, client + "ReceiptPending", 409,
-			t("The record is kept; the other states' witnesses have not yet cosigned a head of the log above it.", "القيد محفوظ، ولم يوقّع شهود الدول الأخرى بعد على رأس للسجل يشمله."),
+			t("The record is kept; the other states' witnesses have not yet cosigned a head of the log above it.", "القيد محفوظ، ولم يوقّع شهود الدول الأخرى بعد على رأس لسجل الشفافية يشمله."),
 			t("Wait as long as Retry-After says, then ask again.", "انتظر المدة المبيّنة في الترويسة Retry-After ثم استعلم مرة أخرى.")},
 		{LogDivided, provider + "LogDivided", 500,
-			t("A log is not the one that was shown before: entries are missing or are others.", "السجل ليس الذي عُرض من قبل: فيه قيود مفقودة أو مبدَّلة."),
-			t("Keep everything as it is. If the log's database was restored from an old copy, the log goes on under a new name in the directory; if not, its operators have to answer for it.", "أبقِ كل شيء على حاله. فإن كانت قاعدة بيانات السجل قد استُعيدت من نسخة قديمة فيُستأنف السجل باسم جديد في الدليل، وإلا فعلى مشغّليه تفسير ذلك.")},
+			t("A log is not the one that was shown before: entries are missing or are others.", "سجل الشفافية ليس الذي عُرض من قبل: فيه قيود مفقودة أو مبدَّلة."),
+			t("Keep everything as it is. If the log's database was restored from an old copy, the log goes on under a new name (falaj log renew); if not, its operators have to answer for it.", "أبقِ كل شيء على حاله. فإن كانت قاعدة بياناته قد استُعيدت من نسخة قديمة فيُستأنف سجل الشفافية باسم جديد (falaj log renew)، وإلا فعلى مشغّليه تفسير ذلك.")},
 
 		// The command line.
 		{Usage, client + "Usage", 400,

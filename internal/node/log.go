@@ -215,9 +215,9 @@ func (n *Node) cosigned(context.Context) error {
 
 func logChecks(n *Node) []operation.Check {
 	return []operation.Check{
-		{Name: "log", Text: union.Text{En: "The log is the one that the others have seen.", Ar: "السجل هو الذي رآه الآخرون."}, Run: n.heldToWord},
-		{Name: "witnesses", Hint: true, Text: union.Text{En: "Other states' witnesses cosign the log.", Ar: "شهود الدول الأخرى يوقّعون على السجل."},
-			What: union.Text{En: "The log's newest head lacks the cosignatures that a receipt takes.", Ar: "أحدث رأس للسجل تنقصه تواقيع الشهود اللازمة للإيصال."},
+		{Name: "log", Text: union.Text{En: "The log is the one that the others have seen.", Ar: "سجل الشفافية هو الذي رآه الآخرون."}, Run: n.heldToWord},
+		{Name: "witnesses", Hint: true, Text: union.Text{En: "Other states' witnesses cosign the log.", Ar: "شهود الدول الأخرى يوقّعون على سجل الشفافية."},
+			What: union.Text{En: "The log's newest head lacks the cosignatures that a receipt takes.", Ar: "أحدث رأس لسجل الشفافية تنقصه تواقيع الشهود اللازمة للإيصال."},
 			Do:   union.Text{En: "See whether the other states' nodes run and can be reached; calls go on meanwhile.", Ar: "تحقق من أن عقد الدول الأخرى تعمل ويمكن الوصول إليها؛ وتستمر الطلبات في هذه الأثناء."}, Run: n.cosigned},
 	}
 }

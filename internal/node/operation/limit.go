@@ -76,6 +76,7 @@ func (g *Gate) InFlight() int { return len(g.slots) }
 // Wrap puts the gate before a handler.
 func (g *Gate) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer g.arrive(w, r)()
 		select {
 		case <-g.draining:
 			g.refuse(w, r, fault.New(fault.Draining, ""), time.Second)

@@ -93,3 +93,55 @@ func TestReadKeepsConnection(t *testing.T) {
 		}
 	}
 }
+
+// TestPace: a body that stands still, or trickles, gives its place back; one
+// that comes slowly but at the pace asked for arrives.
+func TestPace(t *testing.T) {
+	for name, c := range map[string]struct {
+		size, piece int
+		every       time.Duration
+		arrives     bool
+	}{
+		"stands still": {100_000, 1, time.Hour, false},
+		"trickles":     {100_000, 1, 10 * time.Millisecond, false},
+		"pauses":       {5000, 4000, 700 * time.Millisecond, false},
+		"in time":      {4000, 100, 10 * time.Millisecond, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := NewGate(Limits{Stall: 300 * time.Millisecond, Pace: 5000}, time.Now, func(fault.Code) {})
+			came := make(chan error, 1)
+			at := behind(t, g, func(w http.ResponseWriter, r *http.Request) {
+				_, err := io.ReadAll(r.Body)
+				came <- err
+				if err != nil {
+					Refuse(w, r, err)
+				}
+			})
+			conn := begin(t, at, c.size)
+			go func() {
+				for sent := 1; sent < c.size; sent += c.piece {
+					if sent > 1 {
+						time.Sleep(c.every)
+					}
+					if _, err := conn.Write(make([]byte, min(c.piece, c.size-sent))); err != nil {
+						return
+					}
+				}
+			}()
+			select {
+			case err := <-came:
+				if c.arrives != (err == nil) || err != nil && fault.CodeOf(err) != fault.BodyTruncated {
+					t.Errorf("got %v", err)
+				}
+			case <-time.After(5 * time.Second):
+				t.Fatal("still inside")
+			}
+			conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil || resp.Close == c.arrives {
+				t.Errorf("answered %v, %v", resp, err)
+			}
+		})
+	}
+}

@@ -21,6 +21,8 @@ type Limits struct {
 	Burst    int           // calls that one client may make at once (Rate)
 	Clients  int           // clients told apart; those beyond share one allowance (10000)
 	Time     time.Duration // the longest that a request may take to arrive, and its answer to be taken (5 min)
+	Stall    time.Duration // the longest pause in a body (15 s)
+	Pace     int           // bytes a second that a body brings at least, Stall aside (1 KiB)
 }
 
 // Gate lets in as many calls as the node can take, and sheds the rest at
@@ -59,6 +61,12 @@ func NewGate(limits Limits, now func() time.Time, shed func(fault.Code)) *Gate {
 	}
 	if limits.Time == 0 {
 		limits.Time = 5 * time.Minute
+	}
+	if limits.Stall == 0 {
+		limits.Stall = 15 * time.Second
+	}
+	if limits.Pace == 0 {
+		limits.Pace = 1 << 10
 	}
 	return &Gate{
 		limits: limits, now: now, shed: shed,

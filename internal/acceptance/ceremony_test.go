@@ -228,7 +228,6 @@ func (c *council) config(t *testing.T, state string) string {
 	check(t, err)
 	return fmt.Sprintf(`
 state: %s
-name: n1
 data: .
 r1: {http: %q, https: %q}
 link: {listen: %q}

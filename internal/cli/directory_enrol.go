@@ -10,6 +10,7 @@ import (
 
 	"github.com/falaj/falaj/internal/directory"
 	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/node/config"
 	"github.com/falaj/falaj/internal/policy"
 	"github.com/falaj/falaj/internal/seal"
 	"github.com/falaj/falaj/internal/union"
@@ -21,7 +22,7 @@ type directoryEnrolCmd struct {
 	NameEn  string   `name:"name-en" placeholder:"TEXT"`
 	NameAr  string   `name:"name-ar" placeholder:"TEXT"`
 	Address string   `placeholder:"HOST:PORT"`
-	Node    string   `default:"n1" placeholder:"NAME"`
+	Node    string   `placeholder:"NAME"`
 	Member  []string `sep:"none" placeholder:"CLASS/CODE|ENGLISH|ARABIC"`
 	Policy  string   `type:"existingfile" placeholder:"FILE"`
 	Partner bool
@@ -38,6 +39,9 @@ func (c *directoryEnrolCmd) Run(s *session) error {
 	state, err := union.ParseState(strings.ToUpper(s.State))
 	if err != nil {
 		return fault.New(fault.Usage, "--state: %v", err)
+	}
+	if c.Node == "" {
+		c.Node = config.NodeName(state)
 	}
 	names := []string{directory.StateKey, directory.OnlineKey, directory.AuthorityKey, directory.TLSKey, directory.LogKey, directory.WitnessKey}
 	if !c.NoVote {

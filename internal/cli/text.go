@@ -143,7 +143,7 @@ func helpTexts() map[string]union.Text {
 		"<enrolment>":                t("File that a state brings.", "ملف انضمام الدولة."),
 		"--keys":                     t("Key folder; missing keys are made.", "مجلد المفاتيح، ويُنشأ فيه الناقص منها."),
 		"directory enrol --address":  t("Where the state's node listens for the others.", "عنوان استماع عقدة الدولة لبقية الدول."),
-		"directory enrol --node":     t("Name of the node.", "اسم العقدة."),
+		"directory enrol --node":     t("Name of the node, the same as name in its configuration (default for both: the state in small letters and 1, such as bh1).", "اسم العقدة، وهو نفسه name في إعداداتها (الافتراضي لكليهما: رمز الدولة بأحرف صغيرة يليه 1، مثل bh1)."),
 		"directory enrol --member":   t("Organisation with a seal of its own; may be repeated.", "جهة لها ختمها، ويمكن تكراره."),
 		"directory enrol --policy":   t("File with the state's rules (Cedar; default: by agreement alone).", "ملف قواعد الدولة (Cedar؛ الافتراضي: بالاتفاق وحده)."),
 		"directory enrol --partner":  t("The state takes part by agreement, not by the union's treaty.", "تشارك الدولة باتفاق لا بمعاهدة الاتحاد."),

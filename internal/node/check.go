@@ -38,10 +38,12 @@ func (n *Node) checks() []operation.Check {
 			}
 			return err
 		}},
-		{Name: "tls", Text: text("The node has a valid certificate for the link.", "لدى العقدة شهادة صالحة للربط."), Run: func(context.Context) error {
-			_, err := n.identity.TLS()
-			return err
-		}},
+		{Name: "tls", Text: text("The node has a valid certificate for the link.", "لدى العقدة شهادة صالحة للربط."),
+			What: text("The directory holds no certificate with which this node can show itself on the link.", "لا يحوي الدليل شهادة تُعرّف بها هذه العقدة نفسها على الربط."),
+			Do:   text("See that its name, its key folder and the directory agree.", "تحقق من توافق اسمها ومجلد مفاتيحها والدليل."), Run: func(context.Context) error {
+				_, err := n.identity.TLS()
+				return err
+			}},
 		{Name: "seals", Hint: true, Text: text("The members of the clients and services have their seals here.", "أختام الجهات صاحبة الأنظمة موجودة هنا."), Run: func(context.Context) error {
 			for _, c := range n.exchange.Local().Clients() {
 				if _, err := n.identity.Seal(c.ID.MemberID); err != nil {

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -58,10 +60,23 @@ func (i *identity) TLS() (*tls.Certificate, error) {
 		return nil, err
 	}
 	p := i.tls.pair
+	if names := i.named(); p.cert == nil && len(names) > 0 && !slices.Contains(names, i.node) {
+		return nil, fault.New(fault.CertUnknown, "the directory names node %s of %s, this one is called %s: set name: %s in its configuration", strings.Join(names, ", "), i.state, i.node, names[0])
+	}
 	if p.cert == nil {
 		return nil, fault.New(fault.CertUnknown, "the directory names no valid certificate of node %s/%s for the key %q", i.state, i.node, directory.TLSKey)
 	}
 	return &tls.Certificate{Certificate: [][]byte{p.cert.Raw}, PrivateKey: p.key, Leaf: p.cert}, nil
+}
+
+// named lists the state's nodes as the directory names them. Under mu.
+func (i *identity) named() []string {
+	var names []string
+	s, _ := i.view.State(i.state)
+	for _, n := range s.Nodes {
+		names = append(names, n.Name)
+	}
+	return names
 }
 
 // Seal is the credential of a member of this state; of no member, that of the

@@ -172,7 +172,7 @@ func (n *Node) openExchange(ctx context.Context) error {
 	n.openLog()
 	n.exchange, err = exchange.New(exchange.Config{
 		State: n.cfg.State, Node: n.cfg.Name, Alone: n.db.Dialect() == store.SQLite,
-		Inline: int(n.cfg.Limits.Inline), MaxBody: int64(n.cfg.Limits.Body), CallTime: n.cfg.Limits.CallTime,
+		Inline: int(n.cfg.Limits.Inline), MaxBody: int64(n.cfg.Limits.Body), CallTime: n.cfg.Limits.CallTime, Share: n.cfg.Limits.Share(),
 		Allow: n.cfg.Backends.Allow, Own: n.doors.own(),
 	}, exchange.Deps{
 		DB: n.db, Journal: n.journal, Spool: n.spool, Directory: n.view, Archive: n.directory.ViewAt, Chain: n.directory.Chain, Receipts: n.publisher, Seal: n.identity.Seal, Subject: person, Names: names,
@@ -238,6 +238,9 @@ func (n *Node) Run(ctx context.Context) error {
 	group.Go(func() error { return n.retire(working) })
 	n.health.Started()
 	n.log.Info("the node serves", "event", admin.EventStarted, "r1", n.doors.addr(n.doors.r1), "link", n.doors.addr(n.doors.link))
+	if _, err := n.identity.TLS(); err != nil {
+		n.log.Warn("the node cannot show itself on the link, and takes no calls", "error", err)
+	}
 
 	select {
 	case <-ctx.Done():

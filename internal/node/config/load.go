@@ -159,6 +159,7 @@ func (c *Config) settings() []setting {
 		{"limits.inline", size(&c.Limits.Inline)},
 		{"limits.connections", number(&c.Limits.Connections)},
 		{"limits.requests", number(&c.Limits.Requests)},
+		{"limits.client_requests", number(&c.Limits.ClientRequests)},
 		{"limits.client_rate", func(s string) (err error) { c.Limits.ClientRate, err = strconv.ParseFloat(s, 64); return err }},
 		{"limits.client_burst", number(&c.Limits.ClientBurst)},
 		{"limits.header_time", duration(&c.Limits.HeaderTime)},
@@ -231,10 +232,14 @@ next:
 	return nil
 }
 
+// NodeName is the name of a state's node where nobody gives it one: in its
+// configuration, and in the directory when the state enrols.
+func NodeName(state union.State) string { return strings.ToLower(string(state)) + "1" }
+
 // finish fills in what follows from other values.
 func (c *Config) finish(base string) error {
 	if c.Name == "" && c.State != "" {
-		c.Name = strings.ToLower(string(c.State)) + "1"
+		c.Name = NodeName(c.State)
 	}
 	if c.Data == "" {
 		c.Data = filepath.Join(base, "data", string(c.State))

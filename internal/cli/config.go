@@ -56,13 +56,17 @@ type configKeysCmd struct{}
 func (c *configKeysCmd) Run(s *session) error {
 	type key struct {
 		Key string `json:"key"`
-		Env string `json:"env"`
+		Env string `json:"env,omitempty"` // none for a list: it stands in the file
 	}
 	var keys []key
 	var rows [][]string
 	for _, k := range config.Keys() {
 		keys = append(keys, key{k, config.Env(k)})
 		rows = append(rows, []string{k, config.Env(k)})
+	}
+	for _, k := range config.Lists() {
+		keys = append(keys, key{Key: k})
+		rows = append(rows, []string{k, s.say(t("(a list: in the file alone)", "(قائمة: في الملف وحده)"))})
 	}
 	return s.show(keys, func() { s.table([]string{"--set", "env"}, rows) })
 }

@@ -42,7 +42,7 @@ func helpTexts() map[string]union.Text {
 		"config":       t("Check or show a node's configuration.", "فحص إعدادات العقدة أو عرضها."),
 		"config check": t("Say what is wrong with a configuration.", "بيان الأخطاء في الإعدادات."),
 		"config show":  t("Show the effective configuration, without secrets.", "عرض الإعدادات الفعلية دون الأسرار."),
-		"config keys":  t("List what --set and the environment can name.", "سرد المفاتيح التي يقبلها --set ومتغيرات البيئة."),
+		"config keys":  t("List a configuration's keys: what --set and the environment can name, and the lists.", "سرد مفاتيح الإعدادات: ما يقبله --set ومتغيرات البيئة، والقوائم."),
 		"--config":     t("Configuration file of the node (YAML).", "ملف إعدادات العقدة (YAML)."),
 		"--set":        t("Set one value, over file and environment; may be repeated.", "تحديد قيمة واحدة تعلو على الملف والبيئة، ويمكن تكراره."),
 

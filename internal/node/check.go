@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/falaj/falaj/internal/directory"
@@ -68,6 +69,9 @@ func (n *Node) checks() []operation.Check {
 				}
 				return nil
 			}},
+		{Name: "sources", Hint: true, Text: text("The directory can be fetched where the configuration says.", "يمكن جلب الدليل من حيث تقول الإعدادات."),
+			What: text("The directory cannot be fetched where the configuration says.", "تعذّر جلب الدليل من حيث تقول الإعدادات."),
+			Do:   text("Name the secretariat's address under directory.sources, and see that the network lets this node through to it.", "اذكر عنوان الأمانة العامة تحت directory.sources، وتحقق من أن الشبكة تسمح لهذه العقدة بالوصول إليه."), Run: n.sourced},
 		{Name: "peers", Hint: true, Text: text("The other states' nodes can be reached.", "يمكن الوصول إلى عقد الدول الأخرى."),
 			What: text("Other states' nodes cannot be reached from here.", "تعذّر الوصول من هنا إلى عقد دول أخرى."),
 			Do:   text("See whether they run, and whether the network lets this node through to their addresses.", "تحقق من أنها تعمل، ومن أن الشبكة تسمح لهذه العقدة بالوصول إلى عناوينها."), Run: n.reach},
@@ -133,6 +137,29 @@ func (n *Node) ending() error {
 		}
 	}
 	return nil
+}
+
+// sourced asks each of the configuration's sources for a small file.
+func (n *Node) sourced(ctx context.Context) error {
+	if len(n.sources) == 0 {
+		return fault.New(fault.ConfigInvalid, "directory.sources names none")
+	}
+	errs := make([]error, len(n.sources))
+	var asked sync.WaitGroup
+	for i, p := range n.sources {
+		asked.Go(func() { _, errs[i] = p.Fetcher.Fetch(ctx, "timestamp.json", 64<<10) })
+	}
+	asked.Wait()
+	var lost []string
+	for i, err := range errs {
+		if err != nil {
+			lost = append(lost, n.cfg.Directory.Sources[i]+": "+fault.From(err).Detail)
+		}
+	}
+	if lost == nil {
+		return nil
+	}
+	return fault.New(fault.PeerUnreachable, "%s", strings.Join(lost, "\n"))
 }
 
 // reach asks each state's node for a small file.

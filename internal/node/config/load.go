@@ -195,6 +195,11 @@ func Keys() []string {
 	return keys
 }
 
+// Lists are the keys that hold lists: the file alone can name them.
+func Lists() []string {
+	return []string{"admin.persons", "directory.sources", "retention", "backends.allow", "clients", "services"}
+}
+
 // Env is the environment variable of a key.
 func Env(key string) string {
 	return "FALAJ_" + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))

@@ -387,7 +387,8 @@ func escape(id string) string { return url.PathEscape(id) }
 // serveAsync answers GET /async/{id} with the status of a client's delivery,
 // and GET /async/{id}/answer with what a call that waits would have got.
 func (x *Exchange) serveAsync(w http.ResponseWriter, r *http.Request) {
-	client, door, err := x.client(r)
+	client, door, leave, err := x.admit(r)
+	defer leave()
 	if err != nil {
 		x.problem(w, err)
 		return

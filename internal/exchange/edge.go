@@ -41,7 +41,9 @@ func (x *Exchange) Edge() http.Handler {
 }
 
 func (x *Exchange) serveR1(w http.ResponseWriter, r *http.Request) {
-	reply, err := x.fromHTTP(w, r)
+	leave := func() {}
+	defer func() { leave() }() // only when the answer has been taken
+	reply, err := x.fromHTTP(w, r, &leave)
 	if err != nil {
 		x.writeFault(w, err)
 		return
@@ -53,9 +55,9 @@ func (x *Exchange) serveR1(w http.ResponseWriter, r *http.Request) {
 }
 
 // fromHTTP reads, authenticates and asks.
-func (x *Exchange) fromHTTP(w http.ResponseWriter, r *http.Request) (*Reply, error) {
+func (x *Exchange) fromHTTP(w http.ResponseWriter, r *http.Request, leave *func()) (*Reply, error) {
 	a := Ask{In: x.deps.Now()}
-	if err := x.read(r, &a); err != nil {
+	if err := x.read(r, &a, leave); err != nil {
 		return nil, x.turnAway(r.Context(), a, err)
 	}
 	size := r.ContentLength
@@ -73,8 +75,8 @@ func (x *Exchange) fromHTTP(w http.ResponseWriter, r *http.Request) (*Reply, err
 }
 
 // read fills in what is asked, but for the body.
-func (x *Exchange) read(r *http.Request, a *Ask) (err error) {
-	if a.Client, a.Door, err = x.client(r); err != nil {
+func (x *Exchange) read(r *http.Request, a *Ask, leave *func()) (err error) {
+	if a.Client, a.Door, *leave, err = x.admit(r); err != nil {
 		return err
 	}
 	target := r.RequestURI
@@ -121,6 +123,18 @@ func (x *Exchange) read(r *http.Request, a *Ask) (err error) {
 		return fault.New(fault.BadHeader, "X-Road-Id holds 1 to %d visible ASCII characters", message.MaxID)
 	}
 	return nil
+}
+
+// admit lets an authenticated client in, within its share of what this node
+// can take. leave gives the place back; it is never nil.
+func (x *Exchange) admit(r *http.Request) (id union.SubsystemID, door string, leave func(), err error) {
+	if id, door, err = x.client(r); err == nil {
+		leave, err = x.shares.enter(id, x.cfg.Share)
+	}
+	if err != nil {
+		return id, door, func() {}, err
+	}
+	return id, door, leave, nil
 }
 
 // client authenticates the calling system: X-Road-Client says who it is, the
@@ -247,6 +261,9 @@ func (x *Exchange) told(err error) *fault.Error {
 func (x *Exchange) problem(w http.ResponseWriter, err error) {
 	f := x.told(err)
 	b := f.Problem()
+	if f.Entry().Status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", "1")
+	}
 	w.Header().Set("Content-Type", fault.ProblemType)
 	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
 	w.WriteHeader(f.Entry().Status)

@@ -339,7 +339,8 @@ func (x *Exchange) serveEvidence(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		id = "" // as malformed as an empty one
 	}
-	client, door, err := x.client(r)
+	client, door, leave, err := x.admit(r)
+	defer leave()
 	if err != nil {
 		x.problem(w, err)
 		return

@@ -38,6 +38,7 @@ type Config struct {
 	Inline   int           // bodies above this many bytes go to the spool [64 KiB]
 	MaxBody  int64         // bytes of one body [4 GiB]
 	CallTime time.Duration // the longest that a call may take [5 min]; a service may say less
+	Share    int           // calls of one client in flight at the door [256]
 	Skew     time.Duration // how far another node's clock may be off [30 s]
 	Answer   time.Duration // how long an asynchronous call is tried, and its answer pushed [7 d]; at most message.MaxValidity
 	Keep     time.Duration // how long ids and outcomes are remembered [32 d]; at least so long that no sealed request outlives it
@@ -53,6 +54,7 @@ func (c *Config) defaults() {
 	set(&c.Inline, 64<<10)
 	set(&c.MaxBody, 4<<30)
 	set(&c.CallTime, 5*time.Minute)
+	set(&c.Share, 256)
 	set(&c.Skew, 30*time.Second)
 	set(&c.Answer, 7*24*time.Hour)
 	c.Answer = min(c.Answer, message.MaxValidity)
@@ -111,6 +113,7 @@ type Exchange struct {
 	local    *Local
 	process  string // names this run in claims
 	flights  flights
+	shares   shares
 	judge    atomic.Pointer[judge]
 	backends backends
 	stranded stranded

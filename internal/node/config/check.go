@@ -156,6 +156,7 @@ func (c *Config) checkLimits(p *problems) {
 	between("limits.inline", int64(l.Inline), 0, 1<<20)
 	between("limits.connections", int64(l.Connections), 1, 1<<20)
 	between("limits.requests", int64(l.Requests), 1, 1<<20)
+	between("limits.client_requests", int64(l.ClientRequests), 0, 1<<20)
 	between("limits.client_burst", int64(l.ClientBurst), 1, 1<<20)
 	if !(l.ClientRate > 0) {
 		p.add("limits.client_rate", "%v is not above zero", l.ClientRate)

@@ -135,16 +135,25 @@ type Directory struct {
 
 // Limits bound what anyone may ask of the node.
 type Limits struct {
-	Headers     Size          `yaml:"headers"`      // bytes of a request's head
-	Body        Size          `yaml:"body"`         // bytes of one body
-	Inline      Size          `yaml:"inline"`       // bodies above this lie in the spool, not in the journal
-	Connections int           `yaml:"connections"`  // open connections on one listener
-	Requests    int           `yaml:"requests"`     // calls in flight
-	ClientRate  float64       `yaml:"client_rate"`  // calls a second from one client
-	ClientBurst int           `yaml:"client_burst"` // calls that one client may make at once
-	HeaderTime  time.Duration `yaml:"header_time"`  // until a request's head must have arrived
-	IdleTime    time.Duration `yaml:"idle_time"`    // until an idle connection is closed
-	CallTime    time.Duration `yaml:"call_time"`    // the longest that a call may take
+	Headers        Size          `yaml:"headers"`         // bytes of a request's head
+	Body           Size          `yaml:"body"`            // bytes of one body
+	Inline         Size          `yaml:"inline"`          // bodies above this lie in the spool, not in the journal
+	Connections    int           `yaml:"connections"`     // open connections on one listener
+	Requests       int           `yaml:"requests"`        // calls in flight
+	ClientRequests int           `yaml:"client_requests"` // of these, one client's; 0: a quarter
+	ClientRate     float64       `yaml:"client_rate"`     // calls a second from one client
+	ClientBurst    int           `yaml:"client_burst"`    // calls that one client may make at once
+	HeaderTime     time.Duration `yaml:"header_time"`     // until a request's head must have arrived
+	IdleTime       time.Duration `yaml:"idle_time"`       // until an idle connection is closed
+	CallTime       time.Duration `yaml:"call_time"`       // the longest that a call may take
+}
+
+// Share is how many calls one client may have in flight.
+func (l Limits) Share() int {
+	if l.ClientRequests > 0 {
+		return min(l.ClientRequests, l.Requests)
+	}
+	return max(1, l.Requests/4)
 }
 
 // Class is how long records of one kind are kept.

@@ -140,6 +140,7 @@ func TestEveryKeyReaches(t *testing.T) {
 		"link.advertise": "x:4", "operations.listen": ":6", "public.listen": ":7", "store.dsn_file": "",
 		"limits.headers": "5KiB", "limits.body": "5KiB", "limits.inline": "5KiB",
 		"limits.connections": "5", "limits.requests": "5", "limits.client_rate": "5", "limits.client_burst": "5",
+		"limits.client_requests": "5",
 	}
 	secretFile := filepath.Join(t.TempDir(), "dsn")
 	if err := os.WriteFile(secretFile, []byte("/other.db\n"), 0o600); err != nil {
@@ -236,4 +237,12 @@ func FuzzLoad(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+func TestShare(t *testing.T) {
+	for _, c := range []struct{ requests, client, want int }{{1024, 0, 256}, {3, 0, 1}, {8, 5, 5}, {8, 9, 8}} {
+		if got := (Limits{Requests: c.requests, ClientRequests: c.client}).Share(); got != c.want {
+			t.Errorf("%d of %d: %d, wanted %d", c.client, c.requests, got, c.want)
+		}
+	}
 }

@@ -33,6 +33,9 @@ type doors struct {
 	r1, r1tls, link, admin, adminTLS, operations, public net.Listener
 }
 
+// Doors is how many doors a node has at most.
+const Doors = 7
+
 // server is an HTTP server at its door.
 type server struct {
 	*http.Server
@@ -45,6 +48,10 @@ type server struct {
 // is taken is found at once, and the exchange knows which ports are its own.
 func (n *Node) openDoors(ctx context.Context) error {
 	var err error
+	most := operation.Connections(operation.Descriptors(), n.all, n.cfg.Limits.Connections)
+	if most < n.cfg.Limits.Connections {
+		n.log.Warn("fewer connections to a door than limits.connections says: this process may not open so many files", "connections", most, "files", operation.Descriptors())
+	}
 	open := func(at *net.Listener, key, address string) {
 		if err != nil || address == "" || address == "off" {
 			return
@@ -55,7 +62,7 @@ func (n *Node) openDoors(ctx context.Context) error {
 			err = listenFault(err, key, address)
 			return
 		}
-		*at = operation.Bound(l, n.cfg.Limits.Connections)
+		*at = operation.Bound(l, most)
 	}
 	open(&n.doors.r1, "r1.http", n.cfg.R1.HTTP)
 	open(&n.doors.r1tls, "r1.https", n.cfg.R1.HTTPS)
@@ -66,8 +73,12 @@ func (n *Node) openDoors(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.doors.admin, err = openSocket(n.cfg.Admin.Socket, n.cfg.Admin.Group)
-	return err
+	l, err := openSocket(n.cfg.Admin.Socket, n.cfg.Admin.Group)
+	if err != nil {
+		return err
+	}
+	n.doors.admin = operation.Bound(l, most)
+	return nil
 }
 
 // listenFault says which door could not be opened, and what to do.

@@ -35,11 +35,15 @@ import (
 type Deps struct {
 	Now func() time.Time
 	Log *slog.Logger // nil: nothing is logged
+	// Doors is how many doors this process has in all, where others stand in it
+	// beside the node: they share its file descriptors.
+	Doors int
 }
 
 // Node is one process of one state's node.
 type Node struct {
 	cfg  config.Config
+	all  int // doors of this process
 	now  func() time.Time
 	log  *slog.Logger
 	life context.Context // ends when the node stops
@@ -75,7 +79,7 @@ func New(ctx context.Context, cfg config.Config, deps Deps) (_ *Node, err error)
 	if deps.Log == nil {
 		deps.Log = slog.New(slog.DiscardHandler)
 	}
-	n := &Node{cfg: cfg, now: deps.Now, log: deps.Log.With("state", cfg.State, "node", cfg.Name)}
+	n := &Node{cfg: cfg, all: max(deps.Doors, Doors), now: deps.Now, log: deps.Log.With("state", cfg.State, "node", cfg.Name)}
 	n.life, n.end = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {

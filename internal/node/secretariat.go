@@ -77,7 +77,7 @@ func NewSecretariat(ctx context.Context, cfg SecretariatConfig, deps Deps) (_ *S
 	if err != nil {
 		return nil, listenFault(err, "the secretariat's door", cfg.Listen)
 	}
-	s.listener = operation.Bound(l, 1024)
+	s.listener = operation.Bound(l, operation.Connections(operation.Descriptors(), deps.Doors, 1024))
 	s.server = operation.Server(s.directory.Handler(), 16<<10, 10*time.Second, time.Minute, time.Minute)
 	s.server.ReadTimeout = time.Minute
 	return s, nil

@@ -323,11 +323,15 @@ func (u *Union) socket(s union.State) string {
 	return filepath.Join(os.TempDir(), fmt.Sprintf("falaj-%d-%s", os.Getuid(), hex.EncodeToString(h.Sum(nil))), string(s)+".sock")
 }
 
+// doors is how many doors this process opens: the nodes', the registers' and
+// the secretariat's.
+func (u *Union) doors() int { return len(u.plan.States)*(node.Doors+len(served())) + 1 }
+
 // start opens every door.
 func (u *Union) start(ctx context.Context) (err error) {
 	u.secretariat, err = node.NewSecretariat(ctx, node.SecretariatConfig{
 		Data: u.folder("secretariat"), Listen: u.plan.at("", doorDirectory), Demonstration: true,
-	}, node.Deps{Now: u.deps.Now, Log: u.deps.Log.With("party", "secretariat")})
+	}, node.Deps{Now: u.deps.Now, Log: u.deps.Log.With("party", "secretariat"), Doors: u.doors()})
 	if err != nil {
 		return err
 	}
@@ -339,7 +343,7 @@ func (u *Union) start(ctx context.Context) (err error) {
 			if err != nil {
 				return err
 			}
-			u.nodes[i], err = node.New(ctx, cfg, node.Deps{Now: u.deps.Now, Log: u.deps.Log})
+			u.nodes[i], err = node.New(ctx, cfg, node.Deps{Now: u.deps.Now, Log: u.deps.Log, Doors: u.doors()})
 			return err
 		})
 	}
@@ -364,7 +368,7 @@ func (u *Union) serveRegisters(ctx context.Context, s union.State) error {
 			return fmt.Errorf("the register of %s in %s: %w", r.kind, s, err)
 		}
 		u.registers = append(u.registers, &register{
-			operation.Server(registers.Handler(r.kind), 64<<10, 10*time.Second, time.Minute, time.Minute), operation.Bound(l, 256),
+			operation.Server(registers.Handler(r.kind), 64<<10, 10*time.Second, time.Minute, time.Minute), operation.Bound(l, operation.Connections(operation.Descriptors(), u.doors(), 256)),
 		})
 		if s == u.plan.States[0] {
 			if u.samples == nil {

@@ -44,7 +44,7 @@ func TestTour(t *testing.T) {
 		t.Fatal("the tour starts no web server")
 	}
 	tour = server.ReplaceAllString(tour, ":")
-	tour = strings.NewReplacer("http://127.0.0.1:"+port[1], at, "127.0.0.1:8110", sa.Host, "\\\n", " ").Replace(tour)
+	tour = strings.NewReplacer("http://127.0.0.1:"+port[1], at, "127.0.0.1:8110", sa.Host, "~/.falaj/up", u.Data, "/tmp/", here+"/", "\\\n", " ").Replace(tour)
 	said := map[string]string{}
 	for line := range strings.Lines(tour) {
 		line = strings.TrimSpace(line)
@@ -73,6 +73,9 @@ func TestTour(t *testing.T) {
 		"/go.sum":                      {"[request.id.conflict]"},
 		"evidence show":                {"SA/n1", "BH/n1"},
 		"evidence verify":              {"The evidence holds."},
+		"evidence receipt":             {"c2sp.org/tlog-proof@v1"},
+		"evidence export":              {"tour-1.asice"},
+		"falaj verify":                 {"holds"},
 		"audit changes":                {"service.added", "access.granted"},
 		"doctor":                       {"✓ EG"},
 	} {

@@ -241,7 +241,7 @@ func verdict(stage string, code fault.Code, err error) (state int) {
 		fault.UnknownClient, fault.ClientNotAuthentic, fault.TooLarge, fault.MethodNotAllowed, fault.MissingPurpose, fault.UnknownPurpose,
 		fault.IDConflict, fault.AnswerGone, fault.NotFound, fault.UnknownService, fault.UnknownState, fault.PolicyDenied,
 		fault.SealInvalid, fault.MessageMalformed, fault.MessageMismatch, fault.MessageReplayed,
-		fault.OutcomeUnknown, fault.Conflict, fault.NotAllowed:
+		fault.OutcomeUnknown, fault.OutcomeDone, fault.Conflict, fault.NotAllowed:
 		return deliveryRefused
 	}
 	// All else is about the moment: the network, a node, a backend, a clock, a

@@ -237,7 +237,7 @@ func (x *Exchange) claimServing(ctx context.Context, c *serving) error {
 	case was.state == claimOpen && was.process != x.process:
 		return fault.New(fault.InFlight, "another process of the provider's node is busy with this id")
 	case was.state == claimSettled:
-		return fault.New(fault.Conflict, "the provider decided that this request was carried out; its answer is not known")
+		return fault.New(fault.OutcomeDone, "")
 	case !x.repeatable(c):
 		return x.unknown(ctx, c, was)
 	}

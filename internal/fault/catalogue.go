@@ -63,6 +63,7 @@ const (
 	BackendRefused    Code = "backend.address"
 	ServiceDisabled   Code = "service.disabled"
 	OutcomeUnknown    Code = "outcome.unknown"
+	OutcomeDone       Code = "outcome.done"
 	DeliveryPending   Code = "delivery.pending"
 	DeliveryExpired   Code = "delivery.expired"
 	DeliverySkipped   Code = "delivery.skipped"
@@ -264,6 +265,9 @@ func entries() []Entry {
 		{OutcomeUnknown, provider + "OutcomeUnknown", 500,
 			t("It is not known whether the call took effect; it is not repeated.", "لا يُعرف هل نُفِّذ الطلب أم لا، ولن يُعاد تنفيذه تلقائياً."),
 			t("The serving state decides it with falaj outcome; ask later with the same X-Road-Id.", "تبتّ الدولة المقدِّمة فيه بالأمر falaj outcome، فاستعلم لاحقاً بالمعرّف X-Road-Id نفسه.")},
+		{OutcomeDone, provider + "OutcomeDone", 500,
+			t("The serving state has decided that this call took effect; its answer is not known.", "قرّرت الدولة المقدِّمة أن هذا الطلب قد نُفِّذ، وجوابه غير معروف."),
+			t("Do not send it again under another X-Road-Id; ask the serving member for what came of it.", "لا تُعد إرساله بمعرّف X-Road-Id آخر، واسأل الجهة المقدِّمة عن نتيجته.")},
 		{DeliveryPending, client + "DeliveryPending", 409,
 			t("The call has been accepted and has no answer yet.", "قُبل الطلب ولم يرد جوابه بعد."),
 			t("Wait as long as Retry-After says, then ask again.", "انتظر المدة المبيّنة في الترويسة Retry-After ثم استعلم مرة أخرى.")},

@@ -2,13 +2,17 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/google/uuid"
 
 	"github.com/falaj/falaj/internal/exchange"
 	"github.com/falaj/falaj/internal/fault"
@@ -44,6 +48,9 @@ func (c *callCmd) Run(s *session) error {
 	if err != nil {
 		return err
 	}
+	if c.ID == "" { // of the caller's choosing, so that a call without an answer can be repeated
+		c.ID = uuid.NewString()
+	}
 	path := escape(c.Path)
 	if path != "" && path[0] != '/' && path[0] != '?' {
 		path = "/" + path
@@ -75,11 +82,22 @@ func (c *callCmd) Run(s *session) error {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	resp, err := caller.Do(req)
-	if err != nil {
-		return fault.Wrap(fault.NoNode, err, "%v", err)
+	if err == nil {
+		defer resp.Body.Close()
+		if err = c.answer(s, resp); !timedOut(err) {
+			return err
+		}
 	}
-	defer resp.Body.Close()
-	return c.answer(s, resp)
+	if timedOut(err) {
+		return fault.Wrap(fault.OutOfTime, err, "X-Road-Id: %s", c.ID)
+	}
+	return fault.Wrap(fault.NoNode, err, "%v", err)
+}
+
+// timedOut tells whether --timeout ran out, at whatever point of the call.
+func timedOut(err error) bool {
+	var e net.Error
+	return errors.As(err, &e) && e.Timeout()
 }
 
 // answer prints what came. A node's refusal, unlike a service's own error, is

@@ -85,8 +85,9 @@ const (
 	LogDivided     Code = "evidence.log.divided"
 
 	// The command line.
-	Usage  Code = "cli.usage"
-	NoNode Code = "cli.node"
+	Usage     Code = "cli.usage"
+	NoNode    Code = "cli.node"
+	OutOfTime Code = "cli.timeout"
 )
 
 // The prefixes of X-Road's error types: who is at fault, the client, its own
@@ -331,5 +332,8 @@ func entries() []Entry {
 		{NoNode, client + "NodeNotFound", 404,
 			t("No running node was found or reached.", "لم يُعثر على عقدة عاملة أو تعذّر الوصول إليها."),
 			t("Start one with falaj up or falaj node, or name its admin door with --admin.", "شغّل واحدة بالأمر falaj up أو falaj node، أو حدّد باب إدارتها بالخيار --admin.")},
+		{OutOfTime, client + "OutOfTime", 408,
+			t("Time ran out before the answer came (--timeout); the call may have taken effect.", "انتهت المهلة المحددة بالخيار --timeout قبل ورود الجواب، وربما نُفِّذ الطلب."),
+			t("Repeat it with the X-Road-Id below (--id): it is then carried out once only.", "أعد الطلب بالمعرّف X-Road-Id المبيّن أدناه (الخيار --id)، فلا يُنفَّذ إلا مرة واحدة.")},
 	}
 }

@@ -84,9 +84,14 @@ func fit(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// digits finds what may be a person's number: nine to sixteen digits, Latin
-// or Arabic, that stand alone. Digests and UUIDs have letters beside them.
-var digits = regexp.MustCompile(`(^|[^0-9A-Za-z٠-٩-])[0-9٠-٩]{9,16}($|[^0-9A-Za-z٠-٩-])`)
+// digits finds what may be a person's number: nine or more digits, in whatever
+// script, whatever stands beside them. Words that hold them stay where they are
+// UUIDs, or digests in hexadecimal, as a whole.
+var (
+	digits = regexp.MustCompile(`\p{Nd}{9,}`)
+	words  = regexp.MustCompile(`[\p{L}\p{Nd}-]*\p{Nd}{9,}[\p{L}\p{Nd}-]*`)
+	ours   = regexp.MustCompile(`^([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{64})$`)
+)
 
 func blot(s string) string {
 	if len(s) > maxLogValue {
@@ -97,8 +102,10 @@ func blot(s string) string {
 		s = s[:cut] + "…"
 	}
 	s = strings.ToValidUTF8(s, "\ufffd")
-	for digits.MatchString(s) { // neighbours share the character between them
-		s = digits.ReplaceAllString(s, "${1}#########${2}")
-	}
-	return s
+	return words.ReplaceAllStringFunc(s, func(w string) string {
+		if ours.MatchString(w) {
+			return w
+		}
+		return digits.ReplaceAllString(w, "#########")
+	})
 }

@@ -113,7 +113,7 @@ func Run(ctx context.Context, args []string, w World) int {
 		s.path = strings.Join(strings.Fields(c.Selected().FullPath()), " ")
 	}
 	if err != nil {
-		return s.fail(fault.New(fault.Usage, "%v", err))
+		return s.fail(misuse(err))
 	}
 	return s.fail(c.Run(s))
 }
@@ -190,7 +190,7 @@ func (s *session) fail(err error) int {
 	if !errors.As(err, &r) {
 		f := fault.From(err)
 		e := f.Entry()
-		r = &admin.Refusal{Code: f.Code, Title: e.What, Do: e.Do, Detail: f.Detail, ID: f.ID}
+		r = &admin.Refusal{Code: f.Code, Title: e.What, Do: e.Do, Detail: f.Detail, DetailAr: f.DetailAr, ID: f.ID}
 		if f.Detail == "" && f.Cause != nil {
 			r.Detail = f.Cause.Error() // this is the person's own machine
 		}
@@ -209,7 +209,11 @@ func (s *session) fail(err error) int {
 		}{r.Code, r.Title, r.Do, r.Detail, r.ID})
 	} else {
 		text := strings.TrimSpace("falaj: "+s.say(r.Title)+" "+s.say(r.Do)) + "\n"
-		for line := range strings.Lines(r.Detail) {
+		detail := r.Detail
+		if s.ar && r.DetailAr != "" {
+			detail = r.DetailAr
+		}
+		for line := range strings.Lines(detail) {
 			text += "  " + strings.TrimRight(line, "\n") + "\n"
 		}
 		io.WriteString(s.Err, text+"  ["+string(r.Code)+"]\n")

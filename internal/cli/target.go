@@ -36,6 +36,9 @@ func (s *session) here() (*up.Ready, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, admin.NoPermission(err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("looking for the union on this machine: %w", err)
 	}
@@ -58,7 +61,8 @@ func (s *session) node(about union.State) (*target, error) {
 		return nil, err
 	}
 	if len(all) > 1 {
-		return nil, fault.New(fault.Usage, "several nodes run here; which of them: --state %s", strings.Join(names(all), "|"))
+		list := strings.Join(names(all), "|")
+		return nil, fault.New(fault.Usage, "several nodes run here; choose one: --state %s", list).Arabic("تعمل هنا عدة عقد، فاختر واحدة منها: --state %s", list)
 	}
 	return all[0], nil
 }
@@ -82,7 +86,8 @@ func (s *session) nodes(about union.State) ([]*target, error) {
 		return nil, err
 	}
 	if r == nil {
-		return nil, fault.New(fault.NoNode, "no union runs on this machine (falaj up), and --admin names no node")
+		return nil, fault.New(fault.NoNode, "no union runs on this machine (falaj up), and --admin names no node").
+			Arabic("لا يعمل اتحاد على هذا الجهاز (falaj up)، ولم تُحدَّد عقدة بالخيار --admin")
 	}
 	var all []*target
 	for _, p := range r.Nodes {

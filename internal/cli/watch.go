@@ -214,7 +214,7 @@ func (c *deliveryListCmd) Run(s *session) error {
 		}
 		var rows [][]string
 		for _, d := range list {
-			rows = append(rows, []string{d.ID, d.Client.String(), d.Service.String(), d.Conversation, string(d.Status), strconv.Itoa(d.Attempts), d.Accepted.Local().Format(time.DateTime)})
+			rows = append(rows, []string{d.ID, d.Client.String(), d.Service.String(), d.Conversation, s.word(string(d.Status)), strconv.Itoa(d.Attempts), d.Accepted.Local().Format(time.DateTime)})
 		}
 		s.table([]string{"X-Road-Id", s.say(t("client", "العميل")), s.say(t("service", "الخدمة")), s.say(t("conversation", "المحادثة")),
 			s.say(t("status", "الحالة")), s.say(t("attempts", "المحاولات")), s.say(t("accepted", "قُبل"))}, rows)
@@ -345,7 +345,7 @@ func (c *approvalListCmd) Run(s *session) error {
 		}
 		var rows [][]string
 		for _, a := range list {
-			rows = append(rows, []string{a.ID, a.State, a.Action, a.RequestedBy, a.RequestedAt.Local().Format(time.DateTime), string(a.Params)})
+			rows = append(rows, []string{a.ID, s.word(a.State), a.Action, a.RequestedBy, a.RequestedAt.Local().Format(time.DateTime), string(a.Params)})
 		}
 		s.table([]string{s.say(t("change", "التغيير")), s.say(t("state", "الحالة")), s.say(t("action", "الإجراء")), s.say(t("asked by", "طلبه")), s.say(t("at", "الوقت")), s.say(t("what", "ماذا"))}, rows)
 	})
@@ -394,7 +394,7 @@ func (c *auditEventsCmd) Run(s *session) error {
 	return s.show(list, func() {
 		var rows [][]string
 		for _, e := range list {
-			rows = append(rows, []string{e.Name, e.Where, s.say(e.Text)})
+			rows = append(rows, []string{e.Name, s.word(e.Where), s.say(e.Text)})
 		}
 		s.table([]string{s.say(t("event", "الحدث")), s.say(t("kept in", "يُقيَّد في")), ""}, rows)
 	})
@@ -430,7 +430,7 @@ func (c *auditChangesCmd) Run(s *session) error {
 		for _, x := range list {
 			var e admin.Entry
 			json.Unmarshal(x.Entry, &e)
-			rows = append(rows, []string{strconv.FormatInt(x.Leaf, 10), x.At.Local().Format(time.TimeOnly), e.Event, e.Phase, e.Person, e.Second, string(e.Params)})
+			rows = append(rows, []string{strconv.FormatInt(x.Leaf, 10), x.At.UTC().Format("2006-01-02 15:04:05Z"), e.Event, s.word(e.Phase), e.Person, e.Second, string(e.Params)})
 		}
 		s.table([]string{s.say(t("leaf", "الورقة")), s.say(t("at", "الوقت")), s.say(t("event", "الحدث")), s.say(t("phase", "المرحلة")), s.say(t("by", "من")), s.say(t("with", "مع")), s.say(t("what", "ماذا"))}, rows)
 	})

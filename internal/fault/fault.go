@@ -28,10 +28,11 @@ type Entry struct {
 // Error is a fault with its code. Detail is technical, in English, free of
 // secrets and of personal data: it is logged and shown.
 type Error struct {
-	Code   Code
-	Detail string
-	Cause  error
-	ID     string // UUID for support; also in the log
+	Code     Code
+	Detail   string
+	DetailAr string // the same in Arabic, where the detail is a sentence
+	Cause    error
+	ID       string // UUID for support; also in the log
 }
 
 // New makes a fault. The detail follows fmt.Sprintf.
@@ -43,6 +44,12 @@ func New(code Code, format string, args ...any) *Error {
 func Wrap(code Code, cause error, format string, args ...any) *Error {
 	e := New(code, format, args...)
 	e.Cause = cause
+	return e
+}
+
+// Arabic gives the detail in Arabic too. It is not logged.
+func (e *Error) Arabic(format string, args ...any) *Error {
+	e.DetailAr = fmt.Sprintf(format, args...)
 	return e
 }
 

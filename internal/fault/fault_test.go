@@ -153,6 +153,18 @@ func TestXRoad(t *testing.T) {
 	}
 }
 
+// TestArabicDetail: a detail that is a sentence is said in both languages.
+func TestArabicDetail(t *testing.T) {
+	e := fault.New(fault.PolicyDenied, "no rule").Arabic("لا %s", "قاعدة")
+	if m := e.Message(); !strings.HasSuffix(m.En, " (no rule)") || !strings.HasSuffix(m.Ar, " (لا قاعدة)") {
+		t.Errorf("%+v", m)
+	}
+	var got map[string]any
+	if err := json.Unmarshal(e.Problem(), &got); err != nil || got["detail"] != "no rule" || got["detail_ar"] != "لا قاعدة" {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
 func TestProblem(t *testing.T) {
 	e := fault.New(fault.NotFound, "no record %d", 7)
 	var got struct {

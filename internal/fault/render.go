@@ -20,14 +20,19 @@ const (
 const maxDetail = 512
 
 // Message says what happened and what to do, in both languages, followed by
-// the technical detail. In Arabic the detail stands in a left-to-right isolate
-// (UAX #9), so that its Latin text does not reorder the sentence.
+// the technical detail. In Arabic a detail that has no Arabic stands in a
+// left-to-right isolate (UAX #9), so that its Latin text does not reorder the
+// sentence.
 func (e *Error) Message() union.Text {
 	entry := e.Entry()
 	m := union.Text{En: entry.What.En + " " + entry.Do.En, Ar: entry.What.Ar + " " + entry.Do.Ar}
 	if d := shown(e.Detail); d != "" {
 		m.En += " (" + d + ")"
-		m.Ar += " (\u2066" + d + "\u2069)"
+		if ar := shown(e.DetailAr); ar != "" {
+			m.Ar += " (" + ar + ")"
+		} else {
+			m.Ar += " (\u2066" + d + "\u2069)"
+		}
 	}
 	return m
 }
@@ -42,12 +47,13 @@ func (e *Error) Problem() []byte {
 		TitleAr  string `json:"title_ar"`
 		Status   int    `json:"status"`
 		Detail   string `json:"detail,omitempty"`
+		DetailAr string `json:"detail_ar,omitempty"`
 		Instance string `json:"instance"`
 		Code     Code   `json:"code"`
 		Action   string `json:"action"`
 		ActionAr string `json:"action_ar"`
 	}{
-		"urn:falaj:fault:" + string(entry.Code), entry.What.En, entry.What.Ar, entry.Status, shown(e.Detail),
+		"urn:falaj:fault:" + string(entry.Code), entry.What.En, entry.What.Ar, entry.Status, shown(e.Detail), shown(e.DetailAr),
 		"urn:uuid:" + e.ID, entry.Code, entry.Do.En, entry.Do.Ar,
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -128,7 +129,10 @@ func (c *Client) send(req *http.Request) (*http.Response, error) {
 		if errors.As(err, &where) {
 			err = where.Err
 		}
-		return nil, fault.Wrap(fault.NoNode, err, "asking the node: %v", err)
+		if errors.Is(err, fs.ErrPermission) {
+			return nil, NoPermission(err)
+		}
+		return nil, fault.Wrap(fault.NoNode, err, "asking the node: %v", err).Arabic("سؤال العقدة: \u2066%v\u2069", err)
 	}
 	return resp, nil
 }
@@ -155,12 +159,24 @@ func (c *Client) do(req *http.Request, out any) error {
 	return nil
 }
 
+// NoPermission is said where the operating system does not let this account to
+// the door: nobody's role was asked yet.
+func NoPermission(err error) *Refusal {
+	return &Refusal{
+		Code:   fault.NotAllowed,
+		Title:  union.Text{En: "This account has no permission to reach the node.", Ar: "لا يملك هذا الحساب صلاحية الوصول إلى العقدة."},
+		Do:     union.Text{En: "Run the command as the account that runs the node, or join the group that its admin.group names.", Ar: "شغّل الأمر بالحساب الذي يشغّل العقدة، أو انضم إلى المجموعة المذكورة في admin.group."},
+		Detail: err.Error(),
+	}
+}
+
 // Refusal is the node's own word on why not. It reads like the fault that it
 // was, also where this program's catalogue does not know the code.
 type Refusal struct {
 	Code       fault.Code
 	Title, Do  union.Text
 	Detail, ID string
+	DetailAr   string // where the detail is a sentence
 	Status     int
 }
 
@@ -177,6 +193,7 @@ func refusal(resp *http.Response, body []byte) error {
 		Title    string     `json:"title"`
 		TitleAr  string     `json:"title_ar"`
 		Detail   string     `json:"detail"`
+		DetailAr string     `json:"detail_ar"`
 		Instance string     `json:"instance"`
 		Code     fault.Code `json:"code"`
 		Action   string     `json:"action"`
@@ -187,6 +204,6 @@ func refusal(resp *http.Response, body []byte) error {
 	}
 	return &Refusal{
 		Code: p.Code, Title: union.Text{En: p.Title, Ar: p.TitleAr}, Do: union.Text{En: p.Action, Ar: p.ActionAr},
-		Detail: p.Detail, ID: strings.TrimPrefix(p.Instance, "urn:uuid:"), Status: resp.StatusCode,
+		Detail: p.Detail, DetailAr: p.DetailAr, ID: strings.TrimPrefix(p.Instance, "urn:uuid:"), Status: resp.StatusCode,
 	}
 }

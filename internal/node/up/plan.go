@@ -144,8 +144,9 @@ func (p *plan) taken(err error, where string) error {
 	if !errors.Is(err, syscall.EADDRINUSE) {
 		return err
 	}
-	return fault.Wrap(fault.PortTaken, err, "%s\nthe union's ports here are %d to %d; --base-port N takes others, --base-port 0 any that are free",
-		where, p.Base, p.Base+(len(p.States)+1)*portsEach-1)
+	last := p.Base + (len(p.States)+1)*portsEach - 1
+	return fault.Wrap(fault.PortTaken, err, "%s\nthe union's ports here are %d to %d; --base-port N takes others, --base-port 0 any that are free", where, p.Base, last).
+		Arabic("%s\nمنافذ الاتحاد هنا من %d إلى %d؛ يأخذ --base-port N غيرها، و--base-port 0 أي منافذ شاغرة", where, p.Base, last)
 }
 
 // readPlan reads a folder's plan; nil where there is none.

@@ -50,6 +50,7 @@ type Union struct {
 	deps        Deps
 	plan        *plan
 	lock        *os.File
+	made        bool // the folder was not there
 	nodes       []*node.Node
 	secretariat *node.Secretariat
 	registers   []*register
@@ -77,6 +78,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (_ *Union, err error) {
 	u := &Union{dir: dir, deps: deps}
 	defer func() {
 		if err != nil {
+			u.forget()
 			u.close()
 		}
 	}()
@@ -102,10 +104,23 @@ func Open(ctx context.Context, cfg Config, deps Deps) (_ *Union, err error) {
 	return u, nil
 }
 
+// forget leaves nothing in a folder in which no union was founded.
+func (u *Union) forget() {
+	if _, err := os.Stat(u.folder(planFile)); u.lock == nil || !errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	os.Remove(u.folder("up.lock"))
+	if u.made {
+		os.Remove(u.dir) // only if it is empty
+	}
+}
+
 func (u *Union) folder(name string) string { return filepath.Join(u.dir, name) }
 
 // take keeps a second union out of the folder.
 func (u *Union) take() error {
+	_, err := os.Stat(u.dir)
+	u.made = errors.Is(err, fs.ErrNotExist)
 	if err := os.MkdirAll(u.dir, 0o700); err != nil {
 		return fmt.Errorf("making the union's folder: %w", err)
 	}
@@ -120,7 +135,8 @@ func (u *Union) take() error {
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
-		return fault.Wrap(fault.Conflict, err, "another falaj up works in %s; stop it, or name another folder with --data and other ports with --base-port", u.dir)
+		return fault.Wrap(fault.Conflict, err, "another falaj up works in %s; stop it, or name another folder with --data and other ports with --base-port", u.dir).
+			Arabic("يعمل falaj up آخر في %s، فأوقفه أو حدّد مجلداً آخر بالخيار --data ومنافذ أخرى بالخيار --base-port", u.dir)
 	}
 	u.lock = f
 	// What a union that was killed left says where nothing is any more.

@@ -148,7 +148,7 @@ func (x *Exchange) compile(c *serving) (*message.Answer, *result) {
 	if f := res.fault; f != nil {
 		b := f.XRoad()
 		if f.Entry().Status >= 500 {
-			x.deps.Log.Warn("call refused", "service", r.Service.String(), "client", r.Client.String(), "code", f.Code, "support", f.ID, "error", f)
+			x.deps.Log.Warn("call refused", fit(c.view, r.Client, r.Service, f)...)
 		}
 		res = &result{
 			fault: f, status: f.Entry().Status, headers: []message.Header{{Name: "content-type", Value: "application/json; charset=utf-8"}},

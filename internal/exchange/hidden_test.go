@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/falaj/falaj/internal/directory"
+	"github.com/falaj/falaj/internal/exchange/link"
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/seal"
 	"github.com/falaj/falaj/internal/union"
@@ -117,5 +118,26 @@ func TestErasedDelivery(t *testing.T) {
 	}
 	if list, err := sa.Deliveries(t.Context(), DeliveryFilter{}, 9); err != nil || len(list) != 1 || list[0].ID != "" {
 		t.Errorf("%+v %v", list, err)
+	}
+}
+
+// TestLogKeepsUnknownNamesOut: what a caller names and the directory does not
+// know may hold anything, a person's number too: it stands in no log.
+func TestLogKeepsUnknownNamesOut(t *testing.T) {
+	log := newLogs()
+	u := newUnion(t, []union.State{"BH", "SA"}, func(_ *Config, d *Deps) { d.Log = slog.New(slog.NewTextHandler(log, nil)) })
+	alone := offered("SA", "listMethods")
+	alone.Code = "Fatima-Haddad"
+	for _, service := range []union.ServiceID{offered("SA", "Fatima-Haddad"), alone} {
+		if got := u.call("BH", "GET", service, "/", nil).fault(t); got.Code != string(fault.UnknownService) {
+			t.Fatalf("%+v", got)
+		}
+		r := u.request("BH", service)
+		head, err := r.Encode()
+		check(t, err)
+		_, _, _ = u.deliver("BH", "SA", &link.Message{Envelope: enclose(t, u.nodes["BH"].seals[desk("BH").MemberID], head, nil, time.Now())})
+	}
+	if got := log.String(); strings.Contains(got, "Haddad") || strings.Count(got, "code="+string(fault.UnknownService)) < 3 {
+		t.Errorf("logged: %s", got)
 	}
 }

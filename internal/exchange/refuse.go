@@ -39,9 +39,23 @@ func (x *Exchange) refuse(ctx context.Context, c *asking, cause error) error {
 		return f
 	}
 	if f.Entry().Status >= http.StatusInternalServerError {
-		x.deps.Log.Warn("call not answered", "service", c.Service.String(), "code", f.Code, "support", f.ID, "error", f)
+		x.deps.Log.Warn("call not answered", fit(c.view, c.Client, c.Service, f)...)
 	}
 	return f
+}
+
+// fit is what a log may say of a refusal. What a caller named and the directory
+// does not know may be anything, a person's number too; the record has it.
+func fit(v *directory.View, client union.SubsystemID, service union.ServiceID, f *fault.Error) []any {
+	_, calls := v.Subsystem(client)
+	_, serves := v.Service(service)
+	if _, here := v.Subsystem(service.SubsystemID); here && reserved(service.Service) {
+		serves = true
+	}
+	if !serves || !calls && client.Subsystem != "" {
+		return []any{"code", f.Code, "support", f.ID, "error", f.Entry().What.En}
+	}
+	return []any{"service", service.String(), "client", client.String(), "code", f.Code, "support", f.ID, "error", f}
 }
 
 // turnAway ends what could not be read as a call. Where the client proved who

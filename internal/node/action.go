@@ -18,7 +18,7 @@ func (n *Node) actions() []admin.Action {
 	offers := []config.Role{config.ServiceAdministrator, config.Registrar}
 	return []admin.Action{
 		{Name: "client.add", Event: "client.added", Text: t("Register a system that calls through this node.", "تسجيل نظام يتصل عبر هذه العقدة."),
-			Roles: registrar, Two: true, Do: admin.Params(n.addClient)},
+			Roles: registrar, Two: true, Check: n.permitPush, Do: admin.Params(n.addClient)},
 		{Name: "client.remove", Event: "client.removed", Text: t("Let a system call through this node no more.", "إلغاء اتصال نظام عبر هذه العقدة."),
 			Roles: registrar, Two: true, Do: admin.Params(n.removeClient)},
 		{Name: "service.add", Event: "service.added", Text: t("Offer a service to the union, or change it.", "إتاحة خدمة للاتحاد أو تعديلها."),

@@ -55,6 +55,18 @@ func (n *Node) tell(ctx context.Context) {
 	n.directory.PassOn(ctx)
 }
 
+// permitPush refuses an address to which no outcome would ever be pushed.
+func (n *Node) permitPush(ctx context.Context, params json.RawMessage) error {
+	var p struct{ Push string }
+	if err := json.Unmarshal(params, &p); err != nil {
+		return fault.Wrap(fault.BadRequest, err, "%v", err)
+	}
+	if p.Push == "" {
+		return nil
+	}
+	return n.exchange.Permit(ctx, p.Push)
+}
+
 func (n *Node) addClient(ctx context.Context, _ admin.Person, p ClientAdd) (admin.Done, error) {
 	if p.ID.State != n.cfg.State {
 		return admin.Done{}, fault.New(fault.BadIdentifier, "%s is not a system of %s", p.ID, n.cfg.State)

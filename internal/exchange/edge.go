@@ -120,7 +120,7 @@ func (x *Exchange) read(r *http.Request, a *Ask, leave *func()) (err error) {
 		return err
 	}
 	if _, sent := r.Header["X-Road-Id"]; sent && !message.ValidID(a.ID) {
-		return fault.New(fault.BadHeader, "X-Road-Id holds 1 to %d visible ASCII characters", message.MaxID)
+		return fault.New(fault.BadHeader, "X-Road-Id holds 1 to %d visible ASCII characters, and is neither . nor ..", message.MaxID)
 	}
 	return nil
 }

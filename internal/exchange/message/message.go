@@ -310,8 +310,9 @@ func clip(s string) string {
 }
 
 // ValidID tells whether s may be an X-Road-Id: 1 to 255 visible ASCII
-// characters. It stands in addresses and logs, so nothing else is let in.
-func ValidID(s string) bool { return s != "" && len(s) <= MaxID && visible(s) }
+// characters, neither "." nor "..". It stands in addresses, of which those two
+// would name another, and in logs, so nothing else is let in.
+func ValidID(s string) bool { return s != "" && s != "." && s != ".." && len(s) <= MaxID && visible(s) }
 
 func visible(s string) bool {
 	for i := range len(s) {

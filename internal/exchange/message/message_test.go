@@ -182,3 +182,13 @@ func BenchmarkRequest(b *testing.B) {
 		}
 	})
 }
+
+// TestIDIsNoPath: an id stands as a segment of addresses, where these two name
+// another place.
+func TestIDIsNoPath(t *testing.T) {
+	for id, want := range map[string]bool{"": false, ".": false, "..": false, "...": true, ".a": true, "a b": false, "a/../b": true} {
+		if ValidID(id) != want {
+			t.Errorf("%q: %t", id, !want)
+		}
+	}
+}

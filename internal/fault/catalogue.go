@@ -312,7 +312,7 @@ func entries() []Entry {
 			t("Correct what the detail names; falaj config check tells whether it is right.", "صحّح ما ورد في التفاصيل، ثم تحقق بالأمر falaj config check.")},
 		{DemoRefused, client + "DemonstrationRefused", 400,
 			t("A demonstration's root, key or PIN is refused here.", "يُرفض هنا جذر الثقة أو المفتاح أو الرمز السري الخاص بالعرض التجريبي."),
-			t("Use your union's own, or start the node as a demonstration.", "استخدم ما يخص اتحادك، أو شغّل العقدة في وضع العرض التجريبي.")},
+			t("Use your union's own, or start as a demonstration: a command with --demonstration, a node with demonstration: true in its configuration.", "استخدم ما يخص اتحادك، أو شغّل في وضع العرض التجريبي: الأمر بالخيار --demonstration، والعقدة بالإعداد demonstration: true.")},
 		{SpoolElsewhere, client + "InvalidConfiguration", 409,
 			t("The spool folder is not the one in which this database's large bodies lie.", "مجلد المخزن المؤقت ليس المجلد الذي تُحفظ فيه المحتويات الكبيرة لقاعدة البيانات هذه."),
 			t("Name with the setting spool the one folder that all processes of the node share; where it is lost, docs/operations.md tells how to go on.", "حدّد بالإعداد spool المجلد الواحد الذي تشترك فيه جميع عمليات العقدة، وإن فُقد فطريقة المتابعة مبيّنة في docs/operations.md.")},

@@ -115,9 +115,14 @@ func (c *callCmd) answer(s *session, resp *http.Response) error {
 			return err
 		}
 		if json.Unmarshal(b, &f) == nil && f.Code != "" {
-			r := &admin.Refusal{Code: f.Code, Title: union.Text{En: f.Message, Ar: f.MessageAr}, ID: f.Detail}
+			r := &admin.Refusal{Code: f.Code, ID: f.Detail}
+			r.Title, r.Do, r.Detail, r.DetailAr = parts(f.Code, f.Message, f.MessageAr)
 			if id := resp.Header.Get("X-Road-Id"); id != "" {
-				r.Detail = "X-Road-Id: " + id
+				id = "X-Road-Id: " + id
+				r.Detail = strings.TrimSpace(r.Detail + "\n" + id)
+				if r.DetailAr != "" {
+					r.DetailAr += "\n" + id
+				}
 			}
 			return r
 		}
@@ -152,6 +157,25 @@ func (c *callCmd) answer(s *session, resp *http.Response) error {
 		return errExit(ExitFailed)
 	}
 	return nil
+}
+
+// parts takes an X-Road message apart again into what happened, what to do and
+// the detail; a message of another catalogue than this program's stays whole.
+func parts(code fault.Code, en, ar string) (what, do union.Text, detail, detailAr string) {
+	e := fault.Lookup(code)
+	restEn, okEn := strings.CutPrefix(en, e.What.En+" "+e.Do.En)
+	restAr, okAr := strings.CutPrefix(ar, e.What.Ar+" "+e.Do.Ar)
+	if e.Code != code || !okEn || !okAr {
+		return union.Text{En: en, Ar: ar}, union.Text{}, "", ""
+	}
+	inner := func(s string) string {
+		return strings.TrimSuffix(strings.TrimPrefix(s, " ("), ")")
+	}
+	detail, detailAr = inner(restEn), inner(restAr)
+	if strings.HasPrefix(detailAr, "\u2066") {
+		detailAr = "" // it has no Arabic
+	}
+	return e.What, e.Do, detail, detailAr
 }
 
 func (c *callCmd) body(s *session) (io.Reader, string, error) {
@@ -219,15 +243,17 @@ func (c *callCmd) from(s *session, service union.ServiceID) (base, client string
 	if c.Client != "" {
 		return base, c.Client, nil
 	}
-	if n.place.Client != "" {
-		return base, n.place.Client, nil
-	}
 	var list []exchange.Client
 	if err := n.Query(s.ctx, "clients", nil, &list); err != nil {
 		return "", "", err
 	}
 	if len(list) != 1 {
-		return "", "", fault.New(fault.Usage, "--client: which of the %d clients of this node calls?", len(list))
+		var ids []string
+		for _, x := range list {
+			ids = append(ids, x.ID.String())
+		}
+		return "", "", fault.New(fault.Usage, "--client: which of this node's clients calls?\n%s", strings.Join(ids, "\n")).
+			Arabic("--client: أي عملاء هذه العقدة يطلب؟\n%s", strings.Join(ids, "\n"))
 	}
 	return base, list[0].ID.String(), nil
 }

@@ -41,6 +41,11 @@ func (w where) named() bool { return w.Dir != "" || len(w.Source) > 0 }
 // open reads the directory and verifies it from the pinned root. It writes
 // nothing.
 func (w where) open(s *session) (*directory.Directory, error) {
+	if inside := filepath.Join(w.Dir, "directory"); w.Dir != "" {
+		if st, err := os.Stat(inside); err == nil && st.IsDir() { // a node's data folder
+			w.Dir = inside
+		}
+	}
 	name := w.Root
 	if name == "" && w.Dir != "" {
 		name = filepath.Join(filepath.Dir(filepath.Clean(w.Dir)), "root.json") // where a node's data folder has it

@@ -332,7 +332,7 @@ func createFile(name string, encode func() ([]byte, error)) error {
 
 func vacant(name string) error {
 	if _, err := os.Lstat(name); err == nil {
-		return fault.New(fault.Usage, "%s is there already", name)
+		return fault.New(fault.Conflict, "%s is there already", name).Arabic("%s موجود من قبل", name)
 	}
 	return nil
 }

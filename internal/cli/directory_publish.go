@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -34,6 +35,9 @@ func (c *directoryPublishCmd) Run(s *session) error {
 	if d.Ready() != nil {
 		if err := s.drafted(d, c.Draft); err != nil {
 			return err
+		}
+		if got, need, _ := d.Votes(); !s.JSON {
+			fmt.Fprintf(s.Err, s.say(t("falaj: not published: the draft has %d of the %d votes that it takes.\n", "falaj: لم تُنشر: للمسودة %d من %d أصوات لازمة.\n")), got, need)
 		}
 		return errExit(ExitFailed)
 	}

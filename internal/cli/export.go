@@ -3,8 +3,10 @@ package cli
 import (
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -12,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/falaj/falaj/internal/evidence"
+	"github.com/falaj/falaj/internal/exchange"
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/seal"
 )
@@ -31,7 +34,8 @@ type exported struct {
 	ID      string             `json:"id"`
 	Parts   []exportedPart     `json:"parts"`
 	Absent  []evidence.Absence `json:"absent,omitempty"`
-	Records []string           `json:"records"` // the nodes whose records are in it
+	Records []string           `json:"records"`         // the nodes whose records are in it
+	Tries   []string           `json:"tries,omitempty"` // X-Road-Request-Id of each, where there were several: the last is in it
 }
 
 type exportedPart struct {
@@ -47,7 +51,11 @@ type exportedPart struct {
 // Run writes the container beside its place and moves it there when it is
 // whole: a file of that name is never half of one.
 func (c *evidenceExportCmd) Run(s *session) error {
-	f, err := os.CreateTemp(filepath.Dir(c.Output), ".falaj-export-*")
+	folder := filepath.Dir(c.Output)
+	if _, err := os.Stat(folder); errors.Is(err, fs.ErrNotExist) {
+		return fault.New(fault.Usage, "--output: there is no folder %s", folder).Arabic("--output: لا وجود للمجلد %s", folder)
+	}
+	f, err := os.CreateTemp(folder, ".falaj-export-*")
 	if err != nil {
 		return fault.New(fault.Usage, "--output: %v", err)
 	}
@@ -76,6 +84,9 @@ func (c *evidenceExportCmd) Run(s *session) error {
 		return fmt.Errorf("writing the container: %w", err)
 	}
 	e.File, e.SHA256 = c.Output, fmt.Sprintf("%x", sum.Sum(nil))
+	if c.Request == "" {
+		e.Tries = c.tries(s)
+	}
 	return s.show(e, func() {
 		s.printf("%s %s\n", s.say(t("The container is in", "الحاوية محفوظة في")), e.File)
 		s.printf(s.say(t("  %d bytes, SHA-256 %s\n", "  %d بايت، SHA-256 %s\n")), e.Bytes, e.SHA256)
@@ -93,9 +104,34 @@ func (c *evidenceExportCmd) Run(s *session) error {
 			s.printf(s.say(t("  not in it: %s: %s\n", "  ليس فيها: %s: %s\n")), a.Name, s.say(a.Why))
 		}
 		s.printf("%s %s\n", s.say(t("  records of:", "  قيود العقد:")), strings.Join(e.Records, ", "))
+		if len(e.Tries) > 0 {
+			s.printf(s.say(t("The call was tried %d times; the last is in the file. Another one: --request with its X-Road-Request-Id:\n  %s\n",
+				"جرت %d محاولات لهذا الطلب، وفي الملف آخرها. ولغيرها: --request مع معرّفها X-Road-Request-Id:\n  %s\n")), len(e.Tries), strings.Join(e.Tries, "\n  "))
+		}
 		s.line(t("It holds what was said in the call: hand it only to who may read that. README.txt in it says how it is checked.",
 			"فيها ما قيل في الطلب، فلا تسلّمها إلا لمن يحق له الاطلاع عليه. وطريقة التحقق منها في الملف README.txt داخلها."))
 	})
+}
+
+// tries lists the request ids of a call that was tried several times.
+func (c *evidenceExportCmd) tries(s *session) []string {
+	var e exchange.Evidence
+	if s.ask("evidence", c.ID, &e) != nil {
+		return nil // the container is written; this is only a word on it
+	}
+	var ids []string
+	for _, h := range e.Halves {
+		for _, r := range h.Records {
+			head := headOf(r)
+			if id := head.RequestID; id != "" && (c.Client == "" || head.Client == c.Client) && !slices.Contains(ids, id) {
+				ids = append(ids, id)
+			}
+		}
+	}
+	if len(ids) < 2 {
+		return nil
+	}
+	return ids
 }
 
 // inspect reads what is in a container.

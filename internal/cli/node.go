@@ -1,11 +1,13 @@
 package cli
 
 import (
+	"errors"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/falaj/falaj/internal/fault"
@@ -74,6 +76,9 @@ func (c *registryCmd) Run(s *session) error {
 	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(s.ctx, "tcp", c.Listen)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fault.Wrap(fault.PortTaken, err, "--listen: %s", c.Listen)
+	}
 	if err != nil {
 		return fault.New(fault.Usage, "--listen: %v", err)
 	}

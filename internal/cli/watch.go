@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -59,16 +60,15 @@ func (c *evidenceShowCmd) Run(s *session) error {
 		for _, h := range e.Halves {
 			s.printf("%s %s/%s\n", s.say(t("Held by node", "لدى العقدة")), h.State, h.Node)
 			for _, r := range h.Records {
-				var head struct {
-					Client, Service, Method, Path, Purpose, Fault string
-					Status                                        int
-				}
-				json.Unmarshal(r.Head, &head) // what cannot be read is left out
+				head := headOf(r)
 				what := head.Method + " " + head.Path + " " + head.Purpose
 				if head.Status != 0 {
 					what = strconv.Itoa(head.Status) + " " + head.Fault
 				}
 				s.printf("  %s  %s  %s → %s  %s\n", r.At.Format(millis), pad(s.say(r.Parts.Kind.Text()), 16), head.Client, head.Service, strings.TrimSpace(what))
+				if head.RequestID != "" {
+					s.printf("    X-Road-Request-Id %s\n", head.RequestID)
+				}
 				s.printf(s.say(t("    sealed %s, certificate %s\n", "    خُتم %s، الشهادة %s\n")), r.Sealed.Format(time.RFC3339), hex.EncodeToString(r.Cert[:8]))
 				s.printf(s.say(t("    leaf %d, %s\n", "    الورقة %d، %s\n")), r.Leaf, hex.EncodeToString(r.Hash[:]))
 			}
@@ -76,11 +76,26 @@ func (c *evidenceShowCmd) Run(s *session) error {
 				s.printf(s.say(t("  more from leaf %d on was left out\n", "  لم يُعرض الباقي ابتداءً من الورقة %d\n")), h.More)
 			}
 		}
+		if len(e.Halves) == 1 && e.Missing == "" || slices.ContainsFunc(e.Halves, func(h exchange.Half) bool { return len(h.Records) == 0 }) {
+			s.line(t("The other side holds no record of this call.", "لا يوجد لدى الطرف الآخر أي قيد لهذا الطلب."))
+		}
 		if e.Missing != "" {
 			s.line(t("The other side's half is missing:", "ما لدى الطرف الآخر غير متوفر:"))
 			s.indent("  ", e.Missing)
 		}
 	})
+}
+
+// heading is what a person reads of a record's sealed head.
+type heading struct {
+	Client, Service, Method, Path, Purpose, Fault string
+	Status                                        int
+	RequestID                                     string `json:"request_id"`
+}
+
+func headOf(r exchange.Record) (h heading) {
+	json.Unmarshal(r.Head, &h) // what cannot be read is left out
+	return h
 }
 
 type evidenceVerifyCmd struct {
@@ -155,6 +170,10 @@ func (c *outcomeListCmd) Run(s *session) error {
 			rows = append(rows, []string{o.ID, o.Client, o.Service, o.Since.Local().Format(time.DateTime)})
 		}
 		s.table([]string{"X-Road-Id", s.say(t("client", "العميل")), s.say(t("service", "الخدمة")), s.say(t("since", "منذ"))}, rows)
+		s.printf("\n%s\n", s.say(t("Find out with the service's owner what took effect, then say it of each, once:", "تحقّق مع صاحب الخدمة مما نُفّذ، ثم بيّنه لكل طلب مرة واحدة:")))
+		for _, o := range list {
+			s.printf("  falaj outcome resolve %s '%s' --happened|--nothing --reason TEXT\n", o.Client, o.ID)
+		}
 	})
 }
 
@@ -316,9 +335,36 @@ func (c *keyRevokeCmd) Run(s *session) error {
 	if err != nil {
 		return err
 	}
+	if c.SHA256, err = whole(s, n, c.SHA256); err != nil {
+		return err
+	}
 	return s.changed(n, "certificate.revoke", node.Revocation{SHA256: c.SHA256, Reason: c.Reason}, nil, func() {
 		s.printf("%s %s\n", s.say(t("Revoked:", "أُلغيت:")), c.SHA256)
 	})
+}
+
+// whole finds the certificate of this node whose SHA-256 begins so; evidence
+// shows sixteen digits. One that the node has no key of is named in full.
+func whole(s *session, n *target, digits string) (string, error) {
+	if len(digits) < 16 || len(digits) >= 64 {
+		return digits, nil
+	}
+	var list []node.Key
+	if err := n.Query(s.ctx, "keys", nil, &list); err != nil {
+		return "", err
+	}
+	var found []string
+	for _, k := range list {
+		for _, x := range k.Certificates {
+			if strings.HasPrefix(x.SHA256, strings.ToLower(digits)) && !slices.Contains(found, x.SHA256) {
+				found = append(found, x.SHA256)
+			}
+		}
+	}
+	if len(found) != 1 {
+		return "", fault.New(fault.NotFound, "%d certificates of this node's keys begin with %s; falaj key list shows them", len(found), digits)
+	}
+	return found[0], nil
 }
 
 type approvalCmd struct {

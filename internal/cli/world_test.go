@@ -122,6 +122,17 @@ func words() map[string]func(*testscript.TestScript, bool, []string) {
 			ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &list))
 			ts.Setenv(args[1], list[len(list)-1].ID)
 		},
+		// digits FILE KEY NAME sets $NAME to the first digits of the oldest
+		// certificate of a key in a list of keys.
+		"digits": func(ts *testscript.TestScript, _ bool, args []string) {
+			var list []node.Key
+			ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &list))
+			for _, k := range list {
+				if k.Name == args[1] {
+					ts.Setenv(args[2], k.Certificates[0].SHA256[:16])
+				}
+			}
+		},
 		// authority NODE STATE FILE writes the certificate of a state's
 		// authority, as the directory in a node's folder has it.
 		"authority": func(ts *testscript.TestScript, _ bool, args []string) {

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -80,12 +81,16 @@ func (n *Node) checks() []operation.Check {
 			Do:   text("List at least two persons with the roles under admin.persons in its configuration.", "أدرج في إعداداتها تحت admin.persons شخصين على الأقل يحملان الأدوار."), Run: n.seconded},
 		{Name: "outcomes", Hint: true, Text: text("No call's outcome is unknown.", "لا يوجد طلب مجهول النتيجة."),
 			What: text("Of some calls nobody knows whether they took effect.", "توجد طلبات لا يُعرف هل نُفّذت."),
-			Do:   text("Decide each with falaj outcome resolve.", "بُتّ في كل منها بالأمر falaj outcome resolve."), Run: func(ctx context.Context) error {
-				list, err := n.exchange.Outcomes(ctx, 1)
-				if err == nil && len(list) > 0 {
-					err = fault.New(fault.OutcomeUnknown, "falaj outcome list shows them")
+			Do:   text("Decide each; falaj outcome list has them all.", "بُتّ في كل منها، وكلها في falaj outcome list."), Run: func(ctx context.Context) error {
+				list, err := n.exchange.Outcomes(ctx, 3) // falaj outcome list has them all
+				if err != nil || len(list) == 0 {
+					return err
 				}
-				return err
+				var commands []string
+				for _, o := range list {
+					commands = append(commands, fmt.Sprintf("falaj outcome resolve %s '%s' --happened|--nothing --reason TEXT", o.Client, o.ID))
+				}
+				return fault.New(fault.OutcomeUnknown, "%s", strings.Join(commands, "\n"))
 			}},
 	}, logChecks(n)...)
 }

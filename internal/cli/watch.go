@@ -233,11 +233,23 @@ func (c *deliveryListCmd) Run(s *session) error {
 		}
 		var rows [][]string
 		for _, d := range list {
-			rows = append(rows, []string{d.ID, d.Client.String(), d.Service.String(), d.Conversation, s.word(string(d.Status)), strconv.Itoa(d.Attempts), d.Accepted.Local().Format(time.DateTime)})
+			rows = append(rows, []string{d.ID, d.Client.String(), d.Service.String(), d.Conversation, s.word(string(d.Status)), strconv.Itoa(d.Attempts), d.Accepted.Local().Format(time.DateTime), pushed(d)})
 		}
 		s.table([]string{"X-Road-Id", s.say(t("client", "العميل")), s.say(t("service", "الخدمة")), s.say(t("conversation", "المحادثة")),
-			s.say(t("status", "الحالة")), s.say(t("attempts", "المحاولات")), s.say(t("accepted", "قُبل"))}, rows)
+			s.say(t("status", "الحالة")), s.say(t("attempts", "المحاولات")), s.say(t("accepted", "قُبل")), s.say(t("push", "الدفع"))}, rows)
 	})
+}
+
+// pushed says what became of pushing a delivery's outcome to its client: done,
+// or tried in vain so many times.
+func pushed(d exchange.Delivery) string {
+	switch {
+	case !d.Pushed.IsZero():
+		return "✓"
+	case d.Pushes > 0:
+		return "✗ " + strconv.Itoa(d.Pushes)
+	}
+	return ""
 }
 
 type deliverySkipCmd struct {

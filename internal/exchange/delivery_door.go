@@ -172,6 +172,33 @@ type DeliveryFilter struct {
 	Status       Status
 }
 
+// Unpushed counts, by client, the outcomes that did not reach the address that
+// the client named, and are still tried.
+func (x *Exchange) Unpushed(ctx context.Context) (map[string]int, error) {
+	out := map[string]int{}
+	err := x.deps.DB.Read(ctx, func(tx *store.Tx) error {
+		clear(out)
+		rows, err := tx.Query(ctx, `SELECT client, COUNT(*) FROM exchange_delivery WHERE work <> 0 AND work = 2 AND pushes > 0 GROUP BY client`)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var client string
+			var n int
+			if err := rows.Scan(&client, &n); err != nil {
+				return err
+			}
+			out[client] = n
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return nil, fmt.Errorf("counting outcomes to push: %w", err)
+	}
+	return out, nil
+}
+
 // Deliveries lists the deliveries of this node's clients, the oldest first, at
 // most most of them.
 func (x *Exchange) Deliveries(ctx context.Context, f DeliveryFilter, most int) ([]Delivery, error) {

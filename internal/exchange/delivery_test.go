@@ -724,6 +724,9 @@ func TestPush(t *testing.T) {
 		if len(got) != 0 {
 			t.Error("it was pushed to an address of the machine itself")
 		}
+		if waiting, err := sa.Unpushed(t.Context()); err != nil || len(waiting) != 1 || waiting[desk("SA").String()] != 1 {
+			t.Errorf("to push: %v, %v", waiting, err)
+		}
 		// Who no longer wants to be told is not.
 		check(t, sa.Local().PutClient(t.Context(), Client{ID: desk("SA")}))
 		u.soon("the push is given up", func() bool {

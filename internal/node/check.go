@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -91,6 +92,19 @@ func (n *Node) checks() []operation.Check {
 					commands = append(commands, fmt.Sprintf("falaj outcome resolve %s '%s' --happened|--nothing --reason TEXT", o.Client, o.ID))
 				}
 				return fault.New(fault.OutcomeUnknown, "%s", strings.Join(commands, "\n"))
+			}},
+		{Name: "pushes", Hint: true, Text: text("The outcomes of asynchronous calls reach those who asked for them.", "نتائج الطلبات غير المتزامنة تصل إلى طالبيها."),
+			What: text("Outcomes could not be pushed to the address that a client named; they are tried again.", "تعذّر دفع نتائج إلى العنوان الذي حدّده العميل، وستُعاد المحاولة."),
+			Do:   text("See whether its system runs, and correct the address with falaj client add --push; falaj delivery list has them all.", "تحقق من أن نظامه يعمل، وصحّح العنوان بالأمر falaj client add --push، وكلها في falaj delivery list."), Run: func(ctx context.Context) error {
+				waiting, err := n.exchange.Unpushed(ctx)
+				if err != nil || len(waiting) == 0 {
+					return err
+				}
+				var lines []string
+				for _, client := range slices.Sorted(maps.Keys(waiting)) {
+					lines = append(lines, fmt.Sprintf("%s: %d", client, waiting[client]))
+				}
+				return fault.New(fault.DeliveryPending, "%s", strings.Join(lines, "\n"))
 			}},
 	}, logChecks(n)...)
 }

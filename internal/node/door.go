@@ -50,7 +50,7 @@ func (n *Node) openDoors(ctx context.Context) error {
 	var err error
 	most := operation.Connections(operation.Descriptors(), n.all, n.cfg.Limits.Connections)
 	if most < n.cfg.Limits.Connections {
-		n.log.Warn("fewer connections to a door than limits.connections says: this process may not open so many files", "connections", most, "files", operation.Descriptors())
+		n.log.Info("fewer connections to a door than limits.connections says: this process may not open so many files", "connections", most, "files", operation.Descriptors())
 	}
 	open := func(at *net.Listener, key, address string) {
 		if err != nil || address == "" || address == "off" {

@@ -59,6 +59,9 @@ func (c *evidenceShowCmd) Run(s *session) error {
 	return s.show(e, func() {
 		for _, h := range e.Halves {
 			s.printf("%s %s/%s\n", s.say(t("Held by node", "لدى العقدة")), h.State, h.Node)
+			if len(h.Records) == 0 && h.More == 0 {
+				s.line(t("  no record of this call", "  لا قيد لهذا الطلب"))
+			}
 			for _, r := range h.Records {
 				head := headOf(r)
 				what := head.Method + " " + head.Path + " " + head.Purpose
@@ -75,9 +78,6 @@ func (c *evidenceShowCmd) Run(s *session) error {
 			if h.More != 0 {
 				s.printf(s.say(t("  more from leaf %d on was left out\n", "  لم يُعرض الباقي ابتداءً من الورقة %d\n")), h.More)
 			}
-		}
-		if len(e.Halves) == 1 && e.Missing == "" || slices.ContainsFunc(e.Halves, func(h exchange.Half) bool { return len(h.Records) == 0 }) {
-			s.line(t("The other side holds no record of this call.", "لا يوجد لدى الطرف الآخر أي قيد لهذا الطلب."))
 		}
 		if e.Missing != "" {
 			s.line(t("The other side's half is missing:", "ما لدى الطرف الآخر غير متوفر:"))

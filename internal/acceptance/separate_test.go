@@ -1,6 +1,7 @@
 package acceptance_test
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"path/filepath"
@@ -42,6 +43,18 @@ func apart(t *testing.T, env map[string][]string, args ...string) *union {
 		u.startNode(t, n.State)
 	}
 	u.startSecretariat(t)
+	for state, own := range env {
+		if !strings.HasPrefix(strings.Join(own, " "), "FALAJ_STORE_DSN=") {
+			continue
+		}
+		// An empty database is not the log that the others were shown.
+		eventually(t, "a new name for the log of "+state, func() error {
+			if r := do(t, []string{"FALAJ_ADMIN=" + u.node(t, state).Admin}, "falaj", "log", "renew"); r.code != 0 {
+				return errors.New(r.err)
+			}
+			return nil
+		})
+	}
 	u.waitReady(t)
 	return u
 }

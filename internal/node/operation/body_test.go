@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -144,4 +145,25 @@ func TestPace(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestPatienceAfterTheBody: what is asked of a body ends with it. A call that
+// takes longer than a body may pause goes on, and its client is still there.
+func TestPatienceAfterTheBody(t *testing.T) {
+	t.Parallel()
+	g := NewGate(Limits{Stall: 50 * time.Millisecond, Pace: 1}, time.Now, func(fault.Code) {})
+	srv := httptest.NewServer(g.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		select {
+		case <-r.Context().Done():
+			t.Error("the client is taken to have gone")
+		case <-time.After(300 * time.Millisecond):
+		}
+	})))
+	defer srv.Close()
+	res, err := http.Post(srv.URL, "text/plain", strings.NewReader("body"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
 }

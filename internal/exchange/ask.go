@@ -2,7 +2,6 @@ package exchange
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"strings"
 	"time"
@@ -308,16 +307,6 @@ func (x *Exchange) decideAsking(_ context.Context, c *asking) error {
 	return err
 }
 
-// content is what makes two requests the same. Here, unlike at the provider's
-// node, it is known whether they are about the same person.
-func (c *asking) content() [32]byte {
-	d := c.request.Content()
-	if c.subject == nil {
-		return d
-	}
-	return sha256.Sum256(append(d[:], c.subject.Hash[:]...))
-}
-
 // once looks whether the client has sent this id before.
 func (x *Exchange) once(ctx context.Context, c *asking) error {
 	if !c.named {
@@ -330,7 +319,9 @@ func (x *Exchange) once(ctx context.Context, c *asking) error {
 	if !ok {
 		return nil
 	}
-	if was.content != c.content() {
+	if same, err := x.sameAs(ctx, was, c.request, c.subject); err != nil {
+		return err
+	} else if !same {
 		return fault.New(fault.IDConflict, "%s", c.ID)
 	}
 	if was.state == claimAnswered {
@@ -384,7 +375,7 @@ func (x *Exchange) recordRequest(ctx context.Context, c *asking) (err error) {
 			case c.again:
 				err = x.reclaim(ctx, tx, sideCaller, c.request, c.before, leaf)
 			case c.named || c.later:
-				err = x.claimID(ctx, tx, sideCaller, c.request, c.content(), leaf)
+				err = x.claimID(ctx, tx, sideCaller, c.request, leaf)
 			}
 			if err == nil && c.later {
 				err = x.accept(ctx, tx, c, leaf)

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/falaj/falaj/internal/exchange/message"
+	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/journal"
 	"github.com/falaj/falaj/internal/store"
 	"github.com/falaj/falaj/internal/union"
 )
@@ -31,9 +33,9 @@ const (
 
 // claim is what is known of an id that somebody may repeat.
 type claim struct {
-	content  [32]byte
 	state    int
 	process  string
+	asked    int64 // leaf of the request's record, where its content is
 	answered int64 // leaf of the answer's record
 }
 
@@ -49,10 +51,10 @@ func (x *Exchange) claimKey(client union.SubsystemID, id string) []byte {
 
 // claimID writes the claim in the transaction of the request's record. The id
 // is free or the record is not written either.
-func (x *Exchange) claimID(ctx context.Context, tx *store.Tx, side int, r *message.Request, content [32]byte, leaf int64) error {
+func (x *Exchange) claimID(ctx context.Context, tx *store.Tx, side int, r *message.Request, leaf int64) error {
 	res, err := tx.Exec(ctx, `INSERT INTO exchange_claim (side, id, content, state, process, asked, answered, changed_at)
 		VALUES (?, ?, ?, ?, ?, ?, NULL, ?) ON CONFLICT (side, id) DO NOTHING`,
-		side, x.claimKey(r.Client, r.ID), content[:], claimOpen, x.process, leaf, x.deps.Now().UnixMilli())
+		side, x.claimKey(r.Client, r.ID), []byte{}, claimOpen, x.process, leaf, x.deps.Now().UnixMilli())
 	if err != nil {
 		return fmt.Errorf("claiming an id: %w", err)
 	}
@@ -105,18 +107,14 @@ func (x *Exchange) settle(ctx context.Context, tx *store.Tx, side int, r *messag
 // claimed reads a claim; ok is false where there is none.
 func (x *Exchange) claimed(ctx context.Context, side int, r *message.Request) (c claim, ok bool, err error) {
 	err = x.deps.DB.Read(ctx, func(tx *store.Tx) error {
-		var content []byte
 		var leaf sql.NullInt64
-		err := tx.QueryRow(ctx, `SELECT content, state, process, answered FROM exchange_claim WHERE side = ? AND id = ?`,
-			side, x.claimKey(r.Client, r.ID)).Scan(&content, &c.state, &c.process, &leaf)
+		err := tx.QueryRow(ctx, `SELECT state, process, asked, answered FROM exchange_claim WHERE side = ? AND id = ?`,
+			side, x.claimKey(r.Client, r.ID)).Scan(&c.state, &c.process, &c.asked, &leaf)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil
 		}
 		if err != nil {
 			return err
-		}
-		if copy(c.content[:], content) != len(c.content) {
-			return fmt.Errorf("a claim's content of %d bytes", len(content))
 		}
 		c.answered, ok = leaf.Int64, true
 		return nil
@@ -125,6 +123,37 @@ func (x *Exchange) claimed(ctx context.Context, side int, r *message.Request) (c
 		return claim{}, false, fmt.Errorf("reading a claim: %w", err)
 	}
 	return c, ok, nil
+}
+
+// sameAs tells whether a request has the content of the one that made a claim,
+// which its record alone holds: a digest of it beside the claim could be guessed
+// by whoever reads the database and knows what may be asked. about is the
+// person's hash, which only the caller's side knows.
+func (x *Exchange) sameAs(ctx context.Context, was claim, r *message.Request, about *subject) (bool, error) {
+	s, err := x.deps.Journal.Get(ctx, was.asked)
+	if err != nil {
+		return false, storeFault(err, "reading the request that claimed an id")
+	}
+	if s.Erased {
+		return false, fault.New(fault.AnswerGone, "its retention has ended")
+	}
+	head, _, err := message.Open(s.Envelope)
+	if err != nil {
+		return false, storeFault(err, "reading the request that claimed an id")
+	}
+	before, err := message.ParseRequest(head)
+	if err != nil {
+		return false, storeFault(err, "reading the request that claimed an id")
+	}
+	n, err := readNote(s.Local)
+	if err != nil {
+		return false, storeFault(err, "reading the note of the request that claimed an id")
+	}
+	same := before.Content() == r.Content()
+	if s.Kind == journal.RequestSent {
+		same = same && n.Subject.hash() == about.hash()
+	}
+	return same, nil
 }
 
 // stranded are the provider's claims that this process could not end, since

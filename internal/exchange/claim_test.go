@@ -99,7 +99,7 @@ func TestClaimedAfterAll(t *testing.T) {
 			}
 			if stands {
 				check(t, bh.db.Write(t.Context(), func(tx *store.Tx) error {
-					return bh.claimID(t.Context(), tx, sideProvider, k.r, k.r.Content(), 0)
+					return bh.claimID(t.Context(), tx, sideProvider, k.r, 0)
 				}))
 			}
 			u.soon("the journal writes again", func() bool { return bh.journal.Err() == nil })

@@ -59,6 +59,14 @@ func (x *Exchange) person(name string) *subject {
 	return s
 }
 
+// hash is the person's; zeros where nobody said.
+func (s *subject) hash() message.Digest {
+	if s == nil {
+		return message.Digest{}
+	}
+	return s.Hash
+}
+
 // commitment is SHA-256 over a random key and the person's name in his own
 // state's register: without the key no dictionary finds him.
 func (s *subject) commitment() *message.Digest {

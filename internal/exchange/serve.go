@@ -26,7 +26,6 @@ type serving struct {
 	request  *message.Request
 	manifest []byte
 	sealed   []byte // the seal's wire form
-	content  [32]byte
 
 	// trust
 	view  *directory.View
@@ -133,7 +132,7 @@ func (x *Exchange) unfold(_ context.Context, c *serving) error {
 	if err := safePath(pathOnly(r.Path)); err != nil {
 		return err
 	}
-	c.request, c.sealed, c.content, c.manifest = r, raw, r.Content(), manifest(seal.Request, head, r.Body)
+	c.request, c.sealed, c.manifest = r, raw, manifest(seal.Request, head, r.Body)
 	return x.inTime(r.NotBefore, r.NotAfter)
 }
 
@@ -217,7 +216,7 @@ func (x *Exchange) claimServing(ctx context.Context, c *serving) error {
 		}
 	}
 	err := x.stake(ctx, c, func(ctx context.Context, tx *store.Tx, leaf int64) error {
-		return x.claimID(ctx, tx, sideProvider, c.request, c.content, leaf)
+		return x.claimID(ctx, tx, sideProvider, c.request, leaf)
 	})
 	if !errors.Is(err, errClaimed) {
 		return err
@@ -229,7 +228,12 @@ func (x *Exchange) claimServing(ctx context.Context, c *serving) error {
 	switch {
 	case !ok:
 		return fault.New(fault.InFlight, "the id has just become free; ask again")
-	case was.content != c.content:
+	}
+	same, err := x.sameAs(ctx, was, c.request, nil)
+	switch {
+	case err != nil:
+		return err
+	case !same:
 		return fault.New(fault.IDConflict, "%s", c.request.ID)
 	case was.state == claimAnswered:
 		c.earlier, err = x.recorded(ctx, was.answered)

@@ -35,6 +35,7 @@ var rooms = []room{
 	{"internal/policy", 1, 0},
 	{"internal/registry", 1, 0},
 	{"internal/seal", 1, 0},
+	{"internal/stamp", 1, 0},
 	{"internal/store", 1, 0},
 	{"internal/directory", 2, 1},
 	{"internal/evidence", 2, 1},

@@ -1,0 +1,189 @@
+package stamp
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
+)
+
+// MaxRecord bounds an evidence record, in bytes; MaxLeaves the digests of one
+// hash tree.
+const (
+	MaxRecord = MaxToken + 16<<10
+	MaxLeaves = 1 << 18
+
+	maxLists  = 64
+	maxHashes = 16
+)
+
+// Digest is a SHA-256 digest.
+type Digest = [sha256.Size]byte
+
+// Join is the parent of some digests in a hash tree of RFC 4998 §4.2.1: their
+// digest in ascending order.
+func Join(list ...Digest) Digest { return sha256.Sum256(Preimage(list...)) }
+
+// Preimage is what Join digests.
+func Preimage(list ...Digest) []byte {
+	list = slices.Clone(list)
+	slices.SortFunc(list, func(a, b Digest) int { return bytes.Compare(a[:], b[:]) })
+	var b []byte
+	for _, d := range list {
+		b = append(b, d[:]...)
+	}
+	return b
+}
+
+// Root is the root of the binary hash tree over digests, in pairs from the
+// first; who is left over rises alone. It overwrites what it is given, of
+// which there must be one at least.
+func Root(list []Digest) Digest {
+	root, _ := path(list, -1)
+	return root
+}
+
+// Path gives, beside the root, the digests that lead to it from the one at i:
+// of each pair the other. It overwrites what it is given.
+func Path(list []Digest, i int) (Digest, []Digest) { return path(list, i) }
+
+func path(list []Digest, i int) (root Digest, others []Digest) {
+	for len(list) > 1 {
+		if other := i ^ 1; i >= 0 && other < len(list) {
+			others = append(others, list[other])
+		}
+		n := 0
+		for j := 0; j < len(list); j += 2 {
+			if j+1 < len(list) {
+				list[n] = Join(list[j], list[j+1])
+			} else {
+				list[n] = list[j]
+			}
+			n++
+		}
+		list = list[:n]
+		if i >= 0 {
+			i /= 2
+		}
+	}
+	return list[0], others
+}
+
+// Record is an evidence record (RFC 4998) of one archive time-stamp: a
+// time-stamp over the root of a hash tree, and the way from a digest to it.
+type Record struct {
+	Lists [][]Digest // reducedHashtree: the first holds the digest itself
+	Token *Token
+}
+
+// NewRecord proves a digest by those that lead from it to a token's imprint.
+func NewRecord(of Digest, others []Digest, token *Token) *Record {
+	r := &Record{Token: token}
+	for i, o := range others {
+		list := []Digest{o}
+		if i == 0 {
+			list = append(list, of)
+			slices.SortFunc(list, func(a, b Digest) int { return bytes.Compare(a[:], b[:]) })
+		}
+		r.Lists = append(r.Lists, list)
+	}
+	return r
+}
+
+// Verify holds the record's tree against a digest and the token's imprint.
+// The token is for Token.Verify.
+func (r *Record) Verify(of Digest) error {
+	if len(r.Lists) > 0 && !slices.Contains(r.Lists[0], of) {
+		return errors.New("stamp: the evidence record is not of this digest")
+	}
+	for i, list := range r.Lists {
+		if i > 0 {
+			list = append(slices.Clone(list), of)
+		}
+		of = Join(list...)
+	}
+	if of != r.Token.Imprint {
+		return errors.New("stamp: the evidence record's tree does not lead to what was stamped")
+	}
+	return nil
+}
+
+// Bytes is the EvidenceRecord in DER.
+func (r *Record) Bytes() ([]byte, error) {
+	var b cryptobyte.Builder
+	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddASN1Int64(1)
+		b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) { addAlgorithm(b, oidSHA256()) })
+		b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) { // ArchiveTimeStampSequence
+			b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) { // ArchiveTimeStampChain
+				b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) { // ArchiveTimeStamp
+					if len(r.Lists) > 0 {
+						b.AddASN1(inside(2), func(b *cryptobyte.Builder) {
+							for _, list := range r.Lists {
+								b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+									for _, d := range list {
+										b.AddASN1OctetString(d[:])
+									}
+								})
+							}
+						})
+					}
+					b.AddBytes(r.Token.Raw)
+				})
+			})
+		})
+	})
+	out, err := b.Bytes()
+	if err == nil && len(out) > MaxRecord {
+		err = fmt.Errorf("%d bytes; at most %d", len(out), MaxRecord)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("stamp: an evidence record: %w", err)
+	}
+	return out, nil
+}
+
+// ParseRecord reads what Bytes wrote: an evidence record of one archive
+// time-stamp, by SHA-256. It verifies nothing.
+func ParseRecord(raw []byte) (*Record, error) {
+	bad := errors.New("stamp: not an evidence record of one archive time-stamp (RFC 4998), in DER")
+	if len(raw) > MaxRecord {
+		return nil, fmt.Errorf("stamp: an evidence record of %d bytes; at most %d", len(raw), MaxRecord)
+	}
+	s := cryptobyte.String(raw)
+	var all, algorithms, sequence, chain, one, tree cryptobyte.String
+	var version int64
+	var reduced bool
+	if !s.ReadASN1(&all, asn1.SEQUENCE) || !s.Empty() || !all.ReadASN1Integer(&version) || version != 1 ||
+		!all.ReadASN1(&algorithms, asn1.SEQUENCE) ||
+		!all.ReadASN1(&sequence, asn1.SEQUENCE) || !all.Empty() || !sequence.ReadASN1(&chain, asn1.SEQUENCE) || !sequence.Empty() ||
+		!chain.ReadASN1(&one, asn1.SEQUENCE) || !chain.Empty() || !one.ReadOptionalASN1(&tree, &reduced, inside(2)) {
+		return nil, bad
+	}
+	id, ok := readAlgorithm(&algorithms)
+	if !ok || !algorithms.Empty() || !id.Equal(oidSHA256()) || reduced && tree.Empty() {
+		return nil, bad
+	}
+	r := &Record{}
+	for !tree.Empty() {
+		var list, hash cryptobyte.String
+		if !tree.ReadASN1(&list, asn1.SEQUENCE) || list.Empty() || len(r.Lists) == maxLists {
+			return nil, bad
+		}
+		var out []Digest
+		for !list.Empty() {
+			if !list.ReadASN1(&hash, asn1.OCTET_STRING) || len(hash) != sha256.Size || len(out) == maxHashes {
+				return nil, bad
+			}
+			out = append(out, Digest(hash))
+		}
+		r.Lists = append(r.Lists, out)
+	}
+	var err error
+	r.Token, err = ParseToken(one)
+	return r, err
+}

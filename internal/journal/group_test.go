@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 	"testing/fstest"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -250,4 +251,47 @@ func TestClose(t *testing.T) {
 func claimTables() fs.FS {
 	table := "-- +goose Up\nCREATE TABLE claim_id (id BIGINT NOT NULL PRIMARY KEY, idx BIGINT NOT NULL);\n"
 	return fstest.MapFS{"sqlite/0001_claim.sql": {Data: []byte(table)}, "postgres/0001_claim.sql": {Data: []byte(table)}}
+}
+
+// TestCompany holds, in simulated time, where a commit costs none, whose
+// records wait for others': nobody's who appends one after another, everybody's
+// in a crowd.
+func TestCompany(t *testing.T) {
+	const each, pause = 10, 6400 * time.Microsecond
+	for callers, commits := range map[int]int{
+		1:  each,              // each at once
+		4:  4 * each,          // too few to wait for
+		64: 64 * each / 8 / 2, // groups are large
+	} {
+		t.Run(fmt.Sprint(callers), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				j, db := open(t, storetest.SQLite(t))
+				began := time.Now()
+				var wg sync.WaitGroup
+				for caller := range callers {
+					wg.Go(func() {
+						time.Sleep(time.Duration(caller) * pause / time.Duration(callers))
+						for n := range each {
+							if _, err := j.Append(t.Context(), record(caller*each+n)); err != nil {
+								t.Error(err)
+							}
+							time.Sleep(pause)
+						}
+					})
+				}
+				wg.Wait()
+				took := time.Since(began)
+				var got int
+				if err := db.QueryRow(t.Context(), "SELECT count(*) FROM journal_commit").Scan(&got); err != nil {
+					t.Fatal(err)
+				}
+				if callers < 8 && got != commits || got > commits {
+					t.Errorf("%d commits, want %d", got, commits)
+				}
+				if own := each*pause + pause*time.Duration(callers-1)/time.Duration(callers); callers < 8 && took != own {
+					t.Errorf("took %v, %v of it waiting for company", took, took-own)
+				}
+			})
+		})
+	}
 }

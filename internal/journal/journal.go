@@ -20,7 +20,8 @@ import (
 
 // Cipher encrypts records; seal.RecordKeys is one.
 type Cipher interface {
-	Seal(class string, at time.Time, plaintext, aad []byte) ([]byte, error)
+	// Seal appends what it encrypts to out.
+	Seal(out []byte, class string, at time.Time, plaintext, aad []byte) ([]byte, error)
 	Open(sealed, aad []byte) ([]byte, error)
 }
 
@@ -69,10 +70,13 @@ type Journal struct {
 	cipher Cipher
 	keys   Hash
 
-	plain sync.Pool // *[]byte, for records on their way to the cipher
+	plain  sync.Pool // *[]byte, for records on their way to the cipher
+	sealed sync.Pool // *[]byte, for those on their way to the database
 
-	blob []byte // the committer's, to build a group in
-	head *head  // the committer's, as it left it; nil where it must look
+	blob []byte           // the committer's, to build a group in
+	head *head            // the committer's, as it left it; nil where it must look
+	pace [crowd]time.Time // the committer's: when it took its last records
+	turn int              // where the oldest of them is
 
 	wake chan struct{} // holds one token where the committer has work
 	done chan struct{} // closed when the committer has ended
@@ -92,7 +96,7 @@ type job struct {
 	done   chan struct{}
 	in     func(ctx context.Context, tx *store.Tx, index int64) error
 	key    [keySize]byte // zeros: none
-	sealed []byte
+	sealed *[]byte
 	entry  Entry
 
 	excluded bool // by its own hook, whose traces must be undone
@@ -165,13 +169,11 @@ func (j *Journal) Append(ctx context.Context, r Record) (Entry, error) {
 	if r.Key != "" {
 		w.key = j.hash(r.Key)
 	}
-	plain, _ := j.plain.Get().(*[]byte)
-	if plain == nil {
-		plain = new([]byte)
-	}
+	plain := buffer(&j.plain)
 	*plain = r.encode((*plain)[:0], w.entry.Salt)
+	w.sealed = buffer(&j.sealed)
 	var err error
-	w.sealed, err = j.cipher.Seal(r.Class, r.At, *plain, []byte(aad))
+	*w.sealed, err = j.cipher.Seal((*w.sealed)[:0], r.Class, r.At, *plain, []byte(aad))
 	j.plain.Put(plain)
 	if err != nil {
 		return Entry{}, fault.Wrap(fault.StoreFailed, err, "encrypting a record")
@@ -195,6 +197,14 @@ func (j *Journal) Append(ctx context.Context, r Record) (Entry, error) {
 	}
 }
 
+// buffer takes one from a pool.
+func buffer(p *sync.Pool) *[]byte {
+	if b, ok := p.Get().(*[]byte); ok {
+		return b
+	}
+	return new([]byte)
+}
+
 func (w *job) result() (Entry, error) {
 	if w.err != nil {
 		return Entry{}, w.err
@@ -210,11 +220,11 @@ func (j *Journal) enqueue(w *job) error {
 		return fault.New(fault.Draining, "the journal is closing")
 	case j.down != nil:
 		return fault.Wrap(j.down.Code, j.down, "the journal could not write and tries again")
-	case len(j.queue) >= j.cfg.Queue || j.bytes+len(w.sealed) > j.cfg.QueueBytes && j.bytes > 0:
+	case len(j.queue) >= j.cfg.Queue || j.bytes+len(*w.sealed) > j.cfg.QueueBytes && j.bytes > 0:
 		return fault.New(fault.Overloaded, "%d records wait for the journal", len(j.queue))
 	}
 	j.queue = append(j.queue, w)
-	j.bytes += len(w.sealed)
+	j.bytes += len(*w.sealed)
 	j.signal()
 	return nil
 }

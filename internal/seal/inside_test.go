@@ -52,7 +52,7 @@ func TestDerivedKeyIsUsedUp(t *testing.T) {
 	}
 	r, at := k.Records(), time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 	head := func() string {
-		sealed, err := r.Seal("exchange", at, []byte("x"), nil)
+		sealed, err := r.Seal(nil, "exchange", at, []byte("x"), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -339,7 +339,7 @@ func TestDemonstrationKeysStayInTheDemonstration(t *testing.T) {
 		if _, err := d.Create("tls", seal.ECDSAP256); err != nil {
 			t.Fatal(err)
 		}
-		sealed, err := d.Records().Seal("exchange", noon, []byte("x"), nil)
+		sealed, err := d.Records().Seal(nil, "exchange", noon, []byte("x"), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -400,7 +400,7 @@ func TestWrappedFolder(t *testing.T) {
 	if _, err := k.HMAC("person-1"); err != nil {
 		t.Fatal(err)
 	}
-	sealed, err := k.Records().Seal("exchange", noon, []byte("x"), nil)
+	sealed, err := k.Records().Seal(nil, "exchange", noon, []byte("x"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -500,7 +500,7 @@ func TestSecretsDoNotPrint(t *testing.T) {
 		t.Fatal(err)
 	}
 	records := k.Records()
-	if _, err := records.Seal("exchange", noon, nil, nil); err != nil {
+	if _, err := records.Seal(nil, "exchange", noon, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	spool, err := seal.OpenSpool(t.TempDir()+"/s", records)

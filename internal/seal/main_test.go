@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 				break
 			}
 		}
-		sealed, err := k.Records().Seal("exchange", noon, []byte("record"), nil)
+		sealed, err := k.Records().Seal(nil, "exchange", noon, []byte("record"), nil)
 		must(err)
 		h, err := k.HMAC("person-1")
 		must(err)

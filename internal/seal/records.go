@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -86,12 +87,12 @@ const (
 	recordsPerKey = 1 << 16
 )
 
-// Seal encrypts a record of a retention class, made at a time; aad is bound to
-// it and not stored. The result names class and month, so that Open needs
-// neither:
+// Seal encrypts a record of a retention class, made at a time, and appends it to
+// out; aad is bound to it and not stored. What is appended names class and
+// month, so that Open needs neither:
 //
 //	version (1) | length of class (1) | class | period (4, big-endian) | id (16) | nonce (12) | ciphertext | tag (16)
-func (r RecordKeys) Seal(class string, at time.Time, plaintext, aad []byte) ([]byte, error) {
+func (r RecordKeys) Seal(out []byte, class string, at time.Time, plaintext, aad []byte) ([]byte, error) {
 	name := periodName{class, PeriodOf(at)}
 	key, err := r.p.forSealing(name)
 	if err != nil {
@@ -101,7 +102,7 @@ func (r RecordKeys) Seal(class string, at time.Time, plaintext, aad []byte) ([]b
 	if err != nil {
 		return nil, fmt.Errorf("encrypting a record: %w", err)
 	}
-	out := append(make([]byte, 0, len(pen.head)+aeadOverhead+len(plaintext)), pen.head...)
+	out = append(slices.Grow(out, len(pen.head)+aeadOverhead+len(plaintext)), pen.head...)
 	return pen.aead.Seal(out, nil, plaintext, aad), nil
 }
 

@@ -29,7 +29,7 @@ func TestRecordsComeBack(t *testing.T) {
 		at := time.Unix(rapid.Int64Range(1767225600, 1798761599).Draw(t, "at"), 0) // 2026
 		plain := rapid.SliceOf(rapid.Byte()).Draw(t, "plain")
 		aad := rapid.SliceOf(rapid.Byte()).Draw(t, "aad")
-		sealed, err := r.Seal(class, at, plain, aad)
+		sealed, err := r.Seal(nil, class, at, plain, aad)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -51,14 +51,14 @@ func TestRecordsComeBack(t *testing.T) {
 
 func TestEveryBitOfARecordCounts(t *testing.T) {
 	r := open(t, t.TempDir()+"/k", seal.KeyConfig{}).Records()
-	sealed, err := r.Seal("exchange", noon, []byte("plain"), []byte("place"))
+	sealed, err := r.Seal(nil, "exchange", noon, []byte("plain"), []byte("place"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	// Keys of neighbours are there, so that a changed head can find one.
 	for _, class := range []string{"exchangd", "exchange"} {
 		for m := range 12 {
-			if _, err := r.Seal(class, noon.AddDate(0, m, 0), nil, nil); err != nil {
+			if _, err := r.Seal(nil, class, noon.AddDate(0, m, 0), nil, nil); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -82,7 +82,7 @@ func TestDestroyedKeyDarkensEverything(t *testing.T) {
 	r := open(t, dir, seal.KeyConfig{}).Records()
 	other := open(t, dir, seal.KeyConfig{}).Records()
 	class := func(c string, at time.Time) []byte {
-		b, err := r.Seal(c, at, []byte("x"), nil)
+		b, err := r.Seal(nil, c, at, []byte("x"), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -116,7 +116,7 @@ func TestDestroyedKeyDarkensEverything(t *testing.T) {
 		if _, err := keys.Open(march, nil); !errors.Is(err, seal.ErrDestroyed) {
 			t.Errorf("opened after the end: %v", err)
 		}
-		if _, err := keys.Seal("exchange", noon, nil, nil); !errors.Is(err, seal.ErrDestroyed) {
+		if _, err := keys.Seal(nil, "exchange", noon, nil, nil); !errors.Is(err, seal.ErrDestroyed) {
 			t.Errorf("encrypted after the end: %v", err)
 		}
 		for _, b := range [][]byte{april, audit} {
@@ -136,7 +136,7 @@ func TestDestroyedKeyDarkensEverything(t *testing.T) {
 	if err := r.Destroy("exchange", 202601); err != nil {
 		t.Error(err)
 	}
-	if _, err := r.Seal("exchange", noon.AddDate(0, -2, 0), nil, nil); !errors.Is(err, seal.ErrDestroyed) {
+	if _, err := r.Seal(nil, "exchange", noon.AddDate(0, -2, 0), nil, nil); !errors.Is(err, seal.ErrDestroyed) {
 		t.Errorf("%v", err)
 	}
 }
@@ -150,7 +150,7 @@ func TestDestroyAgainstSeal(t *testing.T) {
 		one, two := open(t, dir, seal.KeyConfig{}).Records(), open(t, dir, seal.KeyConfig{}).Records()
 		var wg sync.WaitGroup
 		for _, r := range []seal.RecordKeys{one, one, two, two} {
-			wg.Go(func() { _, _ = r.Seal("exchange", at, nil, nil) })
+			wg.Go(func() { _, _ = r.Seal(nil, "exchange", at, nil, nil) })
 		}
 		wg.Go(func() {
 			time.Sleep(time.Duration(i) * 5 * time.Microsecond)
@@ -160,7 +160,7 @@ func TestDestroyAgainstSeal(t *testing.T) {
 		})
 		wg.Wait()
 		for _, r := range []seal.RecordKeys{one, two} {
-			if _, err := r.Seal("exchange", at, nil, nil); !errors.Is(err, seal.ErrDestroyed) {
+			if _, err := r.Seal(nil, "exchange", at, nil, nil); !errors.Is(err, seal.ErrDestroyed) {
 				t.Errorf("%v", err)
 			}
 		}
@@ -174,7 +174,7 @@ func TestDestroyAgainstSeal(t *testing.T) {
 func TestDestroyOverwritesTheKey(t *testing.T) {
 	dir := t.TempDir() + "/k"
 	r := open(t, dir, seal.KeyConfig{}).Records()
-	if _, err := r.Seal("exchange", noon, nil, nil); err != nil {
+	if _, err := r.Seal(nil, "exchange", noon, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	f, err := os.Open(dir + "/records/exchange/2026-03.key")
@@ -195,7 +195,7 @@ func TestDestroyOverwritesTheKey(t *testing.T) {
 func TestLostKeyIsNotADestroyedOne(t *testing.T) {
 	dir := t.TempDir() + "/k"
 	r := open(t, dir, seal.KeyConfig{}).Records()
-	sealed, err := r.Seal("exchange", noon, nil, nil)
+	sealed, err := r.Seal(nil, "exchange", noon, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,7 +206,7 @@ func TestLostKeyIsNotADestroyedOne(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	// A new key in its place does not open it, and is not used to.
-	if _, err := r.Seal("exchange", noon, nil, nil); err != nil {
+	if _, err := r.Seal(nil, "exchange", noon, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := r.Open(sealed, nil); !errors.Is(err, seal.ErrDamaged) {
@@ -218,7 +218,7 @@ func TestClassesAndPeriods(t *testing.T) {
 	dir := t.TempDir() + "/k"
 	r := open(t, dir, seal.KeyConfig{}).Records()
 	for _, class := range []string{"", "-x", "Exchange", "a/b", "..", "a.b", "a b", "تبادل", strings.Repeat("x", 33)} {
-		if _, err := r.Seal(class, noon, nil, nil); err == nil {
+		if _, err := r.Seal(nil, class, noon, nil, nil); err == nil {
 			t.Errorf("took class %q", class)
 		}
 		if err := r.Destroy(class, 202603); err == nil {
@@ -233,7 +233,7 @@ func TestClassesAndPeriods(t *testing.T) {
 			t.Errorf("destroyed period %d", p)
 		}
 	}
-	if _, err := r.Seal("exchange", time.Time{}, nil, nil); err == nil {
+	if _, err := r.Seal(nil, "exchange", time.Time{}, nil, nil); err == nil {
 		t.Error("encrypted for the year 1")
 	}
 	onlyThese(t, dir)
@@ -309,7 +309,7 @@ func child(t *testing.T, mode, dir string) *exec.Cmd {
 
 func FuzzOpenRecord(f *testing.F) {
 	r := open(f, filepath.Join(f.TempDir(), "k"), seal.KeyConfig{}).Records()
-	sealed, err := r.Seal("exchange", noon, []byte("plain"), []byte("place"))
+	sealed, err := r.Seal(nil, "exchange", noon, []byte("plain"), []byte("place"))
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -332,7 +332,7 @@ func BenchmarkRecordSeal(b *testing.B) {
 	r := open(b, filepath.Join(b.TempDir(), "k"), seal.KeyConfig{}).Records()
 	plain := make([]byte, 1500)
 	for b.Loop() {
-		if _, err := r.Seal("exchange", noon, plain, nil); err != nil {
+		if _, err := r.Seal(nil, "exchange", noon, plain, nil); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -340,7 +340,7 @@ func BenchmarkRecordSeal(b *testing.B) {
 
 func BenchmarkRecordOpen(b *testing.B) {
 	r := open(b, filepath.Join(b.TempDir(), "k"), seal.KeyConfig{}).Records()
-	sealed, err := r.Seal("exchange", noon, make([]byte, 1500), nil)
+	sealed, err := r.Seal(nil, "exchange", noon, make([]byte, 1500), nil)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -53,6 +53,7 @@ type root struct {
 	Client      clientCmd      `cmd:""`
 	Policy      policyCmd      `cmd:""`
 	Evidence    evidenceCmd    `cmd:""`
+	Trace       traceCmd       `cmd:""`
 	Verify      verifyCmd      `cmd:""`
 	Directory   directoryCmd   `cmd:""`
 	Outcome     outcomeCmd     `cmd:""`

@@ -126,6 +126,17 @@ func helpTexts() map[string]union.Text {
 		"evidence export --client":  t("Whose call, where several clients' calls have the id.", "صاحب الطلب، إن اشترك عدة عملاء في المعرّف."),
 		"evidence export --request": t("Which try, by its X-Road-Request-Id (default: the last).", "المحاولة المقصودة بمعرّفها X-Road-Request-Id (الافتراضي: الأخيرة)."),
 
+		"trace":                 t("Show who asked what about a person, for which purpose, allowed or refused.", "عرض من طلب بيانات شخص وماذا طلب ولأي غرض، سُمح له أم رُفض."),
+		"trace show":            t("The same (the person is read from the standard input).", "مثله (يُقرأ الشخص من الدخل القياسي)."),
+		"trace show --since":    t("From this day or time on, UTC.", "من هذا اليوم أو الوقت، بالتوقيت العالمي."),
+		"trace show --until":    t("Up to this day or time, UTC; it is no longer in it.", "حتى هذا اليوم أو الوقت دون دخوله، بالتوقيت العالمي."),
+		"trace show --before":   t("Go on below this leaf, as the page before says.", "المتابعة قبل هذه الورقة كما تذكر الصفحة السابقة."),
+		"trace show --limit":    t("Entries of a page (default: 100, at most 1000).", "عدد القيود في الصفحة (الافتراضي: 100، وأقصاه 1000)."),
+		"trace delay":           t("Set how many days later persons hear of calls for a purpose.", "تحديد عدد أيام تأجيل إطلاع أصحاب البيانات على طلبات غرض ما."),
+		"trace delay <purpose>": t("Purpose, a code of the union's list.", "الغرض: رمز من قائمة الاتحاد."),
+		"trace delay --days":    t("Days from the call on; 0: at once.", "عدد الأيام من وقت الطلب؛ 0: فوراً."),
+		"trace delays":          t("List the purposes of which persons hear later.", "سرد الأغراض التي يُؤجَّل إطلاع أصحاب البيانات عليها."),
+
 		"verify":             t("Check exported evidence offline, by the union's root alone.", "التحقق من الأدلة المصدّرة دون اتصال، بجذر الاتحاد وحده."),
 		"verify <container>": t("Container (ASiC-E) that falaj evidence export wrote.", "حاوية (ASiC-E) كتبها falaj evidence export."),
 		"verify --root":      t("The union's root (<n>.root.json), got by a way that is trusted.", "جذر الاتحاد (<n>.root.json) من مصدر موثوق."),

@@ -52,7 +52,7 @@ func (x *Exchange) answer(ctx context.Context, c *serving) (m *link.Message, err
 	// The peer may have hung up; what happened is recorded all the same.
 	_, err = x.deps.Journal.Append(context.WithoutCancel(ctx), journal.Record{
 		Kind: journal.AnswerSent, Key: c.request.ID, At: x.deps.Now(), Class: class(c.offer), Envelope: s.envelope,
-		Local: note{Spool: kept(res.body, c.offer), Repeat: c.earlier != nil, Effect: c.effect.String(), Subject: res.subject}.bytes(),
+		Local: answerNote(c, res).bytes(),
 		Body:  inline(res.body, c.offer),
 		In: func(ctx context.Context, tx *store.Tx, leaf int64) error {
 			if c.earlier == nil {
@@ -83,6 +83,16 @@ func (x *Exchange) answer(ctx context.Context, c *serving) (m *link.Message, err
 		}
 	}
 	return m, nil
+}
+
+// answerNote says of an answer about a person also what was asked: his trace
+// then needs no other record.
+func answerNote(c *serving, res *result) note {
+	n := note{Spool: kept(res.body, c.offer), Repeat: c.earlier != nil, Effect: c.effect.String(), Subject: res.subject}
+	if n.Subject != nil {
+		n.Method, n.Purpose = c.request.Method, c.request.Purpose
+	}
+	return n
 }
 
 // sealAnswer seals an answer for the service's member; a refusal, where need
@@ -141,8 +151,8 @@ func (x *Exchange) compile(c *serving) (*message.Answer, *result) {
 	a.NotAfter = min(a.NotAfter, now.Add(message.MaxValidity).UnixMilli())
 	if c.earlier != nil {
 		a.Status, a.Headers, a.Fault, a.Body = c.earlier.Status, c.earlier.Headers, string(c.earlier.Fault), c.earlier.Body.named()
-		c.effect = effectDone
-		return a, &result{status: a.Status, headers: a.Headers, body: c.earlier.Body}
+		a.Subject, c.effect = c.earlier.commitment, effectDone // it shows the person's data once more
+		return a, &result{status: a.Status, headers: a.Headers, subject: c.earlier.subject, body: c.earlier.Body}
 	}
 	res := c.result
 	if f := res.fault; f != nil {
@@ -183,7 +193,13 @@ func (x *Exchange) recorded(ctx context.Context, leaf int64) (*Reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	return replyOf(a, b), nil
+	n, err := readNote(s.Local)
+	if err != nil {
+		return nil, storeFault(err, "reading a record's note")
+	}
+	r := replyOf(a, b)
+	r.subject, r.commitment = n.Subject, a.Subject
+	return r, nil
 }
 
 // answerAt reads the record of an answer or refusal.

@@ -131,6 +131,10 @@ type Reply struct {
 	Fault     fault.Code // set where a node answered, not the service
 	Body      *body
 	Keep      bool // the body stays in the spool
+
+	// of an answer from the record
+	subject    *subject
+	commitment *message.Digest
 }
 
 // Ask carries a request to its service and brings the answer. An error is a

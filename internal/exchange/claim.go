@@ -151,9 +151,19 @@ func (x *Exchange) sameAs(ctx context.Context, was claim, r *message.Request, ab
 	}
 	same := before.Content() == r.Content()
 	if s.Kind == journal.RequestSent {
-		same = same && n.Subject.hash() == about.hash()
+		same = same && x.isOne(n.Subject, about)
 	}
 	return same, nil
+}
+
+// isOne tells whether two notes are about one person, or both about nobody. The
+// earlier may have been hashed under an earlier key.
+func (x *Exchange) isOne(earlier, now *subject) bool {
+	if earlier == nil || now == nil || earlier.Hash == now.Hash {
+		return earlier.hash() == now.hash()
+	}
+	every, err := x.deps.Persons.Every([]byte(now.name))
+	return err == nil && slices.Contains(every, [32]byte(earlier.Hash))
 }
 
 // stranded are the provider's claims that this process could not end, since

@@ -51,7 +51,7 @@ func ParseWhich(id string, q url.Values) (w Which, err error) {
 // is a record of its own. What a node alone knows is not in it.
 func (x *Exchange) Container(ctx context.Context, which Which, by Reader) (*evidence.Pack, error) {
 	p, err := x.container(ctx, which, by)
-	if err := x.recordReading(ctx, reading{Action: "evidence.export", By: by.Name, Door: by.Door, ID: which.ID}, err); err != nil {
+	if err := x.recordReading(ctx, reading{Action: "evidence.export", By: by.Name, Door: by.Door, ID: which.ID, shows: by.May}, err); err != nil {
 		return nil, err
 	}
 	return p, nil

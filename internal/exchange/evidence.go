@@ -150,7 +150,7 @@ func (x *Exchange) Evidence(ctx context.Context, id string, by Reader, page Page
 }
 
 func (r Reader) reads(id string, p Page) reading {
-	return reading{Action: "evidence.read", By: r.Name, Door: r.Door, ID: id, State: p.State, From: p.From}
+	return reading{Action: "evidence.read", By: r.Name, Door: r.Door, ID: id, State: p.State, From: p.From, shows: r.May}
 }
 
 func (x *Exchange) evidence(ctx context.Context, id string, by Reader, page Page) (*Evidence, error) {

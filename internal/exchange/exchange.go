@@ -48,6 +48,8 @@ type Config struct {
 
 	Allow []netip.Prefix   // networks where backends may lie although they are loopback, private or link-local
 	Own   []netip.AddrPort // this node's own listeners: never a backend
+
+	traceBlock int64 // records that share a row of the trace's index; tests take fewer
 }
 
 func (c *Config) defaults() {
@@ -62,6 +64,7 @@ func (c *Config) defaults() {
 	set(&c.Senders, 64)
 	set(&c.Retry, time.Second)
 	set(&c.RetryCap, time.Minute)
+	set(&c.traceBlock, traceBlock)
 }
 
 func set[T comparable](v *T, d T) {
@@ -83,6 +86,12 @@ type Caller interface {
 	Query(ctx context.Context, to link.Target, kind string, body []byte) ([]byte, error)
 }
 
+// Persons are the keyed hashes that stand for a person in this state's store.
+type Persons interface {
+	Sum(name []byte) [32]byte              // under the newest key
+	Every(name []byte) ([][32]byte, error) // under every key that there was, the newest first
+}
+
 // Deps are what the exchange stands on.
 type Deps struct {
 	DB        *store.DB
@@ -90,7 +99,8 @@ type Deps struct {
 	Spool     *seal.Spool
 	Directory func() (*directory.View, error)          // the directory now; a fault where it is too old to go by
 	Seal      func(union.MemberID) (Credential, error) // this node's credential for a member of its state
-	Subject   interface{ Sum(b []byte) [32]byte }      // keyed hash that stands for a person in this state's store
+	Persons   Persons                                  // stand for persons in this state's store
+	Records   journal.Cipher                           // the keys of the journal's records
 	Names     interface{ Sum(b []byte) [32]byte }      // keyed hash that stands for ids and conversations there; the same for the life of the database
 	Rules     func() []policy.Source                   // the node's local rules, beside its state's
 	Link      Caller                                   // set by node after both exist
@@ -158,6 +168,7 @@ func (x *Exchange) Run(ctx context.Context) error {
 	defer rest.Wait()
 	rest.Go(func() { x.deliver(ctx) })
 	rest.Go(func() { x.prune(ctx) })
+	rest.Go(func() { x.indexTrace(ctx) })
 	tick := time.NewTicker(beatEvery)
 	defer tick.Stop()
 	for {

@@ -222,8 +222,6 @@ func (n *testNode) start(t testing.TB, on engine, ln net.Listener, options []kit
 	check(t, err)
 	spool, err := seal.OpenSpool(n.spool, n.keys.Records())
 	check(t, err)
-	hash, err := n.keys.HMAC("person-1")
-	check(t, err)
 	names, err := n.keys.HMAC("exchange-1")
 	check(t, err)
 	cfg := Config{
@@ -231,7 +229,7 @@ func (n *testNode) start(t testing.TB, on engine, ln net.Listener, options []kit
 		Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
 	}
 	deps := Deps{
-		DB: n.db, Journal: n.journal, Spool: spool, Subject: hash, Names: names, Now: n.now, Log: slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelError})),
+		DB: n.db, Journal: n.journal, Spool: spool, Persons: hashes{n.keys}, Records: n.keys.Records(), Names: names, Now: n.now, Log: slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelError})),
 		Directory: func() (*directory.View, error) { return n.dir.View(), n.dir.View().Fresh(n.now()) },
 		Seal: func(m union.MemberID) (Credential, error) {
 			c, ok := n.seals[m]
@@ -291,6 +289,29 @@ func (n *testNode) start(t testing.TB, on engine, ln net.Listener, options []kit
 		_ = n.journal.Close(context.Background())
 		_ = n.db.Close()
 	})
+}
+
+// hashes are the keys for persons of a key folder.
+type hashes struct{ keys *seal.Keys }
+
+func (h hashes) versions() (all []seal.HMAC) {
+	for i := 1; i == 1 || h.keys.HasHMAC(fmt.Sprintf("person-%d", i)); i++ {
+		key, err := h.keys.HMAC(fmt.Sprintf("person-%d", i))
+		if err != nil {
+			panic(err)
+		}
+		all = append([]seal.HMAC{key}, all...)
+	}
+	return all
+}
+
+func (h hashes) Sum(name []byte) [32]byte { return h.versions()[0].Sum(name) }
+
+func (h hashes) Every(name []byte) (out [][32]byte, err error) {
+	for _, key := range h.versions() {
+		out = append(out, key.Sum(name))
+	}
+	return out, nil
 }
 
 type testWriter struct{ t testing.TB }

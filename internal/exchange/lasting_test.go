@@ -85,7 +85,7 @@ func TestPanicIsUnknown(t *testing.T) {
 	t.Parallel()
 	u := newUnion(t, []union.State{"BH", "SA"}, func(c *Config, d *Deps) {
 		if c.State == "BH" {
-			d.Subject = panics{d.Subject}
+			d.Persons = panics{d.Persons}
 		}
 	})
 	var calls atomic.Int32
@@ -112,15 +112,13 @@ func TestPanicIsUnknown(t *testing.T) {
 }
 
 // panics is a hash that fails on one name.
-type panics struct {
-	next interface{ Sum([]byte) [32]byte }
-}
+type panics struct{ Persons }
 
 func (p panics) Sum(b []byte) [32]byte {
 	if strings.HasSuffix(string(b), "boom") {
 		panic("boom")
 	}
-	return p.next.Sum(b)
+	return p.Persons.Sum(b)
 }
 
 // dying is a connection that takes nothing any more once it has served.

@@ -16,9 +16,9 @@ type note struct {
 	Peer    string   `json:"peer,omitzero"`     // the node that brought the message
 	Rules   []string `json:"rules,omitempty"`   // the rules that allowed or refused
 	Version int64    `json:"version,omitzero"`  // of the directory by which this node judged
-	Method  string   `json:"method,omitzero"`   // of a request that was refused before it had a sealed head
-	Path    string   `json:"path,omitzero"`     // the same
-	Purpose string   `json:"purpose,omitzero"`  // the same
+	Method  string   `json:"method,omitzero"`   // of a request that the record holds no head of: it was refused, or this is the answer
+	Path    string   `json:"path,omitzero"`     // of a request that was refused before it had a sealed head
+	Purpose string   `json:"purpose,omitzero"`  // as Method
 	Spool   string   `json:"spool,omitzero"`    // where the large body lies
 	Repeat  bool     `json:"repeat,omitzero"`   // answered from the record of an earlier call
 	Effect  string   `json:"effect,omitzero"`   // what became of the backend
@@ -54,7 +54,7 @@ func (x *Exchange) person(name string) *subject {
 	if name == "" {
 		return nil
 	}
-	s := &subject{Hash: x.deps.Subject.Sum([]byte(name)), name: name}
+	s := &subject{Hash: x.deps.Persons.Sum([]byte(name)), name: name}
 	_, _ = rand.Read(s.Key[:]) // never fails
 	return s
 }

@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"context"
+	"slices"
 
 	"github.com/falaj/falaj/internal/exchange/message"
 	"github.com/falaj/falaj/internal/fault"
@@ -20,6 +21,11 @@ type reading struct {
 	State  union.State `json:"state,omitzero"`
 	From   int64       `json:"from,omitzero"`
 	Code   fault.Code  `json:"code,omitzero"` // why it was refused
+	// Whose data was read, and for which purposes it had been asked for.
+	Subjects []message.Digest `json:"subjects,omitempty"`
+	Purposes []string         `json:"purposes,omitempty"`
+
+	shows func(client, service union.SubsystemID) bool // whose calls were shown; nil: what was shown is nobody's data
 }
 
 // recordReading journals a reading, or that it was refused. Each is a record:
@@ -31,6 +37,11 @@ func (x *Exchange) recordReading(ctx context.Context, r reading, refused error) 
 	}
 	if !message.ValidID(r.ID) {
 		r.ID = ""
+	}
+	if refused == nil && r.shows != nil {
+		if err := x.whose(ctx, &r); err != nil {
+			return err
+		}
 	}
 	_, err := x.deps.Journal.Append(context.WithoutCancel(ctx), journal.Record{
 		Kind: journal.Decision, Key: readingKey(r.ID), At: x.deps.Now(), Class: "exchange", Local: r.bytes(),
@@ -54,4 +65,36 @@ func (r reading) bytes() []byte {
 		panic(err) // texts and numbers alone
 	}
 	return b
+}
+
+// whose adds to a reading whose data this node's records of the calls are
+// about: it belongs to the trace of these persons.
+func (x *Exchange) whose(ctx context.Context, r *reading) error {
+	for from, scanned := int64(0), 0; scanned < maxScanned; {
+		found, err := x.deps.Journal.FindFrom(ctx, r.ID, from)
+		if err != nil {
+			return storeFault(err, "looking for whose data is read")
+		}
+		for _, s := range found {
+			from = s.Index + 1
+			if client, service, ok := parties(s.Envelope); !ok || !r.shows(client, service) {
+				continue
+			}
+			for _, p := range persons(&s) {
+				if !slices.Contains(r.Subjects, p) {
+					r.Subjects = append(r.Subjects, p)
+				}
+			}
+			if e, ok := entry(&s); ok && e.Purpose != nil && !slices.Contains(r.Purposes, e.Purpose.Code) {
+				r.Purposes = append(r.Purposes, e.Purpose.Code)
+			}
+		}
+		if scanned += len(found); len(found) < journal.MaxFound {
+			break
+		}
+	}
+	if len(r.Subjects) == 0 {
+		r.Purposes = nil
+	}
+	return nil
 }

@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -108,13 +109,12 @@ func (x *Exchange) recordRefusal(ctx context.Context, c *asking, f *fault.Error)
 	if err != nil {
 		return err
 	}
-	n := note{Door: c.Door, Rules: ruleNames(c.decision), Method: c.Method, Subject: c.subject}
+	n := note{Door: c.Door, Rules: ruleNames(c.decision), Method: c.Method, Purpose: cmp.Or(c.purpose, c.Purpose), Subject: c.subject}
+	if n.Subject == nil {
+		n.Subject = x.person(c.Subject) // refused before it was composed
+	}
 	if c.sealed.manifest == nil {
-		// Nothing else tells what was asked, and what for.
-		n.Path, n.Purpose = strings.ToValidUTF8(c.Path, "\ufffd"), c.Purpose
-		if c.purpose != "" {
-			n.Purpose = c.purpose
-		}
+		n.Path = strings.ToValidUTF8(c.Path, "\ufffd") // nothing else tells what was asked
 	}
 	// A client that hung up still leaves its trace.
 	keep, cancel := context.WithTimeout(context.WithoutCancel(ctx), callMargin)

@@ -125,7 +125,7 @@ func TestTheSubjectStaysAtHome(t *testing.T) {
 			if !bytes.Contains(head, []byte(`"subject":"`+hexOf(commitment)+`"`)) {
 				t.Errorf("%s: %s does not commit to the person", c.state, head)
 			}
-			if note.Subject.Hash != message.Digest(n.Exchange.deps.Subject.Sum([]byte(c.name))) {
+			if note.Subject.Hash != message.Digest(n.Exchange.deps.Persons.Sum([]byte(c.name))) {
 				t.Errorf("%s: the person cannot be found again", c.state)
 			}
 			if plain := message.Digest(sha256.Sum256([]byte(c.name))); note.Subject.Hash == plain || commitment == plain {

@@ -73,6 +73,40 @@ func (j *Journal) Get(ctx context.Context, index int64) (Stored, error) {
 	return s, nil
 }
 
+// Each goes through the records from an index on and below another, in their
+// order; of one that cannot be read it tells fn why. It reads a commit at a
+// time: no snapshot is held meanwhile.
+func (j *Journal) Each(ctx context.Context, from, until int64, fn func(Stored, error) error) error {
+	for from < until {
+		var first int64
+		var leaves, ends, records []byte
+		err := j.db.QueryRow(ctx, `SELECT first, leaves, ends, records FROM journal_commit
+			WHERE first <= ? ORDER BY first DESC LIMIT 1`, from).Scan(&first, &leaves, &ends, &records)
+		n := int64(len(leaves) / leafSize)
+		switch {
+		case errors.Is(err, sql.ErrNoRows) || err == nil && first+n <= from:
+			return fault.New(fault.Corrupt, "the commit of record %d is missing", from)
+		case err != nil:
+			return fmt.Errorf("reading from record %d on: %w", from, err)
+		}
+		for ; from < min(first+n, until); from++ {
+			i := int(from - first)
+			a, z, ok := span(ends, i)
+			s, part, err := Stored{Entry: Entry{Index: from}}, PartRecord, error(nil)
+			if ok && z <= len(records) {
+				s, part, err = j.open(from, [32]byte(leaves[i*leafSize:]), records[a:z])
+			}
+			if part != "" {
+				err = fault.Wrap(fault.Corrupt, err, "record %d: its %s is not what was written", from, part)
+			}
+			if err := fn(s, err); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // span is where record i of a commit lies among its records.
 func span(ends []byte, i int) (from, to int, ok bool) {
 	if len(ends) < (i+1)*endSize {

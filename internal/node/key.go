@@ -109,9 +109,17 @@ type KeyName struct {
 	Name string `json:"name"`
 }
 
-// rotateKey replaces a key that certificates speak for. Keys that sign the
-// directory are replaced by a ceremony, with their union's knowledge.
+// rotateKey replaces a key that certificates speak for, or takes a new one to
+// hide persons under. Keys that sign the directory are replaced by a ceremony,
+// with their union's knowledge.
 func (n *Node) rotateKey(ctx context.Context, _ admin.Person, p KeyName) (admin.Done, error) {
+	if p.Name == "person" {
+		was := n.persons.newest()
+		if err := n.persons.use(was + 1); err != nil {
+			return admin.Done{}, err
+		}
+		return admin.Done{Result: map[string]string{"name": personKey(was + 1)}, Before: personKey(was), After: personKey(was + 1)}, nil
+	}
 	if p.Name != directory.TLSKey && p.Name != directory.StampKey && !strings.HasPrefix(p.Name, "seal-") {
 		return admin.Done{}, fault.New(fault.BadRequest, "the key %q is not replaced here: those of the directory take a ceremony (falaj directory)", p.Name)
 	}

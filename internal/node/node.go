@@ -50,6 +50,7 @@ type Node struct {
 
 	lock      *os.File
 	keys      *seal.Keys
+	persons   *persons
 	db        *store.DB
 	journal   *journal.Journal
 	spool     *seal.Spool
@@ -161,9 +162,9 @@ func (n *Node) openExchange(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	person, err := n.keys.HMAC("person-1")
-	if err != nil {
-		return fmt.Errorf("the key that hides persons: %w", err)
+	n.persons = &persons{keys: n.keys}
+	if err := n.persons.use(n.persons.newest()); err != nil {
+		return err
 	}
 	names, err := n.keys.HMAC("exchange-1")
 	if err != nil {
@@ -179,7 +180,7 @@ func (n *Node) openExchange(ctx context.Context) error {
 		Inline: int(n.cfg.Limits.Inline), MaxBody: int64(n.cfg.Limits.Body), CallTime: n.cfg.Limits.CallTime, Share: n.cfg.Limits.Share(),
 		Allow: n.cfg.Backends.Allow, Own: n.doors.own(),
 	}, exchange.Deps{
-		DB: n.db, Journal: n.journal, Spool: n.spool, Directory: n.view, Archive: n.directory.ViewAt, Chain: n.directory.Chain, Receipts: n.publisher, Seal: n.identity.Seal, Subject: person, Names: names,
+		DB: n.db, Journal: n.journal, Spool: n.spool, Directory: n.view, Archive: n.directory.ViewAt, Chain: n.directory.Chain, Receipts: n.publisher, Seal: n.identity.Seal, Persons: n.persons, Records: n.keys.Records(), Names: names,
 		Rules: n.rules, Observe: n.meters.observe, Now: n.now, Log: n.log,
 	}, local)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 )
 
 const hmacSuffix = ".hmac"
@@ -58,6 +59,12 @@ func (k *Keys) HMAC(name string) (HMAC, error) {
 		m.Sum(out[:0])
 		return out
 	}}, nil
+}
+
+// HasHMAC tells whether a keyed hash of that name has its key.
+func (k *Keys) HasHMAC(name string) bool {
+	_, err := os.Stat(k.path(name, hmacSuffix))
+	return err == nil
 }
 
 // Sum hashes the data under the key.

@@ -45,6 +45,9 @@ type Query struct {
 	Text  union.Text
 	Roles []config.Role // who may; none: every person known here
 	Do    func(ctx context.Context, who Person, params url.Values) (any, error)
+	// Ask instead of Do: the question is asked by POST with its parameters as
+	// JSON, since they name a person and may stand in no address and no log.
+	Ask func(ctx context.Context, who Person, params json.RawMessage) (any, error)
 }
 
 // File is an answer that is no JSON: it is written out as it comes.

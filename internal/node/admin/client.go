@@ -49,6 +49,15 @@ func (c *Client) Query(ctx context.Context, name string, params url.Values, out 
 	return c.do(req, out)
 }
 
+// Confide asks a question whose parameters may stand in no address.
+func (c *Client) Confide(ctx context.Context, name string, params, out any) error {
+	req, err := c.post(ctx, name, params)
+	if err != nil {
+		return err
+	}
+	return c.do(req, out)
+}
+
 // Save asks for a File and writes it to w. seen is told after each piece how
 // many bytes of how many have come.
 func (c *Client) Save(ctx context.Context, name string, params url.Values, w io.Writer, seen func(done, all int64)) error {
@@ -105,18 +114,26 @@ func (c *Client) Describe(ctx context.Context) (Described, error) {
 // Change asks for a change and reads its result into out, if there is one
 // already. The Answer says whether it waits for a second person.
 func (c *Client) Change(ctx context.Context, name string, params, out any) (Answer, error) {
-	body, err := json.Marshal(params)
+	req, err := c.post(ctx, name, params)
 	if err != nil {
 		return Answer{}, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+"/v1/"+name, bytes.NewReader(body))
-	if err != nil {
-		return Answer{}, err
-	}
-	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Idempotency-Key", uuid.NewString())
 	a := Answer{Result: out}
 	return a, c.do(req, &a)
+}
+
+func (c *Client) post(ctx context.Context, name string, params any) (*http.Request, error) {
+	body, err := json.Marshal(params)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+"/v1/"+name, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	return req, nil
 }
 
 func (c *Client) send(req *http.Request) (*http.Response, error) {

@@ -72,6 +72,7 @@ func (s *Server) HTTP() *http.Server {
 //
 //	GET  /v1                        who I am, what can be asked
 //	GET  /v1/{query}?…              a question
+//	POST /v1/{query}                one whose parameters may stand in no address
 //	POST /v1/{action}               a change; 202 where it waits for a second person
 //	GET  /v1/approvals[/{id}]       changes that wait or waited
 //	POST /v1/approvals/{id}/{approve|reject}
@@ -83,6 +84,11 @@ func (s *Server) Handler() http.Handler {
 	on("GET /v1", func(_ *http.Request, p Person) (int, any, error) { return 200, s.describe(p), nil })
 	on("GET /v1/{query}", s.ask)
 	on("POST /v1/{action}", s.once(s.act))
+	for name, q := range s.queries {
+		if q.Ask != nil {
+			on("POST /v1/"+name, s.confide(q))
+		}
+	}
 	on("GET /v1/approvals", func(r *http.Request, p Person) (int, any, error) {
 		list, err := s.approvals(r.Context())
 		return 200, list, err
@@ -164,8 +170,40 @@ func (s *Server) ask(r *http.Request, who Person) (int, any, error) {
 	if !who.Has(q.Roles) {
 		return 0, nil, s.notAllowed(q.Roles)
 	}
+	if q.Do == nil {
+		return 0, nil, fault.New(fault.MethodNotAllowed, "this is asked with POST, its parameters in the body")
+	}
 	v, err := q.Do(r.Context(), who, r.URL.Query())
 	return 200, v, err
+}
+
+// confide hands a question its body. Unlike a change's, nothing of it is kept:
+// an Idempotency-Key has no meaning here.
+func (s *Server) confide(q *Query) func(*http.Request, Person) (int, any, error) {
+	return func(r *http.Request, who Person) (int, any, error) {
+		if !who.Has(q.Roles) {
+			return 0, nil, s.notAllowed(q.Roles)
+		}
+		params, err := body(r)
+		if err != nil {
+			return 0, nil, err
+		}
+		v, err := q.Ask(r.Context(), who, params)
+		return 200, v, err
+	}
+}
+
+// body reads what was sent as JSON.
+func body(r *http.Request) ([]byte, error) {
+	// A browser cannot be led to send this by another site's page.
+	if m, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || m != "application/json" {
+		return nil, fault.New(fault.BadHeader, "Content-Type must be application/json")
+	}
+	b, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxParams))
+	if err != nil {
+		return nil, fault.Wrap(fault.TooLarge, err, "the parameters; at most %d bytes", maxParams)
+	}
+	return b, nil
 }
 
 func (s *Server) act(r *http.Request, who Person, params []byte) (int, any, error) {
@@ -212,13 +250,9 @@ func (s *Server) act(r *http.Request, who Person, params []byte) (int, any, erro
 // once reads the body and lets a repeated Idempotency-Key answer as before.
 func (s *Server) once(h func(*http.Request, Person, []byte) (int, any, error)) func(*http.Request, Person) (int, any, error) {
 	return func(r *http.Request, who Person) (int, any, error) {
-		// A browser cannot be led to send this by another site's page.
-		if m, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || m != "application/json" {
-			return 0, nil, fault.New(fault.BadHeader, "Content-Type must be application/json")
-		}
-		body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxParams))
+		body, err := body(r)
 		if err != nil {
-			return 0, nil, fault.Wrap(fault.TooLarge, err, "the parameters; at most %d bytes", maxParams)
+			return 0, nil, err
 		}
 		key := r.Header.Get("Idempotency-Key")
 		if key == "" {
@@ -295,16 +329,17 @@ type Offer struct {
 	Text    union.Text    `json:"text"`
 	Roles   []config.Role `json:"roles,omitempty"`
 	Two     bool          `json:"second_person,omitempty"`
-	Allowed bool          `json:"allowed"` // to the person who asks
+	Post    bool          `json:"post,omitempty"` // a question that is asked with POST
+	Allowed bool          `json:"allowed"`        // to the person who asks
 }
 
 func (s *Server) describe(p Person) Described {
 	d := Described{Person: p, SecondPerson: s.cfg.SecondPerson, Actions: []Offer{}, Queries: []Offer{}}
 	for _, a := range s.actions {
-		d.Actions = append(d.Actions, Offer{a.Name, a.Event, a.Text, a.Roles, a.Two, p.Has(a.Roles)})
+		d.Actions = append(d.Actions, Offer{Name: a.Name, Event: a.Event, Text: a.Text, Roles: a.Roles, Two: a.Two, Allowed: p.Has(a.Roles)})
 	}
 	for _, q := range s.queries {
-		d.Queries = append(d.Queries, Offer{Name: q.Name, Text: q.Text, Roles: q.Roles, Allowed: p.Has(q.Roles)})
+		d.Queries = append(d.Queries, Offer{Name: q.Name, Text: q.Text, Roles: q.Roles, Post: q.Ask != nil, Allowed: p.Has(q.Roles)})
 	}
 	byName := func(a, b Offer) int { return strings.Compare(a.Name, b.Name) }
 	slices.SortFunc(d.Actions, byName)

@@ -1,0 +1,10 @@
+-- +goose Up
+-- Whose data the records of a block are about, made from them: see trace_index.go.
+-- It is encrypted under the keys of the records themselves and ends with them.
+CREATE TABLE exchange_trace (
+  block BIGINT  NOT NULL PRIMARY KEY,
+  parts BYTEA   NOT NULL
+);
+
+-- +goose Down
+DROP TABLE exchange_trace;

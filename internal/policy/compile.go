@@ -68,7 +68,7 @@ type rule struct {
 type endpoint struct {
 	method  string
 	pattern Pattern
-	name    types.String
+	line    string // "METHOD pattern", as the rules name it, and a line feed
 }
 
 type pair struct {
@@ -90,6 +90,9 @@ type Set struct {
 	accords map[pair]accord
 	faulty  map[union.State]bool
 	named   map[cedar.PolicyID]*rule
+	paths   map[union.State]bool // whose rules may read the path
+
+	recent memory
 }
 
 // Compile reads the rules of all states and their agreements. The Set is never
@@ -100,7 +103,7 @@ type Set struct {
 func Compile(sources []Source, agreements []Agreement) (*Set, error) {
 	s := &Set{
 		rules: map[union.State][]*rule{}, accords: map[pair]accord{},
-		faulty: map[union.State]bool{}, named: map[cedar.PolicyID]*rule{},
+		faulty: map[union.State]bool{}, named: map[cedar.PolicyID]*rule{}, paths: map[union.State]bool{},
 	}
 	var doc schema.Schema
 	if err := doc.UnmarshalCedar([]byte(Schema)); err != nil {
@@ -152,6 +155,11 @@ func (s *Set) add(src Source, check *validate.Validator) error {
 	list, err := cedar.NewPolicyListFromBytes(src.Name, []byte(src.Text))
 	if err != nil {
 		return err
+	}
+	// Whatever depends on an attribute names it, if only to compare the whole
+	// context; an escape could hide the name.
+	if strings.Contains(src.Text, "path") || strings.Contains(src.Text, `\`) {
+		s.paths[src.State] = true
 	}
 	for _, p := range list {
 		line := p.Position().Line
@@ -228,7 +236,7 @@ func (s *Set) agree(a Agreement) error {
 		if err != nil {
 			return err
 		}
-		r.endpoints = append(r.endpoints, endpoint{e.Method, pattern, types.String(e.String())})
+		r.endpoints = append(r.endpoints, endpoint{e.Method, pattern, e.String() + "\n"})
 	}
 	if err := s.enter(a.Service.State, r); err != nil {
 		return err

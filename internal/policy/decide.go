@@ -3,6 +3,9 @@ package policy
 import (
 	"fmt"
 	"iter"
+	"strings"
+	"sync"
+	"time"
 
 	"github.com/cedar-policy/cedar-go"
 	"github.com/cedar-policy/cedar-go/types"
@@ -11,17 +14,105 @@ import (
 
 // Decide answers the question by the rules of the state whose role it is:
 // allowed if a permit matches, no forbid does, and every rule could be
-// evaluated. Nothing is cached: rules may depend on the time.
+// evaluated. Time counts in whole seconds.
 //
 // Only the agreements of the question's own client and service are evaluated.
 // That changes no decision: any other's scope (principal ==, resource ==) is
 // false before its conditions are looked at.
 func (s *Set) Decide(q Question) Decision {
-	rules, request, known, refusal := s.prepare(q)
+	c, refusal := s.prepare(q)
 	if refusal != nil {
 		return *refusal
 	}
-	outcome, found := cedar.Authorize(rules, known, request)
+	same := c.matter
+	if !s.paths[c.state] {
+		same.Path = ""
+	}
+	d, known := s.recent.find(same)
+	if !known {
+		d = s.decide(c)
+		s.recent.keep(same, d)
+	}
+	return d
+}
+
+// cause is a question as the rules are asked it.
+type cause struct {
+	matter
+	state union.State // whose rules
+	rules candidates
+	known *entities
+}
+
+// matter is all that the rules can know of a question: what differs in nothing
+// of it has the same answer.
+type matter struct {
+	Question         // at a whole second, the path decoded
+	endpoints string // that the call fits, a line each
+}
+
+// prepare finds the rules and what they ask about, or gives the decision where
+// they need not be asked.
+func (s *Set) prepare(q Question) (c cause, refusal *Decision) {
+	deny := func(r Rule, err string) (cause, *Decision) {
+		return cause{}, &Decision{Rules: []Rule{r}, Errors: []string{err}}
+	}
+	if c.state = q.Client.State; q.Role == Provider {
+		c.state = q.Service.State
+	}
+	switch {
+	case q.Role != Consumer && q.Role != Provider, q.Client.IsZero(), q.Service.IsZero(), q.Method == "", q.At.IsZero():
+		return deny(badQuestion(), "the question lacks role, client, service, method or time")
+	case s.faulty[c.state]:
+		return deny(sourceError(), "the rules of "+string(c.state)+" are faulty")
+	}
+	path, err := ParsePath(q.Path)
+	if err != nil {
+		return deny(badPath(), err.Error())
+	}
+	both := s.accords[pair{q.Client, q.Service}]
+	if c.known = both.entities; c.known == nil {
+		c.known = newEntities(q.Client, q.Service)
+	}
+	c.rules = candidates{state: s.rules[c.state]}
+	if q.Role == Provider {
+		c.rules.agreements = both.agreements
+	}
+	c.Question, c.Path, c.At = q, path.String(), q.At.UTC().Truncate(time.Second)
+	for _, r := range c.rules.agreements {
+		c.endpoints += r.fits(q.Method, path)
+	}
+	return c, nil
+}
+
+// request is the question in Cedar's terms.
+func (c *cause) request() cedar.Request {
+	var fits []types.Value
+	for line := range strings.Lines(c.endpoints) {
+		fits = append(fits, types.String(strings.TrimSuffix(line, "\n")))
+	}
+	return cedar.Request{
+		Principal: c.known[0].UID,
+		Action:    types.NewEntityUID("Action", "call"),
+		Resource:  c.known[1].UID,
+		Context: types.NewRecord(types.RecordMap{
+			"role":         types.String(c.Role),
+			"method":       types.String(c.Method),
+			"path":         types.String(c.Path),
+			"endpoints":    types.NewSet(fits...),
+			"purpose":      types.String(c.Purpose),
+			"basis":        types.String(c.Basis),
+			"dataClass":    types.String(c.DataClass),
+			"clientState":  types.String(c.Client.State),
+			"serviceState": types.String(c.Service.State),
+			"at":           types.NewDatetime(c.At),
+		}),
+	}
+}
+
+// decide asks the rules.
+func (s *Set) decide(c cause) Decision {
+	outcome, found := cedar.Authorize(c.rules, c.known, c.request())
 	d := Decision{Allow: outcome == cedar.Allow}
 	for _, e := range found.Errors {
 		d.Allow = false
@@ -44,65 +135,41 @@ func (s *Set) Decide(q Question) Decision {
 	return d
 }
 
-// prepare gives what Cedar needs, or the decision where it need not be asked.
-func (s *Set) prepare(q Question) (candidates, cedar.Request, *entities, *Decision) {
-	deny := func(r Rule, err string) (candidates, cedar.Request, *entities, *Decision) {
-		return candidates{}, cedar.Request{}, nil, &Decision{Rules: []Rule{r}, Errors: []string{err}}
-	}
-	state := q.Client.State
-	if q.Role == Provider {
-		state = q.Service.State
-	}
-	switch {
-	case q.Role != Consumer && q.Role != Provider, q.Client.IsZero(), q.Service.IsZero(), q.Method == "", q.At.IsZero():
-		return deny(badQuestion(), "the question lacks role, client, service, method or time")
-	case s.faulty[state]:
-		return deny(sourceError(), "the rules of "+string(state)+" are faulty")
-	}
-	path, err := ParsePath(q.Path)
-	if err != nil {
-		return deny(badPath(), err.Error())
-	}
-	rules := candidates{state: s.rules[state]}
-	both := s.accords[pair{q.Client, q.Service}]
-	if both.entities == nil {
-		both.entities = newEntities(q.Client, q.Service)
-	}
-	if q.Role == Provider {
-		rules.agreements = both.agreements
-	}
-	var fits []types.Value
-	for _, r := range rules.agreements {
-		fits = append(fits, r.fits(q.Method, path)...)
-	}
-	return rules, cedar.Request{
-		Principal: both.entities[0].UID,
-		Action:    types.NewEntityUID("Action", "call"),
-		Resource:  both.entities[1].UID,
-		Context: types.NewRecord(types.RecordMap{
-			"role":         types.String(q.Role),
-			"method":       types.String(q.Method),
-			"path":         types.String(path.String()),
-			"endpoints":    types.NewSet(fits...),
-			"purpose":      types.String(q.Purpose),
-			"basis":        types.String(q.Basis),
-			"dataClass":    types.String(q.DataClass),
-			"clientState":  types.String(q.Client.State),
-			"serviceState": types.String(q.Service.State),
-			"at":           types.NewDatetime(q.At),
-		}),
-	}, both.entities, nil
+// memory keeps the decisions of one second: calls of one kind come together.
+type memory struct {
+	mu     sync.Mutex
+	at     time.Time
+	answer map[matter]Decision
 }
 
-// fits lists the endpoints that a call is for. It is asked here and not by
-// Cedar's like, whose wildcard runs across slashes.
-func (r *rule) fits(method string, path Path) (names []types.Value) {
+// maxRecent bounds the decisions remembered.
+const maxRecent = 4096
+
+func (m *memory) find(q matter) (d Decision, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	d, ok = m.answer[q]
+	return d, ok
+}
+
+func (m *memory) keep(q matter, d Decision) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.at.Equal(q.At) || len(m.answer) >= maxRecent {
+		m.at, m.answer = q.At, map[matter]Decision{}
+	}
+	m.answer[q] = d
+}
+
+// fits lists the endpoints that a call is for, a line each. It is asked here and
+// not by Cedar's like, whose wildcard runs across slashes.
+func (r *rule) fits(method string, path Path) (lines string) {
 	for _, e := range r.endpoints {
 		if (e.method == "*" || e.method == method) && e.pattern.Match(path) {
-			names = append(names, e.name)
+			lines += e.line
 		}
 	}
-	return names
+	return lines
 }
 
 // candidates are the rules that can match a question.

@@ -34,13 +34,14 @@ type Explanation struct {
 // Explain decides as Decide does and shows every rule that had a say.
 func (s *Set) Explain(q Question) Explanation {
 	x := Explanation{Decision: s.Decide(q)}
-	rules, request, known, refusal := s.prepare(q)
+	asked, refusal := s.prepare(q)
 	if refusal != nil {
 		return x
 	}
-	for _, list := range [...][]*rule{rules.state, rules.agreements} {
+	request := asked.request()
+	for _, list := range [...][]*rule{asked.rules.state, asked.rules.agreements} {
 		for _, r := range list {
-			_, found := cedar.Authorize(candidates{state: []*rule{r}}, known, request)
+			_, found := cedar.Authorize(candidates{state: []*rule{r}}, asked.known, request)
 			c := Considered{Rule: r.Rule, Outcome: NotMatched, Cedar: string(r.policy.MarshalCedar())}
 			switch {
 			case len(found.Errors) > 0:
@@ -70,7 +71,7 @@ func (r *rule) why(q Question) []union.Text {
 	if !a.Until.IsZero() && !q.At.Before(a.Until) {
 		add("It has ended.", "انتهت مدة الاتفاق.")
 	}
-	if path, err := ParsePath(q.Path); err == nil && len(r.endpoints) > 0 && len(r.fits(q.Method, path)) == 0 {
+	if path, err := ParsePath(q.Path); err == nil && len(r.endpoints) > 0 && r.fits(q.Method, path) == "" {
 		add("It does not open this method and path.", "لا يشمل الاتفاق هذه الطريقة وهذا المسار.")
 	}
 	return why

@@ -62,7 +62,7 @@ type Question struct {
 	Purpose   string
 	Basis     string // the legal basis that the directory gives the purpose; empty if the union does not know the purpose
 	DataClass string
-	At        time.Time
+	At        time.Time // counts in whole seconds
 }
 
 // The effects of a rule.

@@ -9,6 +9,8 @@ import (
 
 	"github.com/falaj/falaj/internal/policy"
 	"github.com/falaj/falaj/internal/union"
+
+	"pgregory.net/rapid"
 )
 
 func client(t testing.TB, s string) union.SubsystemID {
@@ -471,5 +473,34 @@ func BenchmarkCompile(b *testing.B) {
 		if _, err := policy.Compile(base(), agreements); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// A decision from memory is the one that the rules would give: a set that was
+// asked many questions answers each as one that was never asked before.
+func TestMemory(t *testing.T) {
+	for name, local := range map[string]policy.Source{
+		"no path":       rule("forbid", "no", `context.method == "DELETE"`),
+		"path":          rule("forbid", "no", `context.path like "*/2*"`),
+		"hidden path":   rule("forbid", "no", `context["p\u{61}th"] == "/vehicles/2"`),
+		"time":          rule("forbid", "no", `context.at >= datetime("2026-03-01T12:00:01Z")`),
+		"whole context": rule("forbid", "no", `context.role == "provider" && context has at && context.purpose == "tax"`),
+	} {
+		t.Run(name, func(t *testing.T) {
+			fresh := func() *policy.Set { return compile(t, append(base(), local), agreement(t)) }
+			asked := fresh()
+			rapid.Check(t, func(rt *rapid.T) {
+				q := question(t, rapid.SampledFrom([]policy.Role{policy.Consumer, policy.Provider}).Draw(rt, "role"))
+				q.Method = rapid.SampledFrom([]string{"GET", "DELETE"}).Draw(rt, "method")
+				q.Path = rapid.SampledFrom([]string{"/vehicles/1", "/vehicles/2", "/vehicles/%32", "/notices/2/a", "/other"}).Draw(rt, "path")
+				q.Purpose = rapid.SampledFrom([]string{"traffic-violation", "tax"}).Draw(rt, "purpose")
+				q.DataClass = rapid.SampledFrom([]string{"", "d"}).Draw(rt, "class")
+				q.At = q.At.Add(time.Duration(rapid.IntRange(0, 4).Draw(rt, "half seconds")) * time.Second / 2)
+				want, got := fresh().Decide(q), asked.Decide(q)
+				if got.Allow != want.Allow || ids(got) != ids(want) {
+					rt.Fatalf("%+v: remembered %v %q, fresh %v %q", q, got.Allow, ids(got), want.Allow, ids(want))
+				}
+			})
+		})
 	}
 }

@@ -83,6 +83,8 @@ const (
 	// Evidence.
 	ReceiptPending Code = "evidence.receipt.pending"
 	LogDivided     Code = "evidence.log.divided"
+	Archived       Code = "evidence.archived"
+	Held           Code = "evidence.held"
 
 	// The command line.
 	Usage     Code = "cli.usage"
@@ -324,6 +326,13 @@ func entries() []Entry {
 		{LogDivided, provider + "LogDivided", 500,
 			t("A log is not the one that was shown before: entries are missing or are others.", "سجل الشفافية ليس الذي عُرض من قبل: فيه قيود مفقودة أو مبدَّلة."),
 			t("Keep everything as it is. If the log's database was restored from an old copy, the log goes on under a new name (falaj log renew); if not, its operators have to answer for it.", "أبقِ كل شيء على حاله. فإن كانت قاعدة بياناته قد استُعيدت من نسخة قديمة فيُستأنف سجل الشفافية باسم جديد (falaj log renew)، وإلا فعلى مشغّليه تفسير ذلك.")},
+
+		{Archived, consumer + "Archived", 503,
+			t("The record lies in a file of the archive that is not at its place.", "القيد محفوظ في أحد ملفات الأرشيف، والملف ليس في مكانه."),
+			t("The node's operator brings the file that the detail names back to the archive's folder; then ask again.", "على مشغّل العقدة إعادة الملف المذكور في التفاصيل إلى مجلد الأرشيف، ثم أعد السؤال.")},
+		{Held, client + "LegalHold", 409,
+			t("A legal hold keeps these records: they are neither erased nor ended.", "هذه القيود محفوظة بأمر حفظ قانوني، فلا تُمحى ولا تُنهى."),
+			t("See who holds them with falaj hold list; a hold is released by two persons.", "اطّلع على أوامر الحفظ بالأمر falaj hold list، ولا يُرفع أمر الحفظ إلا بقرار شخصين.")},
 
 		// The command line.
 		{Usage, client + "Usage", 400,

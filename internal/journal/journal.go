@@ -49,6 +49,8 @@ type Deps struct {
 	// keeps short keys from being guessed by whoever reads the database alone;
 	// nil is SHA-256. It must stay the same for the life of the database.
 	Keys Hash
+	// Archive is the folder of the archive's files; "" where there is none.
+	Archive string
 }
 
 //go:embed migration
@@ -69,6 +71,8 @@ type Journal struct {
 	db     *store.DB
 	cipher Cipher
 	keys   Hash
+
+	archive string
 
 	plain  sync.Pool // *[]byte, for records on their way to the cipher
 	sealed sync.Pool // *[]byte, for those on their way to the database
@@ -125,17 +129,13 @@ func New(cfg Config, deps Deps) (*Journal, error) {
 	if cfg.ProbeEvery <= 0 {
 		cfg.ProbeEvery = time.Second
 	}
-	if deps.DB == nil || deps.Records == nil {
-		return nil, errors.New("journal: a database and record keys are needed")
-	}
-	if deps.Keys == nil {
-		deps.Keys = plain{}
+	j, err := reader(deps)
+	if err != nil {
+		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	j := &Journal{
-		cfg: cfg, db: deps.DB, cipher: deps.Records, keys: deps.Keys,
-		wake: make(chan struct{}, 1), done: make(chan struct{}), stop: stop,
-	}
+	j.cfg, j.stop = cfg, stop
+	j.wake, j.done = make(chan struct{}, 1), make(chan struct{})
 	start, cancel := context.WithTimeout(ctx, cfg.Timeout)
 	defer cancel()
 	if err := j.checkHead(start); err != nil {
@@ -144,6 +144,17 @@ func New(cfg Config, deps Deps) (*Journal, error) {
 	}
 	go j.run(ctx)
 	return j, nil
+}
+
+// reader is a journal that only reads.
+func reader(deps Deps) (*Journal, error) {
+	if deps.DB == nil || deps.Records == nil {
+		return nil, errors.New("journal: a database and record keys are needed")
+	}
+	if deps.Keys == nil {
+		deps.Keys = plain{}
+	}
+	return &Journal{db: deps.DB, cipher: deps.Records, keys: deps.Keys, archive: deps.Archive}, nil
 }
 
 type plain struct{}

@@ -43,8 +43,17 @@ func readHead(ctx context.Context, q querier) (size int64, root merkle.Hash, edg
 }
 
 // Get reads the record at an index and holds it against its leaf. There is
-// no such index: NotFound.
+// no such index: NotFound. It is in a file of the archive that is not there:
+// Archived.
 func (j *Journal) Get(ctx context.Context, index int64) (Stored, error) {
+	s, err := j.get(ctx, index)
+	if fault.CodeOf(err) == fault.Corrupt {
+		return j.get(ctx, index) // it may have been archived or erased meanwhile
+	}
+	return s, err
+}
+
+func (j *Journal) get(ctx context.Context, index int64) (Stored, error) {
 	var first int64
 	var leaves, ends []byte
 	err := j.db.QueryRow(ctx, `SELECT first, leaves, ends FROM journal_commit
@@ -56,13 +65,15 @@ func (j *Journal) Get(ctx context.Context, index int64) (Stored, error) {
 	case err != nil:
 		return Stored{}, fmt.Errorf("finding record %d: %w", index, err)
 	}
-	from, to, ok := span(ends, i)
-	if !ok {
-		return Stored{}, fault.New(fault.Corrupt, "where record %d begins and ends", index)
-	}
 	var sealed []byte
-	err = j.db.QueryRow(ctx, "SELECT substr(records, ?, ?) FROM journal_commit WHERE first = ?",
-		from+1, to-from, first).Scan(&sealed)
+	if from, to, ok := span(ends, i); len(ends) == 0 {
+		sealed, err = j.fromArchive(ctx, index)
+	} else if !ok {
+		return Stored{}, fault.New(fault.Corrupt, "where record %d begins and ends", index)
+	} else {
+		err = j.db.QueryRow(ctx, "SELECT substr(records, ?, ?) FROM journal_commit WHERE first = ?",
+			from+1, to-from, first).Scan(&sealed)
+	}
 	if err != nil {
 		return Stored{}, fmt.Errorf("reading record %d: %w", index, err)
 	}
@@ -95,6 +106,9 @@ func (j *Journal) Each(ctx context.Context, from, until int64, fn func(Stored, e
 			s, part, err := Stored{Entry: Entry{Index: from}}, PartRecord, error(nil)
 			if ok && z <= len(records) {
 				s, part, err = j.open(from, [32]byte(leaves[i*leafSize:]), records[a:z])
+			} else if len(ends) == 0 {
+				s, err = j.Get(ctx, from) // from the archive
+				part = ""
 			}
 			if part != "" {
 				err = fault.Wrap(fault.Corrupt, err, "record %d: its %s is not what was written", from, part)
@@ -124,6 +138,14 @@ func span(ends []byte, i int) (from, to int, ok bool) {
 // read, with the leaf that is its own.
 func (j *Journal) open(index int64, leaf [32]byte, sealed []byte) (s Stored, wrong Part, err error) {
 	s.Index, s.Leaf = index, leaf
+	if len(sealed) > 0 && sealed[0] == markByte {
+		decision, ok := j.marked(index, leaf, sealed)
+		if !ok {
+			return s, PartRecord, errors.New("the mark of its erasure is not the one that was put there")
+		}
+		s.Erased, s.ErasedBy = true, decision
+		return s, "", nil
+	}
 	b, err := j.cipher.Open(sealed, []byte(aad))
 	if errors.Is(err, seal.ErrDestroyed) {
 		s.Erased = true

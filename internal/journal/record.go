@@ -167,11 +167,12 @@ type Entry struct {
 }
 
 // Stored is a record as it was kept; its In is nil. Of an erased one only
-// Index and Leaf are left.
+// Index and Leaf are left, and why.
 type Stored struct {
 	Entry
 	Record
-	Erased bool
+	Erased   bool
+	ErasedBy int64 // leaf of the decision that erased it; 0: its retention ended
 }
 
 const recordVersion = 1

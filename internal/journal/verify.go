@@ -9,6 +9,7 @@ import (
 
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/merkle"
+	"github.com/falaj/falaj/internal/seal"
 	"github.com/falaj/falaj/internal/store"
 )
 
@@ -23,6 +24,8 @@ const (
 	PartCommit Part = "commit" // a commit missing, out of place, or too many
 	PartTile   Part = "tile"   // a hash in a tile of level 1 or above
 	PartHead   Part = "head"   // size, root or edge of the head
+
+	PartArchive Part = "archive" // a file of the archive, or which records it is said to hold
 )
 
 // Wrong is one value that is not what was written.
@@ -30,7 +33,8 @@ type Wrong struct {
 	Part Part
 	// Index is a record's index; of a tile's hash, its place in its level.
 	Index  int64
-	Level  int // of a tile
+	Level  int    // of a tile
+	File   string // of the archive
 	Detail string
 }
 
@@ -40,6 +44,7 @@ type Report struct {
 	Root    merkle.Hash // as recomputed
 	Read    int64       // records decrypted and held against their leaf
 	Erased  int64       // records whose key was destroyed: only the leaf was looked at
+	Absent  []string    // files of the archive that are not there: their records were not looked at
 	Wrong   []Wrong     // the first of them
 	Omitted int64       // how many more were wrong
 }
@@ -62,12 +67,43 @@ func (r *Report) addWrong(w Wrong) {
 	r.Wrong = append(r.Wrong, w)
 }
 
-// Verify recomputes the log from the records up: every record against its
-// leaf and its key, every tile against the leaves, the head against the
-// tiles. It names every value that changed; the error is only of reading.
-// Appends go on meanwhile, and are not looked at.
+// Inspection is what Inspect is told beside the journal's Deps. Its zero value
+// is usable.
+type Inspection struct {
+	// Seen is told after each commit how many records of how many were looked at.
+	Seen func(done, all int64)
+	// Vouch says whether the note of an archive's file is signed by this state's
+	// log; nil: nobody asks.
+	Vouch Vouch
+}
+
+// Inspect recomputes the log from the records up: every record against its
+// leaf and its key, every tile against the leaves, the head against the tiles,
+// and the files of the archive. It names every value that changed; the error is
+// only of reading. It may run beside a journal that is open on the same
+// database: appends go on meanwhile, and are not looked at.
+func Inspect(ctx context.Context, deps Deps, in Inspection) (*Report, error) {
+	j, err := reader(deps)
+	if err != nil {
+		return nil, err
+	}
+	return j.inspect(ctx, in)
+}
+
+// Verify is Inspect of this journal.
 func (j *Journal) Verify(ctx context.Context) (*Report, error) {
-	v := &verifier{j: j, growing: map[int][]byte{}}
+	return j.inspect(ctx, Inspection{})
+}
+
+func (j *Journal) inspect(ctx context.Context, in Inspection) (*Report, error) {
+	if in.Seen == nil {
+		in.Seen = func(int64, int64) {}
+	}
+	if in.Vouch == nil {
+		in.Vouch = func([]byte) error { return nil }
+	}
+	v := &verifier{Inspection: in, j: j, growing: map[int][]byte{}, heads: map[[16]byte]headSeen{}}
+	defer v.close()
 	if err := v.run(ctx); err != nil {
 		return nil, fmt.Errorf("verifying the journal: %w", err)
 	}
@@ -78,12 +114,24 @@ func (j *Journal) Verify(ctx context.Context) (*Report, error) {
 // would keep the engine from tidying up.
 type verifier struct {
 	Report
+	Inspection
 	j       *Journal
 	edge    merkle.Edge
 	missing bool           // leaves are missing: what lies above cannot be told
 	growing map[int][]byte // of each level the tile being filled
 	keys    []byte         // of the era being filled
+	marks   [][2]int64     // records that were erased, and by which decision
+	heads   map[[16]byte]headSeen
+	file    *archiveFile // of the archive, that is being read
+	absent  int64        // below it the archive's file is not there
 	err     error
+}
+
+// headSeen is the head of encrypted records with one random id.
+type headSeen struct {
+	head  string
+	index int64
+	dark  bool // its key is said to be destroyed
 }
 
 func (v *verifier) run(ctx context.Context) error {
@@ -103,10 +151,17 @@ func (v *verifier) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := v.ranges(ctx); err != nil {
+		return err
+	}
 	for at := int64(math.MinInt64); at < last; {
 		if at, err = v.commit(ctx, at); err != nil {
 			return err
 		}
+		v.Seen(min(at+1, size), size)
+	}
+	if err := v.erasures(ctx); err != nil {
+		return err
 	}
 	v.Size, v.Root = v.edge.Size(), v.edge.Root()
 	if v.missing {
@@ -154,7 +209,7 @@ func (v *verifier) commit(ctx context.Context, after int64) (int64, error) {
 	}
 	n := len(leaves) / leafSize
 	switch next := v.edge.Size(); {
-	case n == 0 || len(leaves) != n*leafSize || len(keys) != n*keySize || len(ends) != n*endSize:
+	case n == 0 || len(leaves) != n*leafSize || len(keys) != n*keySize || len(ends) != n*endSize && len(ends)+len(records) > 0:
 		v.add(PartCommit, first, "its leaves, keys and records are not of one number")
 		v.missing = true
 		return first, nil
@@ -162,10 +217,24 @@ func (v *verifier) commit(ctx context.Context, after int64) (int64, error) {
 		v.add(PartCommit, next, "missing or out of place: the next commit is at %d", first)
 		v.missing = true
 	}
+	inFile := len(ends) == 0
+	if inFile {
+		v.openFile(ctx, first, int64(n))
+	}
 	for i := range n {
 		index := first + int64(i)
 		leaf, key := [leafSize]byte(leaves[i*leafSize:]), [keySize]byte(keys[i*keySize:])
-		if s, ok := v.record(index, leaf, ends, i, records); ok {
+		var s Stored
+		var ok bool
+		if inFile {
+			s, ok = v.archived(index, leaf)
+		} else {
+			s, ok = v.record(index, leaf, ends, i, records)
+		}
+		if s.ErasedBy != 0 && key != [keySize]byte{} {
+			v.add(PartKey, index, "its record was erased, and it was to go with it")
+		}
+		if ok {
 			leaf = s.Leaf
 			if own := v.j.hash(s.Key); own != key {
 				v.add(PartKey, index, "it is not that of its record")
@@ -190,10 +259,21 @@ func (v *verifier) record(index int64, leaf [leafSize]byte, ends []byte, i int, 
 		v.add(PartRecord, index, "it does not lie within its commit")
 		return Stored{}, false
 	}
-	s, wrong, err := v.j.open(index, leaf, records[from:to])
+	return v.opened(index, leaf, records[from:to])
+}
+
+// opened judges the bytes of a record.
+func (v *verifier) opened(index int64, leaf [leafSize]byte, sealed []byte) (Stored, bool) {
+	s, wrong, err := v.j.open(index, leaf, sealed)
+	if wrong == "" && s.ErasedBy == 0 && !v.sameHead(index, sealed, s.Erased) {
+		return s, false
+	}
 	switch {
 	case s.Erased:
 		v.Erased++
+		if s.ErasedBy != 0 {
+			v.marks = append(v.marks, [2]int64{index, s.ErasedBy})
+		}
 		return s, false
 	case wrong == PartRecord:
 		v.add(PartRecord, index, "it cannot be read: %v", err)
@@ -203,6 +283,30 @@ func (v *verifier) record(index int64, leaf [leafSize]byte, ends []byte, i int, 
 	}
 	v.Read++
 	return s, true
+}
+
+// sameHead tells whether a record names the same key as the others with its
+// random id: a changed month could name a key that was destroyed, and a record
+// that is there pass for one that is not.
+func (v *verifier) sameHead(index int64, sealed []byte, dark bool) bool {
+	head, id, ok := seal.RecordHead(sealed)
+	if !ok {
+		return true
+	}
+	was, seen := v.heads[id]
+	switch {
+	case !seen:
+		v.heads[id] = headSeen{string(head), index, dark}
+		return true
+	case was.head == string(head):
+		return true
+	case was.dark && !dark: // the one before was the changed one
+		v.add(PartRecord, was.index, "the key that it names is not the one under which it lies")
+		v.heads[id] = headSeen{string(head), index, dark}
+		return true
+	}
+	v.add(PartRecord, index, "the key that it names is not the one under which it lies")
+	return false
 }
 
 // era holds the index of an era against the keys of its records.
@@ -280,7 +384,7 @@ func (v *verifier) strays(ctx context.Context) error {
 			v.addWrong(Wrong{Part: PartKey, Index: era * eraSize, Detail: detail})
 		}
 	}
-	return nil
+	return v.strayFiles(ctx)
 }
 
 func pairs(ctx context.Context, q querier, query string) ([][2]int64, error) {

@@ -131,6 +131,23 @@ func (r RecordKeys) Open(sealed, aad []byte) ([]byte, error) {
 	return plain, nil
 }
 
+// PeriodOfRecord reads from what Seal gave under which class and month it
+// lies; false where it is of another form.
+func PeriodOfRecord(sealed []byte) (class string, period Period, ok bool) {
+	n, _, err := parseHead(sealed)
+	return n.class, n.period, err == nil
+}
+
+// RecordHead is the part of what Seal gave that names the key: records with one
+// random id have one head. False where it is of another form.
+func RecordHead(sealed []byte) (head []byte, id [idBytes]byte, ok bool) {
+	_, n, err := parseHead(sealed)
+	if err != nil || len(sealed) < n+idBytes {
+		return nil, id, false
+	}
+	return sealed[: n+idBytes : n+idBytes], [idBytes]byte(sealed[n:]), true
+}
+
 // Destroy removes the key of a class and month for ever: what was encrypted
 // under it, in every copy, can no longer be read, and nothing more can be
 // encrypted under it. It leaves a mark; destroying twice is no error. The bytes

@@ -42,6 +42,39 @@ func (e *lite) backup(ctx context.Context, path string) error {
 	return syncDir(filepath.Dir(path))
 }
 
+// settle empties the write-ahead log. A reader that is at work keeps some of it
+// in use for a moment.
+func (e *lite) settle(ctx context.Context, compact bool) error {
+	if compact {
+		if _, err := e.exec(ctx, "VACUUM", nil); err != nil {
+			return err
+		}
+	}
+	return retry(ctx, func() error {
+		c, err := e.writer.take(ctx)
+		if err != nil {
+			return err
+		}
+		defer e.writer.give(c)
+		rows, err := c.query(ctx, "PRAGMA wal_checkpoint(TRUNCATE)", nil)
+		if err != nil {
+			return err
+		}
+		row := Row{rows: &Rows{Rows: rows}}
+		var busy, pages, written int
+		if err := row.Scan(&busy, &pages, &written); err != nil {
+			return err
+		}
+		if busy != 0 {
+			return errBusy
+		}
+		return nil
+	})
+}
+
+// errBusy says that a reader keeps the write-ahead log from being emptied.
+var errBusy = errors.New("store: a reader holds the write-ahead log")
+
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

@@ -64,6 +64,9 @@ func full(err error) bool {
 
 // again says that the transaction did not happen and may be run again.
 func again(err error) bool {
+	if errors.Is(err, errBusy) {
+		return true
+	}
 	var lite *sqlite.Error
 	if errors.As(err, &lite) {
 		c := lite.Code() & 0xff

@@ -137,6 +137,33 @@ func (e *pg) backup(context.Context, string) error {
 	return fault.New(fault.BadRequest, "back PostgreSQL up with its own tools: pg_basebackup or pg_dump")
 }
 
+func (e *pg) settle(ctx context.Context, compact bool) error {
+	if !compact {
+		return nil
+	}
+	rows, err := e.db.QueryContext(ctx, "SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = current_schema()")
+	if err != nil {
+		return err
+	}
+	var names []string
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			return errors.Join(err, rows.Close())
+		}
+		names = append(names, name)
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return err
+	}
+	for _, name := range names {
+		if _, err := e.db.ExecContext(ctx, "VACUUM FULL "+name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (e *pg) close() error { return e.db.Close() }
 
 // rebind turns each ? outside quotes into $1, $2, …

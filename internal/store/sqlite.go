@@ -87,6 +87,7 @@ func openFile(path string, more ...string) (*sql.DB, error) {
 		"_dqs=0",
 		"_defensive=1",
 		"_pragma=trusted_schema(0)",
+		"_pragma=secure_delete(1)", // what is removed is to be gone
 		fmt.Sprintf("_pragma=journal_size_limit(%d)", walBytes),
 	}, more...)
 	c, err := sqlite.NewConnector((&url.URL{Scheme: "file", Path: path, RawQuery: strings.Join(set, "&")}).String())

@@ -49,6 +49,7 @@ type engine interface {
 	query(ctx context.Context, query string, args []any) (*Rows, error)
 	queryRow(ctx context.Context, query string, args []any) *Row
 	backup(ctx context.Context, path string) error
+	settle(ctx context.Context, compact bool) error
 	close() error
 }
 
@@ -129,6 +130,16 @@ func (d *DB) Backup(ctx context.Context, path string) error {
 		return broken(err, "backing up")
 	}
 	return nil
+}
+
+// Settle leaves of removed rows nothing beside the rows that are there, as far
+// as the engine does that while others work. SQLite overwrites what is removed
+// and here empties its write-ahead log; compact also gives the free space back
+// to the file system, and writers wait meanwhile. PostgreSQL keeps old versions
+// in its table files and logs until it writes over them: compact rewrites its
+// tables (VACUUM FULL), its logs are its own affair.
+func (d *DB) Settle(ctx context.Context, compact bool) error {
+	return broken(d.engine.settle(ctx, compact), "settling the database")
 }
 
 // Close waits for running transactions and open rows, then closes every

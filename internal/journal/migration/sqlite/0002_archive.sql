@@ -1,0 +1,10 @@
+-- +goose Up
+-- Which records lie in files of the archive instead: from first on and below
+-- upto. The ends and records of their commits are empty.
+CREATE TABLE journal_archive (
+    first INTEGER NOT NULL PRIMARY KEY,
+    upto  INTEGER NOT NULL
+) STRICT;
+
+-- +goose Down
+DROP TABLE journal_archive;

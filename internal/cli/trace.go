@@ -130,10 +130,11 @@ func (s *session) traced(e exchange.Traced) string {
 	if e.By != "" {
 		line += ": " + e.By
 	}
+	line += s.say(t(", ", "، "))
 	end := map[string]union.Text{
 		"answered": t("allowed", "مسموح"), "refused": t("refused", "مرفوض"), "failed": t("allowed, failed", "مسموح ولم ينجح"), "open": t("no answer yet", "بلا رد بعد"),
 	}[e.Outcome]
-	line += ", " + s.say(end)
+	line += s.say(end)
 	if e.Fault != "" {
 		line += " [" + string(e.Fault) + "]"
 	}
@@ -144,14 +145,11 @@ func (s *session) traced(e exchange.Traced) string {
 }
 
 func (s *session) party(p *exchange.Party) string {
-	text := s.say(p.Name)
-	if m := s.say(p.Member); m != "" {
-		text = m + "، " + text
-		if !s.ar {
-			text = m + ", " + s.say(p.Name)
-		}
+	name := s.say(p.Name)
+	if m := s.say(p.Member); m != "" && name != "" {
+		name = m + s.say(t(", ", "، ")) + name
 	}
-	return named(strings.Trim(text, ",، "), p.ID)
+	return named(name, p.ID)
 }
 
 // named is a name with its code behind it, or the code alone.

@@ -315,7 +315,12 @@ func (c *keyRotateCmd) Run(s *session) error {
 	if err != nil {
 		return err
 	}
-	return s.changed(n, "key.rotate", node.KeyName{Name: c.Name}, nil, func() {
+	var done node.KeyName
+	return s.changed(n, "key.rotate", node.KeyName{Name: c.Name}, &done, func() {
+		if done.Name != c.Name {
+			s.printf("%s %s\n", s.say(t("Persons are hidden under a new key from now on, and found under all:", "يُخفى الأشخاص من الآن بمفتاح جديد ويُبحث عنهم بكل المفاتيح:")), done.Name)
+			return
+		}
 		s.printf("%s %s\n", s.say(t("Replaced, and its certificate published:", "استُبدل ونُشرت شهادته:")), c.Name)
 	})
 }

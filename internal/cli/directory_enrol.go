@@ -43,7 +43,7 @@ func (c *directoryEnrolCmd) Run(s *session) error {
 	if c.Node == "" {
 		c.Node = config.NodeName(state)
 	}
-	names := []string{directory.StateKey, directory.OnlineKey, directory.AuthorityKey, directory.TLSKey, directory.LogKey, directory.WitnessKey}
+	names := []string{directory.StateKey, directory.OnlineKey, directory.AuthorityKey, directory.TLSKey, directory.StampKey, directory.LogKey, directory.WitnessKey}
 	if !c.NoVote {
 		names = append(names, directory.RootKey)
 	}
@@ -159,6 +159,14 @@ func (c *directoryEnrolCmd) part(keys *seal.Keys, seat directory.Seat) (*directo
 		}
 		e.Policy = string(b)
 	}
+	if key, err = keys.Signer(directory.StampKey); err != nil {
+		return nil, err
+	}
+	stamp, err := authority.Stamp(key.Public())
+	if err != nil {
+		return nil, err
+	}
+	e.Stamps = []directory.Stamp{{Certificate: directory.Cert{Certificate: stamp}}}
 	log, err := directory.NewLog(seat.Code, host, "", keys)
 	if err != nil {
 		return nil, err

@@ -122,9 +122,10 @@ type Service struct {
 // Timeout is how long the provider may take, 0 if the service does not say.
 func (s Service) Timeout() time.Duration { return time.Duration(s.TimeoutMS) * time.Millisecond }
 
-// Stamp is a time-stamp authority (RFC 3161) that the state runs.
+// Stamp is a time-stamp authority (RFC 3161) that the state runs: its node, or
+// another.
 type Stamp struct {
-	Address     string `json:"address"` // http(s) URL
+	Address     string `json:"address,omitzero"` // http(s) URL where everybody may ask it; "": only nodes may, over the link
 	Certificate Cert   `json:"certificate"`
 }
 
@@ -271,7 +272,7 @@ func (p *Part) check() error {
 		}
 	}
 	for _, s := range p.Stamps {
-		if !strings.HasPrefix(s.Address, "http://") && !strings.HasPrefix(s.Address, "https://") || len(s.Address) > maxText {
+		if s.Address != "" && !strings.HasPrefix(s.Address, "http://") && !strings.HasPrefix(s.Address, "https://") || len(s.Address) > maxText {
 			return fmt.Errorf("time-stamp authority: %q is no http address", clip(s.Address))
 		}
 		if err := has(s.Certificate); err != nil {

@@ -209,13 +209,29 @@ func (d *Directory) slots(p *Part, issuer *Authority) []slot {
 			}, func(l []Cert) { m.Seals = l }})
 		}
 	}
-	key, err := d.key(StampKey)
-	for i := range p.Stamps {
-		if s := &p.Stamps[i]; err == nil && same(s.Certificate.PublicKey, key.Public()) {
-			slots = append(slots, slot{[]Cert{s.Certificate}, key, stampCertLife, func() (*x509.Certificate, error) {
-				return issuer.Stamp(key.Public())
-			}, func(l []Cert) { s.Certificate = l[len(l)-1] }})
+	if key, err := d.key(StampKey); err == nil {
+		var certs []Cert
+		address := map[[32]byte]string{}
+		own := "" // where the one before was
+		for _, x := range p.Stamps {
+			certs = append(certs, x.Certificate)
+			address[x.Certificate.SHA256()] = x.Address
+			if bytes.Equal(x.Certificate.RawIssuer, issuer.Cert.RawSubject) {
+				own = x.Address
+			}
 		}
+		slots = append(slots, slot{certs, key, stampCertLife, func() (*x509.Certificate, error) {
+			return issuer.Stamp(key.Public())
+		}, func(l []Cert) {
+			p.Stamps = nil
+			for _, c := range l {
+				at, ok := address[c.SHA256()]
+				if !ok {
+					at = own
+				}
+				p.Stamps = append(p.Stamps, Stamp{at, c})
+			}
+		}})
 	}
 	return slots
 }

@@ -85,6 +85,9 @@ const (
 	LogDivided     Code = "evidence.log.divided"
 	Archived       Code = "evidence.archived"
 	Held           Code = "evidence.held"
+	StampPending   Code = "evidence.stamp.pending"
+	StampInvalid   Code = "evidence.stamp.invalid"
+	ClockDoubtful  Code = "evidence.clock.doubtful"
 
 	// The command line.
 	Usage     Code = "cli.usage"
@@ -326,6 +329,15 @@ func entries() []Entry {
 		{LogDivided, provider + "LogDivided", 500,
 			t("A log is not the one that was shown before: entries are missing or are others.", "سجل الشفافية ليس الذي عُرض من قبل: فيه قيود مفقودة أو مبدَّلة."),
 			t("Keep everything as it is. If the log's database was restored from an old copy, the log goes on under a new name (falaj log renew); if not, its operators have to answer for it.", "أبقِ كل شيء على حاله. فإن كانت قاعدة بياناته قد استُعيدت من نسخة قديمة فيُستأنف سجل الشفافية باسم جديد (falaj log renew)، وإلا فعلى مشغّليه تفسير ذلك.")},
+		{StampPending, client + "StampPending", 409,
+			t("Records wait for a time-stamp of another state's authority.", "قيود تنتظر طابعاً زمنياً من سلطة دولة أخرى."),
+			t("See whether the other states' nodes run and can be reached, or name an authority under stamp.authorities; calls go on meanwhile.", "تحقق من أن عقد الدول الأخرى تعمل ويمكن الوصول إليها، أو سمِّ سلطة طوابع زمنية تحت stamp.authorities؛ وتستمر الطلبات في هذه الأثناء.")},
+		{StampInvalid, provider + "StampInvalid", 500,
+			t("A time-stamp is not what was asked for, or not by whom it should be.", "الطابع الزمني ليس المطلوب، أو ليس ممن ينبغي أن يصدر عنه."),
+			t("Another authority is asked; that one's operators have to answer for it.", "تُسأل سلطة أخرى، وعلى مشغّلي تلك السلطة تفسير ذلك.")},
+		{ClockDoubtful, provider + "ClockDoubtful", 503,
+			t("This node's clock may be off by more than it declares.", "قد تكون ساعة هذه العقدة منحرفة بأكثر مما تعلنه."),
+			t("See whether its clock is kept by NTP; until it agrees with the other states' clocks this node gives no time-stamps.", "تحقق من ضبط ساعتها عبر NTP؛ ولا تصدر هذه العقدة طوابع زمنية حتى تتفق ساعتها مع ساعات الدول الأخرى.")},
 
 		{Archived, consumer + "Archived", 503,
 			t("The record lies in a file of the archive that is not at its place.", "القيد محفوظ في أحد ملفات الأرشيف، والملف ليس في مكانه."),

@@ -307,6 +307,9 @@ func (t *Token) Names(c *x509.Certificate) bool {
 	return bytes.Equal(h.Sum(nil), t.cert)
 }
 
+// By is the digest by which the token names its signer's certificate.
+func (t *Token) By() []byte { return bytes.Clone(t.cert) }
+
 // Signer finds the signer's certificate among those that the token carries;
 // nil where it carries another, or none.
 func (t *Token) Signer() *x509.Certificate {

@@ -312,18 +312,26 @@ func (u Union) Trust(state union.State) (merkle.Trust, bool) {
 // Checkpoint is what the log publishes: the newest head with its quorum, or,
 // where none is to be had, the newest that is signed.
 func (l *Log) Checkpoint() ([]byte, error) {
+	head, err := l.published()
+	if err != nil {
+		return nil, err
+	}
+	return head.Note(), nil
+}
+
+func (l *Log) published() (merkle.Signed, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
 	case l.signed.Origin == "":
-		return nil, fault.New(fault.NotFound, "this node has published no head of its log yet")
+		return merkle.Signed{}, fault.New(fault.NotFound, "this node has published no head of its log yet")
 	case l.cosigned.Origin != l.signed.Origin, l.target.late(l.deps.Now(), l.cfg.Patience):
 		if l.target.Size == l.signed.Size && l.target.Root == l.signed.Root {
-			return l.target.Note(), nil
+			return l.target.Signed, nil
 		}
-		return l.signed.Note(), nil
+		return l.signed, nil
 	}
-	return l.cosigned.Note(), nil
+	return l.cosigned, nil
 }
 
 // Receipt proves that a record is under a head which the quorum has cosigned:

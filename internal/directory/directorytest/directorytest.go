@@ -84,7 +84,7 @@ type Union struct {
 func Start() time.Time { return time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC) }
 
 // New makes a union of the states. Each has node n1 at 127.0.0.1:1, the member
-// <STATE>/GOV/interior, and whatever edit adds to its part. The clock stands
+// <STATE>/GOV/interior, a time-stamp authority, and whatever edit adds to its part. The clock stands
 // until it is moved.
 func New(t testing.TB, states []union.State, edit func(state union.State, e *directory.Edition)) *Union {
 	t.Helper()
@@ -141,6 +141,7 @@ func (u *Union) Enrol(s union.State, version int64, edit func(union.State, *dire
 		Authorities: []directory.Issuer{{Certificate: directory.Cert{Certificate: ca.Cert}, CRL: "crl.der"}},
 		Nodes:       []directory.Node{{Name: "n1", Address: "127.0.0.1:1", Certificates: []directory.Cert{u.tls(s)}}},
 		Members:     []directory.Member{u.Member(s, "GOV", "interior")},
+		Stamps:      []directory.Stamp{u.stamp(s)},
 	}}
 	if edit != nil {
 		edit(s, e)
@@ -164,6 +165,23 @@ func (u *Union) tls(s union.State) directory.Cert {
 	cert, err := u.CA[s].TLS("n1", []string{"localhost", "127.0.0.1"}, u.signer(s, directory.TLSKey).Public())
 	u.must(err)
 	return directory.Cert{Certificate: cert}
+}
+
+func (u *Union) stamp(s union.State) directory.Stamp {
+	cert, err := u.CA[s].Stamp(u.signer(s, directory.StampKey).Public())
+	u.must(err)
+	return directory.Stamp{Certificate: directory.Cert{Certificate: cert}}
+}
+
+// Stamp gives the key and the newest certificate of a state's time-stamp
+// authority.
+func (u *Union) Stamp(s union.State) (crypto.Signer, *x509.Certificate) {
+	u.t.Helper()
+	st, ok := u.Dirs[s].View().State(s)
+	if !ok || len(st.Stamps) == 0 {
+		u.t.Fatalf("no time-stamp authority of %s", s)
+	}
+	return u.signer(s, directory.StampKey), st.Stamps[len(st.Stamps)-1].Certificate.Certificate
 }
 
 // Seal gives a member's key and its newest seal certificate.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -70,7 +71,7 @@ func (u *Union) found(ctx context.Context) error {
 				return err
 			}
 			p := &party{state: s, dir: u.folder(string(s))}
-			names := []string{directory.StateKey, directory.OnlineKey, directory.AuthorityKey, directory.TLSKey, directory.LogKey, directory.WitnessKey}
+			names := []string{directory.StateKey, directory.OnlineKey, directory.AuthorityKey, directory.TLSKey, directory.StampKey, directory.LogKey, directory.WitnessKey}
 			vote := !x.Partner || alone
 			if vote {
 				names = append(names, directory.RootKey)
@@ -81,7 +82,7 @@ func (u *Union) found(ctx context.Context) error {
 			if err := p.open(names...); err != nil {
 				return err
 			}
-			edition, err := p.part(x, states, u.plan.link(s), u.plan.log(s), u.deps.Now)
+			edition, err := p.part(x, states, u.plan.link(s), u.plan.public(s), u.deps.Now)
 			if err != nil {
 				return fmt.Errorf("the part of %s: %w", s, err)
 			}
@@ -182,6 +183,29 @@ func (p *party) nameLog(ctx context.Context, address string) error {
 	return p.book.Publish(ctx, func(e *directory.Edition) error { return e.SetLog(log) })
 }
 
+// nameStamp gives a state of a union that was founded before there were any its
+// time-stamp authority, and says where it is to be asked now.
+func (p *party) nameStamp(ctx context.Context, address string) error {
+	if !p.keys.Has(directory.StampKey) {
+		if err := p.create(directory.StampKey); err != nil {
+			return err
+		}
+	}
+	if err := p.book.Renew(ctx); err != nil {
+		return err
+	}
+	s, ok := p.book.View().State(p.state)
+	if !ok || !slices.ContainsFunc(s.Stamps, func(x directory.Stamp) bool { return x.Address != address }) {
+		return nil
+	}
+	return p.book.Publish(ctx, func(e *directory.Edition) error {
+		for i := range e.Stamps {
+			e.Stamps[i].Address = address
+		}
+		return nil
+	})
+}
+
 // openBooks opens the parties' copies of the directory. In this process they
 // reach each other directly, also when every certificate has run out.
 func openBooks(ctx context.Context, all []*party, now func() time.Time) error {
@@ -223,7 +247,7 @@ func refreshAll(ctx context.Context, all []*party) error {
 const logHost = "demonstration.falaj.example"
 
 // part is what a state says of itself.
-func (p *party) part(x directory.Seat, states []union.State, link, address string, now func() time.Time) (*directory.Edition, error) {
+func (p *party) part(x directory.Seat, states []union.State, link, public string, now func() time.Time) (*directory.Edition, error) {
 	ca, err := p.keys.Signer(directory.AuthorityKey)
 	if err != nil {
 		return nil, err
@@ -257,7 +281,16 @@ func (p *party) part(x directory.Seat, states []union.State, link, address strin
 		Policy: policy.Base(x.Code),
 		Files:  map[string][]byte{"crl.der": crl},
 	}
-	log, err := directory.NewLog(x.Code, logHost, address, p.keys)
+	key, err = p.keys.Signer(directory.StampKey)
+	if err != nil {
+		return nil, err
+	}
+	stamp, err := authority.Stamp(key.Public())
+	if err != nil {
+		return nil, err
+	}
+	e.Stamps = []directory.Stamp{{Address: public + "/tsa", Certificate: directory.Cert{Certificate: stamp}}}
+	log, err := directory.NewLog(x.Code, logHost, public+"/log", p.keys)
 	if err != nil {
 		return nil, err
 	}

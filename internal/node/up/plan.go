@@ -67,7 +67,7 @@ func (p *plan) at(s union.State, door string) string {
 func (p *plan) link(s union.State) string { return p.at(s, doorLink) }
 
 // log is where everybody reads a state's log.
-func (p *plan) log(s union.State) string { return "http://" + p.at(s, doorPublic) + "/log" }
+func (p *plan) public(s union.State) string { return "http://" + p.at(s, doorPublic) }
 
 // assign gives every door its port: from base on, or with base 0 any that are
 // free now.

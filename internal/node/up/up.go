@@ -275,10 +275,10 @@ func (u *Union) renew(ctx context.Context, before map[union.State]string) error 
 		if p.state == "" {
 			continue
 		}
-		if err := p.book.Renew(ctx); err != nil {
+		if err := p.nameStamp(ctx, u.plan.public(p.state)+"/tsa"); err != nil {
 			return fmt.Errorf("renewing for %s: %w", p.state, err)
 		}
-		if err := p.nameLog(ctx, u.plan.log(p.state)); err != nil {
+		if err := p.nameLog(ctx, u.plan.public(p.state)+"/log"); err != nil {
 			return fmt.Errorf("naming the log of %s: %w", p.state, err)
 		}
 		if now := u.plan.link(p.state); now != before[p.state] {

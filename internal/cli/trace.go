@@ -132,7 +132,7 @@ func (s *session) traced(e exchange.Traced) string {
 	}
 	line += s.say(t(", ", "، "))
 	end := map[string]union.Text{
-		"answered": t("allowed", "مسموح"), "refused": t("refused", "مرفوض"), "failed": t("allowed, failed", "مسموح ولم ينجح"), "open": t("no answer yet", "بلا رد بعد"),
+		"answered": t("allowed", "مسموح"), "refused": t("refused", "مرفوض"), "failed": t("allowed, failed", "مسموح ولم ينجح"), "open": t("no answer yet", "بلا رد بعد"), "unread": t("the answer cannot be read", "تعذرت قراءة الرد"),
 	}[e.Outcome]
 	line += s.say(end)
 	if e.Fault != "" {

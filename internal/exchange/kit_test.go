@@ -218,7 +218,9 @@ func (n *testNode) start(t testing.TB, on engine, ln net.Listener, options []kit
 	var err error
 	n.db, err = store.Open(t.Context(), on(t), journal.Migrations(), Migrations())
 	check(t, err)
-	n.journal, err = journal.New(journal.Config{}, journal.Deps{DB: n.db, Records: n.keys.Records()})
+	hidden, err := n.keys.HMAC("journal-1")
+	check(t, err)
+	n.journal, err = journal.New(journal.Config{}, journal.Deps{DB: n.db, Records: n.keys.Records(), Keys: hidden})
 	check(t, err)
 	spool, err := seal.OpenSpool(n.spool, n.keys.Records())
 	check(t, err)

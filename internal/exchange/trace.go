@@ -31,7 +31,7 @@ type Trace struct {
 	// Withheld counts what the law does not allow to be shown yet, of the whole
 	// journal: by no choice of times can it be told when these were.
 	Withheld int `json:"withheld"`
-	Unread   int `json:"unread,omitzero"` // records that cannot be read any more, of anybody
+	Unread   int `json:"unread,omitzero"` // records that cannot be read, of anybody
 }
 
 // Traced is one entry: a call about the person, or a look at what is kept of it.
@@ -46,7 +46,7 @@ type Traced struct {
 	Action    string      `json:"action,omitzero"` // evidence.read, evidence.export, trace.read
 	Method    string      `json:"method,omitzero"`
 	Purpose   *TraceBasis `json:"purpose,omitempty"`
-	Outcome   string      `json:"outcome,omitzero"` // answered, refused, failed; open: no answer yet
+	Outcome   string      `json:"outcome,omitzero"` // answered, refused, failed; open: no answer yet; unread: it cannot be read
 	Status    int         `json:"status,omitzero"`  // HTTP
 	Fault     fault.Code  `json:"fault,omitzero"`
 	Reason    *union.Text `json:"reason,omitempty"` // the fault in words
@@ -118,7 +118,7 @@ func (x *Exchange) trace(ctx context.Context, q TraceQuestion) (*Trace, error) {
 	limit := cmp.Or(q.Limit, 100)
 	for _, leaf := range slices.Backward(found) {
 		s, err := x.deps.Journal.Get(ctx, leaf)
-		if fault.CodeOf(err) == fault.Corrupt {
+		if unreadable(err) {
 			out.Unread++
 			continue
 		}
@@ -140,6 +140,13 @@ func (x *Exchange) trace(ctx context.Context, q TraceQuestion) (*Trace, error) {
 		}
 	}
 	return out, x.spellOut(ctx, out.Entries)
+}
+
+// unreadable tells of an error whether a record was changed, or lies in a file
+// of the archive that is not there.
+func unreadable(err error) bool {
+	code := fault.CodeOf(err)
+	return code == fault.Corrupt || code == fault.Archived
 }
 
 // entry reads a record as an entry of a trace. What only repeats another
@@ -261,6 +268,10 @@ func (e *Traced) name(v *directory.View) {
 func (x *Exchange) follow(ctx context.Context, e *Traced) error {
 	for from, scanned := e.Leaf+1, 0; scanned < maxScanned; {
 		found, err := x.deps.Journal.FindFrom(ctx, e.ID, from)
+		if unreadable(err) {
+			e.Outcome = "unread"
+			return nil
+		}
 		if err != nil {
 			return storeFault(err, "looking for records")
 		}

@@ -3,6 +3,7 @@ package exchange
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"encoding/binary"
 	"errors"
@@ -36,6 +37,7 @@ const (
 	placeHash  = 8             // bytes of the hash: enough to open few records in vain
 	placeSize  = placeHash + 2 // and the record's place in its block
 	traceLabel = "falaj trace v1\n"
+	traceMark  = 16 // bytes of what holds the place of a row
 	// traceEvery is how often the journal is looked through for blocks that
 	// have become full.
 	traceEvery = time.Minute
@@ -213,6 +215,10 @@ func (x *Exchange) lookAll(ctx context.Context, full int64, persons []message.Di
 			missing = append(missing, next)
 		}
 		next++
+		if len(row) <= traceMark {
+			missing = append(missing, block)
+			continue
+		}
 		more, err := x.look(block, row, persons)
 		if err != nil {
 			missing = append(missing, block)
@@ -227,17 +233,37 @@ func (x *Exchange) lookAll(ctx context.Context, full int64, persons []message.Di
 	return found, missing, rows.Err()
 }
 
-// index makes a block's row. It is kept where all its records could be read.
+// index makes a block's row. It is kept where all its records could be read and
+// none of them was erased meanwhile: until then a random mark holds its place.
 func (x *Exchange) index(ctx context.Context, block int64) (row []byte, unread int, err error) {
+	mark := make([]byte, traceMark)
+	_, _ = rand.Read(mark) // never fails
+	_, err = x.deps.DB.Exec(ctx, `INSERT INTO exchange_trace (block, parts) VALUES (?, ?)
+		ON CONFLICT (block) DO UPDATE SET parts = excluded.parts`, block, mark)
+	if err != nil {
+		return nil, 0, err
+	}
 	row, unread, err = x.condense(ctx, block)
 	if err != nil || unread > 0 {
 		return row, unread, err
 	}
-	return row, 0, x.deps.DB.Write(ctx, func(tx *store.Tx) error {
-		_, err := tx.Exec(ctx, `INSERT INTO exchange_trace (block, parts) VALUES (?, ?)
-			ON CONFLICT (block) DO UPDATE SET parts = excluded.parts`, block, row)
-		return err
-	})
+	_, err = x.deps.DB.Exec(ctx, "UPDATE exchange_trace SET parts = ? WHERE block = ? AND parts = ?", row, block, mark)
+	return row, 0, err
+}
+
+// Untrace takes what the trace's index says of records out of it: it belongs
+// into the transaction that erases them.
+func Untrace(ctx context.Context, tx *store.Tx, leaves []int64) error {
+	return untrace(ctx, tx, leaves, traceBlock)
+}
+
+func untrace(ctx context.Context, tx *store.Tx, leaves []int64, size int64) error {
+	for _, leaf := range leaves {
+		if _, err := tx.Exec(ctx, "UPDATE exchange_trace SET parts = ? WHERE block = ?", []byte{}, leaf/size); err != nil {
+			return fmt.Errorf("taking record %d out of the trace's index: %w", leaf, err)
+		}
+	}
+	return nil
 }
 
 // indexTrace indexes, until ctx ends, the blocks that have become full.
@@ -289,11 +315,11 @@ func (x *Exchange) CheckTrace(ctx context.Context) (wrong []int64, err error) {
 	for block := range size / x.cfg.traceBlock {
 		var row []byte
 		err := x.deps.DB.QueryRow(ctx, "SELECT parts FROM exchange_trace WHERE block = ?", block).Scan(&row)
-		if errors.Is(err, sql.ErrNoRows) {
-			continue // not made yet
-		}
-		if err != nil {
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
 			return wrong, err
+		}
+		if len(row) <= traceMark {
+			continue // it says nothing, and is made before it is to say something
 		}
 		want, _, err := x.index(ctx, block)
 		if err != nil {
@@ -301,7 +327,7 @@ func (x *Exchange) CheckTrace(ctx context.Context) (wrong []int64, err error) {
 		}
 		is, err := x.unfoldRow(block, row)
 		should, _ := x.unfoldRow(block, want)
-		if err != nil && len(row)+len(want) > 0 || !slices.EqualFunc(lit(is), lit(should), bytes.Equal) {
+		if err != nil || !slices.EqualFunc(lit(is), lit(should), bytes.Equal) {
 			wrong = append(wrong, block)
 		}
 	}

@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -14,7 +15,9 @@ import (
 	"github.com/falaj/falaj/internal/directory"
 	"github.com/falaj/falaj/internal/exchange/message"
 	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/journal"
 	"github.com/falaj/falaj/internal/seal"
+	"github.com/falaj/falaj/internal/store"
 	"github.com/falaj/falaj/internal/union"
 )
 
@@ -231,6 +234,46 @@ func TestTraceIndex(t *testing.T) {
 	}
 	find("put right")
 
+	// What is erased is erased there too, also while the row is being made.
+	whole := hashesOf(t, sa, "p-1")
+	found, _, err := sa.traced(t.Context(), whole)
+	check(t, err)
+	erase := func(leaf int64) {
+		t.Helper()
+		_, err := sa.journal.Erase(t.Context(), journal.Erasure{Leaves: []int64{leaf}, By: []string{"Fatima"}, At: sa.now(), Class: "exchange"}, nil, func(ctx context.Context, tx *store.Tx) error {
+			return untrace(ctx, tx, []int64{leaf}, 8)
+		})
+		check(t, err)
+	}
+	inRow := func(leaf int64) bool {
+		t.Helper()
+		var row []byte
+		check(t, sa.db.QueryRow(t.Context(), "SELECT parts FROM exchange_trace WHERE block = ?", leaf/8).Scan(&row))
+		if len(row) <= traceMark {
+			return false
+		}
+		found, err := sa.look(leaf/8, row, whole)
+		check(t, err)
+		return slices.Contains(found, leaf)
+	}
+	if !inRow(found[0]) {
+		t.Error("not in its row")
+	}
+	erase(found[0])
+	if inRow(found[0]) {
+		t.Error("still in its row")
+	}
+	sa.Exchange.deps.Records = meddling{sa.Exchange.deps.Records, func() { erase(found[1]) }}
+	_, _, err = sa.index(t.Context(), found[1]/8)
+	check(t, err)
+	sa.Exchange.deps.Records = sa.keys.Records()
+	if inRow(found[1]) {
+		t.Error("put into its row after it was erased")
+	}
+	if got, unread, err := sa.traced(t.Context(), whole); err != nil || unread != 0 || !slices.Equal(got, found[2:]) {
+		t.Errorf("%v %d %v", got, unread, err)
+	}
+
 	// The end of retention is its end too: nobody can be found by it.
 	check(t, sa.keys.Records().Destroy("exchange", seal.PeriodOf(sa.now())))
 	if wrong, err := sa.CheckTrace(t.Context()); err != nil || len(wrong) != 0 {
@@ -239,6 +282,17 @@ func TestTraceIndex(t *testing.T) {
 	if got, _, err := sa.traced(t.Context(), hashesOf(t, sa, "p-0")); err != nil || len(got) != 0 {
 		t.Errorf("found %v, %v", got, err)
 	}
+}
+
+// meddling does something before each encryption.
+type meddling struct {
+	journal.Cipher
+	first func()
+}
+
+func (m meddling) Seal(dst []byte, class string, at time.Time, plaintext, aad []byte) ([]byte, error) {
+	m.first()
+	return m.Cipher.Seal(dst, class, at, plaintext, aad)
 }
 
 func hashesOf(t *testing.T, n *testNode, name string) (out []message.Digest) {

@@ -106,7 +106,7 @@ func (n *Node) checks() []operation.Check {
 				}
 				return fault.New(fault.DeliveryPending, "%s", strings.Join(lines, "\n"))
 			}},
-	}, logChecks(n)...)
+	}, slices.Concat(logChecks(n), stampChecks(n))...)
 }
 
 // seconded tells which changes nobody can make for want of a second person.

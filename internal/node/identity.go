@@ -18,11 +18,12 @@ import (
 	"github.com/falaj/falaj/internal/exchange/link"
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/seal"
+	"github.com/falaj/falaj/internal/stamp"
 	"github.com/falaj/falaj/internal/union"
 )
 
-// identity is what this node shows of itself: its TLS certificate on the link
-// and its members' seals. It joins the keys of the folder with the
+// identity is what this node shows of itself: its TLS certificate on the link,
+// its members' seals, its time-stamp authority. It joins the keys of the folder with the
 // certificates that the directory names for them, anew for each version.
 type identity struct {
 	keys  *seal.Keys
@@ -37,6 +38,7 @@ type identity struct {
 	wake  time.Time // when a newer pair takes over; zero: none waits
 	tls   shown
 	seals map[union.MemberID]shown
+	stamp shown
 }
 
 // shown is a pair of key and certificate that is in use, and the one that
@@ -67,6 +69,20 @@ func (i *identity) TLS() (*tls.Certificate, error) {
 		return nil, fault.New(fault.CertUnknown, "the directory names no valid certificate of node %s/%s for the key %q", i.state, i.node, directory.TLSKey)
 	}
 	return &tls.Certificate{Certificate: [][]byte{p.cert.Raw}, PrivateKey: p.key, Leaf: p.cert}, nil
+}
+
+// Stamp is what this state's time-stamp authority signs with.
+func (i *identity) Stamp() (stamp.Authority, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if err := i.sync(); err != nil {
+		return stamp.Authority{}, err
+	}
+	p := i.stamp.pair
+	if p.cert == nil {
+		return stamp.Authority{}, fault.New(fault.CertUnknown, "the directory names no valid certificate of %s for the key %q", i.state, directory.StampKey)
+	}
+	return stamp.Authority{Cert: p.cert, Key: p.key}, nil
 }
 
 // named lists the state's nodes as the directory names them. Under mu.
@@ -135,7 +151,15 @@ func (i *identity) sync() error {
 		}
 		seals[m.ID] = i.follow(v, i.seals[m.ID], p, now)
 	}
-	i.view, i.tls, i.seals = v, link, seals
+	var stamps []directory.Cert
+	for _, x := range state.Stamps {
+		stamps = append(stamps, x.Certificate)
+	}
+	p, err := i.pair(v, directory.StampKey, stamps)
+	if err != nil {
+		return err
+	}
+	i.view, i.tls, i.seals, i.stamp = v, link, seals, i.follow(v, i.stamp, p, now)
 	return nil
 }
 

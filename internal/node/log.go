@@ -104,7 +104,8 @@ func (n *Node) parties() witness.Union {
 	return u
 }
 
-// askLog answers other nodes about this state's log, and its witness.
+// askLog answers other nodes about this state's log, its witness, its
+// time-stamp authority and its clock.
 func (n *Node) askLog(ctx context.Context, peer link.Peer, kind string, body []byte) ([]byte, error) {
 	if !n.identity.known(peer) {
 		return nil, fault.New(fault.CertUnknown, "the directory no longer names the certificate of this node of %s", peer.State)
@@ -118,6 +119,10 @@ func (n *Node) askLog(ctx context.Context, peer link.Peer, kind string, body []b
 		return a.Bytes(), nil
 	case witness.KindHeads:
 		return n.witness.Heads(ctx)
+	case witness.KindStamp:
+		return n.authority.Answer(ctx, body), nil
+	case witness.KindTime:
+		return n.clock.Answer(), nil
 	}
 	return n.readLog(ctx, string(body))
 }
@@ -144,7 +149,8 @@ const (
 )
 
 // public is what everybody may ask at the public door: this state's log (C2SP
-// tlog-tiles) and its witness (C2SP tlog-witness).
+// tlog-tiles), its witness (C2SP tlog-witness) and its time-stamp authority
+// (RFC 3161).
 func (n *Node) public() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+logPath, func(w http.ResponseWriter, r *http.Request) {
@@ -164,6 +170,7 @@ func (n *Node) public() http.Handler {
 		}
 		_, _ = w.Write(b)
 	})
+	mux.HandleFunc("POST "+stampPath, n.serveStamp)
 	mux.HandleFunc("POST "+logPath+"add-checkpoint", func(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(submitTime))
 		b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, merkle.MaxSubmission))

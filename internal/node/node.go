@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"github.com/falaj/falaj/internal/directory"
 	"github.com/falaj/falaj/internal/exchange"
@@ -62,6 +63,10 @@ type Node struct {
 	link      *link.Link
 	publisher *witness.Log
 	witness   *witness.Witness
+	clock     *witness.Clock
+	authority *witness.Authority
+	stamps    *witness.Stamps
+	stampDoor *rate.Limiter
 	admin     *admin.Server
 	gate      *operation.Gate
 	health    *operation.Health
@@ -175,6 +180,9 @@ func (n *Node) openExchange(ctx context.Context) error {
 	}
 	n.meters = newMeters()
 	n.openLog()
+	if err := n.openStamps(); err != nil {
+		return err
+	}
 	n.exchange, err = exchange.New(exchange.Config{
 		State: n.cfg.State, Node: n.cfg.Name, Alone: n.db.Dialect() == store.SQLite,
 		Inline: int(n.cfg.Limits.Inline), MaxBody: int64(n.cfg.Limits.Body), CallTime: n.cfg.Limits.CallTime, Share: n.cfg.Limits.Share(),
@@ -239,6 +247,8 @@ func (n *Node) Run(ctx context.Context) error {
 	group.Go(func() error { return n.follow(working) })
 	group.Go(func() error { return n.publisher.Run(working) })
 	group.Go(func() error { return n.witness.Unlock(working) })
+	group.Go(func() error { return n.clock.Run(working) })
+	group.Go(func() error { return n.stamps.Run(working) })
 	group.Go(func() error { return n.keepYoung(working) })
 	group.Go(func() error { return n.retire(working) })
 	n.health.Started()

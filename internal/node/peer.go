@@ -39,7 +39,7 @@ func (n *Node) Query(ctx context.Context, peer link.Peer, kind string, body []by
 		return n.directory.Answer(ctx, kind, body, n.asker(peer.State))
 	}
 	switch kind {
-	case witness.KindAdd, witness.KindHeads, witness.KindLog:
+	case witness.KindAdd, witness.KindHeads, witness.KindLog, witness.KindStamp, witness.KindTime:
 		return n.askLog(ctx, peer, kind, body)
 	}
 	return n.exchange.Query(ctx, peer, kind, body)
@@ -120,6 +120,17 @@ func (n *Node) follow(ctx context.Context) error {
 	}
 }
 
+// renew renews what is due. A state whose node has no time-stamp authority yet,
+// and could certify one, gets it.
+func (n *Node) renew(ctx context.Context) error {
+	if _, err := n.directory.Authority(); err == nil {
+		if _, err := n.key(directory.StampKey); err != nil {
+			return err
+		}
+	}
+	return n.directory.Renew(ctx)
+}
+
 // keepYoung refreshes the directory and renews what is due.
 func (n *Node) keepYoung(ctx context.Context) error {
 	refresh, renew := time.NewTicker(n.cfg.Directory.Refresh), time.NewTicker(renewEvery)
@@ -134,7 +145,7 @@ func (n *Node) keepYoung(ctx context.Context) error {
 		}
 	}
 	for {
-		do("renewal of what is due", n.directory.Renew)
+		do("renewal of what is due", n.renew)
 		for due := false; !due; {
 			select {
 			case <-ctx.Done():

@@ -20,7 +20,7 @@ const KindTime = "time"
 // ClockConfig sets how a clock is watched; its zero value is usable.
 type ClockConfig struct {
 	Accuracy time.Duration // what is declared (1 s)
-	Every    time.Duration // between two comparisons (30 s)
+	Every    time.Duration // between two comparisons (30 s; a sixth of it while the clock is in doubt)
 	Answer   time.Duration // how long a node may take (3 s)
 }
 
@@ -71,27 +71,29 @@ func NewClock(cfg ClockConfig, deps ClockDeps) *Clock {
 // Accuracy is what is declared: how far the clock is off at most.
 func (c *Clock) Accuracy() time.Duration { return c.cfg.Accuracy }
 
-// Run compares until ctx ends.
+// Run compares until ctx ends, more often while the clock is in doubt.
 func (c *Clock) Run(ctx context.Context) error {
-	tick := time.NewTicker(c.cfg.Every)
-	defer tick.Stop()
 	said := ""
 	for {
 		c.compare(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
+		again := c.cfg.Every
 		switch err := c.Err(); {
 		case err == nil:
 			said = ""
-		case fault.From(err).Detail != said:
-			said = fault.From(err).Detail
-			c.deps.Log.Warn("this node gives no time-stamps", "error", err)
+		default:
+			again /= 6
+			if text := fault.From(err).Detail; text != said {
+				said = text
+				c.deps.Log.Warn("this node gives no time-stamps", "error", err)
+			}
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-time.After(again):
 		}
 	}
 }

@@ -43,6 +43,18 @@ func (c *Config) check() []string {
 			p.add(fmt.Sprintf("directory.sources[%d]", i), "%q is not an http(s) address", clip(s))
 		}
 	}
+	if a := c.Stamp.Accuracy; a < 10*time.Millisecond || a > time.Minute || a%time.Millisecond != 0 {
+		p.add("stamp.accuracy", "%v is not whole milliseconds between 10ms and 1m", a)
+	}
+	for i, a := range c.Stamp.Authorities {
+		key := fmt.Sprintf("stamp.authorities[%d]", i)
+		if u, err := url.Parse(a.Address); err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") || u.User != nil {
+			p.add(key, "address is not an http(s) address without user and password")
+		}
+		if a.Anchor == "" {
+			p.add(key, "anchor is missing: the certificate that the authority's own leads to")
+		}
+	}
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level) {
 		p.add("log.level", "%q is none of debug, info, warn, error", clip(c.Log.Level))
 	}

@@ -27,6 +27,7 @@ type Config struct {
 	Admin      Admin      `yaml:"admin"`
 	Operations Operations `yaml:"operations"`
 	Public     Public     `yaml:"public"`
+	Stamp      Stamp      `yaml:"stamp"`
 	Store      Store      `yaml:"store"`
 	Directory  Directory  `yaml:"directory"`
 	Limits     Limits     `yaml:"limits"`
@@ -114,9 +115,23 @@ type Operations struct {
 	Drain  time.Duration `yaml:"drain"`  // how long calls in flight may take after SIGTERM
 }
 
-// Public is the door for everybody: the state's log, and its witness.
+// Public is the door for everybody: the state's log, its witness, its
+// time-stamp authority.
 type Public struct {
 	Listen string `yaml:"listen"` // plain HTTP, closed unless set: what is there is signed, and public; TLS, where wanted, is a proxy's
+}
+
+// Stamp is about time-stamps (RFC 3161): this node's own, and who else gives
+// them to it beside the other states' nodes.
+type Stamp struct {
+	Accuracy    time.Duration `yaml:"accuracy"` // how far the clock is off at most, as this node's time-stamps declare it
+	Authorities []Authority   `yaml:"authorities"`
+}
+
+// Authority is a time-stamp authority outside of the union.
+type Authority struct {
+	Address string `yaml:"address"` // http(s) URL (RFC 3161 §3.4)
+	Anchor  string `yaml:"anchor"`  // PEM file of the certificate that its own leads to
 }
 
 // Store is where the records lie.
@@ -209,6 +224,7 @@ func defaults() Config {
 		Link:       Link{Listen: ":5500"},
 		Admin:      Admin{Expiry: 24 * time.Hour},
 		Operations: Operations{Listen: "127.0.0.1:5588", Drain: 30 * time.Second},
+		Stamp:      Stamp{Accuracy: time.Second},
 		Directory:  Directory{Refresh: 30 * time.Second},
 		Limits: Limits{
 			Headers: 64 << 10, Body: 4 << 30, Inline: 64 << 10,

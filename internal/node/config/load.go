@@ -115,6 +115,9 @@ func (c *Config) anchor(base string) {
 	for i := range c.Services {
 		at(&c.Services[i].Authorities)
 	}
+	for i := range c.Stamp.Authorities {
+		at(&c.Stamp.Authorities[i].Anchor)
+	}
 }
 
 // setting is one value that environment and flags can name.
@@ -149,6 +152,7 @@ func (c *Config) settings() []setting {
 		{"operations.listen", text(&c.Operations.Listen)},
 		{"operations.drain", duration(&c.Operations.Drain)},
 		{"public.listen", text(&c.Public.Listen)},
+		{"stamp.accuracy", duration(&c.Stamp.Accuracy)},
 		{"store.dsn", func(s string) error { c.Store.DSN, c.Store.DSNFile = DSN(s), ""; return nil }},
 		{"store.dsn_file", func(s string) error { c.Store.DSN, c.Store.DSNFile = "", s; return nil }},
 		{"directory.root", text(&c.Directory.Root)},
@@ -197,7 +201,7 @@ func Keys() []string {
 
 // Lists are the keys that hold lists: the file alone can name them.
 func Lists() []string {
-	return []string{"admin.persons", "directory.sources", "retention", "backends.allow", "clients", "services"}
+	return []string{"admin.persons", "stamp.authorities", "directory.sources", "retention", "backends.allow", "clients", "services"}
 }
 
 // Env is the environment variable of a key.

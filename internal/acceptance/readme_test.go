@@ -76,6 +76,7 @@ func TestTour(t *testing.T) {
 		"evidence receipt":             {"c2sp.org/tlog-proof@v1"},
 		"evidence export":              {"tour-1.asice"},
 		"falaj verify":                 {"holds"},
+		"falaj trace":                  {"allowed", "legal basis"},
 		"audit changes":                {"service.added", "access.granted"},
 		"doctor":                       {"✓ EG"},
 	} {

@@ -299,7 +299,7 @@ func (x *Exchange) indexFull(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(4 * time.Since(began)):
+		case <-time.After(9 * time.Since(began)):
 		}
 	}
 	return err

@@ -124,6 +124,12 @@ func open(t *testing.T, cfg config.Admin) *counter {
 				return err
 			}}, nil
 		}},
+		{Name: "confided", Text: t2("x", "س"), Roles: []config.Role{config.Auditor}, Ask: func(_ context.Context, _ Person, params json.RawMessage) (any, error) {
+			if !bytes.Contains(params, []byte("880512345")) {
+				return nil, fault.New(fault.BadRequest, "nobody is named")
+			}
+			return "found", nil
+		}},
 		{Name: "mistaken", Text: t2("x", "س"), Do: func(context.Context, Person, url.Values) (any, error) {
 			return nil, fault.New(fault.UnknownService, "no such")
 		}},
@@ -403,6 +409,39 @@ func TestErrors(t *testing.T) {
 	}
 	if line, id := at("mistaken"); strings.Contains(line, "level=ERROR") || !strings.Contains(line, id) {
 		t.Errorf("told of %s, logged %s", id, line)
+	}
+}
+
+// TestConfided: a question that names a person is asked in a body, of which
+// nothing is kept and nothing logged, and by who may ask it.
+func TestConfided(t *testing.T) {
+	auditor, registrar := identity(t, "auditor"), identity(t, "registrar")
+	c := open(t, config.Admin{SecondPerson: config.Required, Persons: []config.Person{
+		{Name: "Omar", Roles: []config.Role{config.Auditor}, Certificates: digest(auditor)},
+		{Name: "Fatima", Roles: []config.Role{config.Registrar}, Certificates: digest(registrar)},
+	}})
+	ctx := t.Context()
+	about := map[string]string{"subject": "880512345"}
+	var got string
+	if err := c.at(auditor).Confide(ctx, "confided", about, &got); err != nil || got != "found" {
+		t.Errorf("%q %v", got, err)
+	}
+	wantCode(t, c.at(auditor).Confide(ctx, "confided", map[string]string{"subject": "1"}, nil), fault.BadRequest)
+	wantCode(t, c.at(registrar).Confide(ctx, "confided", about, nil), fault.NotAllowed)
+	wantCode(t, c.at(auditor).Query(ctx, "confided", nil, nil), fault.MethodNotAllowed)
+	_, err := c.at(auditor).Change(ctx, "confided", about, nil) // which sends an Idempotency-Key
+	if err == nil {
+		t.Error("answered like a change")
+	}
+	req, _ := http.NewRequestWithContext(ctx, "POST", c.https+"/v1/confided", strings.NewReader(`{"subject":"880512345"}`))
+	req.Header.Set("Content-Type", "text/plain")
+	wantCode(t, c.at(auditor).do(req, nil), fault.BadHeader)
+	var kept int
+	if err := c.deps.DB.QueryRow(ctx, "SELECT COUNT(*) FROM admin_request").Scan(&kept); err != nil || kept != 0 {
+		t.Errorf("%d requests are kept, %v", kept, err)
+	}
+	if len(c.phases()) != 0 || strings.Contains(c.logged(), "880512345") {
+		t.Errorf("recorded %v, logged %s", c.phases(), c.logged())
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/node/up"
 )
 
 // Config says how to measure. The zero value measures 64 connections with
@@ -90,6 +91,8 @@ type Target struct {
 	URL    string
 	Header http.Header
 	Close  func() error
+
+	caller up.Place // of two nodes: the one that is called
 }
 
 // The variants by name.

@@ -67,6 +67,7 @@ func twoNodes(ctx context.Context, w World) (_ Target, err error) {
 		URL:    consumer.R1 + "/r1/" + service.String() + "/echo",
 		Header: http.Header{"X-Road-Client": {client.String()}, "Falaj-Purpose": {purpose}},
 		Close:  end,
+		caller: consumer,
 	}
 	if err := await(ctx, target); err != nil {
 		return Target{}, fmt.Errorf("first call: %w", err)

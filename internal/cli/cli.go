@@ -66,6 +66,7 @@ type root struct {
 	Approval    approvalCmd    `cmd:""`
 	Audit       auditCmd       `cmd:""`
 	Log         logCmd         `cmd:""`
+	Fsck        fsckCmd        `cmd:""`
 	Backup      backupCmd      `cmd:""`
 	Restore     restoreCmd     `cmd:""`
 	Bench       benchCmd       `cmd:""`

@@ -224,6 +224,8 @@ func helpTexts() map[string]union.Text {
 		"audit changes":       t("List a day's changes.", "سرد تغييرات يوم."),
 		"audit changes --day": t("The day, UTC (default: today).", "اليوم بالتوقيت العالمي (الافتراضي: اليوم)."),
 
+		"fsck": t("Say whether everything that a node has stored is what it wrote; --config: of a node that does not run.", "بيان هل كل ما خزّنته العقدة هو ما كتبته، ومع --config: لعقدة متوقفة."),
+
 		"backup":                t("Write a copy of the running node.", "حفظ نسخة من العقدة العاملة."),
 		"<folder>":              t("Folder of the copy.", "مجلد النسخة."),
 		"backup --without-keys": t("Leave the private keys out.", "دون المفاتيح الخاصة."),

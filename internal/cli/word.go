@@ -36,6 +36,9 @@ func (s *session) word(en string) string {
 	ar, ok := map[string]string{
 		// of a delivery
 		"waiting": "ينتظر", "sending": "قيد الإرسال", "blocked": "موقوف", "answered": "أُجيب", "refused": "رُفض", "expired": "انتهت مدته", "skipped": "تُجووز",
+		// of what is stored
+		"record": "القيد", "leaf": "الورقة", "key": "المفتاح", "commit": "القيود من", "tile": "اللوح", "head": "الرأس", "archive": "الأرشيف",
+		"checkpoint": "نقطة التحقق", "head seen": "الرأس المرئي", "time-stamp": "الختم الزمني", "body": "المحتوى", "claim": "الحجز", "history": "التاريخ", "delivery": "التسليم", "spool": "المخزن المؤقت",
 		// of a change, and where it is written
 		"ordered": "أُمر به", "requested": "طُلب", "started": "بدأ تنفيذه", "done": "نُفّذ", "failed": "أخفق", "rejected": "رُفض",
 		"journal": "السجل", "log": "سجل التشغيل", "metrics": "القياسات",

@@ -129,12 +129,12 @@ func New(cfg Config, deps Deps) (*Journal, error) {
 	if cfg.ProbeEvery <= 0 {
 		cfg.ProbeEvery = time.Second
 	}
-	j, err := reader(deps)
+	j, err := NewReader(deps)
 	if err != nil {
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	j.cfg, j.stop = cfg, stop
+	j.cfg, j.stop, j.closing = cfg, stop, false
 	j.wake, j.done = make(chan struct{}, 1), make(chan struct{})
 	start, cancel := context.WithTimeout(ctx, cfg.Timeout)
 	defer cancel()
@@ -146,15 +146,16 @@ func New(cfg Config, deps Deps) (*Journal, error) {
 	return j, nil
 }
 
-// reader is a journal that only reads.
-func reader(deps Deps) (*Journal, error) {
+// NewReader makes a journal that only reads, whatever state the database is in.
+// It is not closed.
+func NewReader(deps Deps) (*Journal, error) {
 	if deps.DB == nil || deps.Records == nil {
 		return nil, errors.New("journal: a database and record keys are needed")
 	}
 	if deps.Keys == nil {
 		deps.Keys = plain{}
 	}
-	return &Journal{db: deps.DB, cipher: deps.Records, keys: deps.Keys, archive: deps.Archive}, nil
+	return &Journal{db: deps.DB, cipher: deps.Records, keys: deps.Keys, archive: deps.Archive, closing: true}, nil
 }
 
 type plain struct{}

@@ -83,7 +83,7 @@ type Inspection struct {
 // only of reading. It may run beside a journal that is open on the same
 // database: appends go on meanwhile, and are not looked at.
 func Inspect(ctx context.Context, deps Deps, in Inspection) (*Report, error) {
-	j, err := reader(deps)
+	j, err := NewReader(deps)
 	if err != nil {
 		return nil, err
 	}

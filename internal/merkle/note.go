@@ -14,6 +14,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"golang.org/x/mod/sumdb/note"
 )
 
 // Kind is a type of note signature: the byte that C2SP signed-note assigns.
@@ -160,6 +162,25 @@ func (s Signer) Line(text string, at time.Time) (string, error) {
 		return "", fmt.Errorf("signing as %s: %w", s.name, err)
 	}
 	return signatureLine(s.name, base64.StdEncoding.EncodeToString(append(sig, b...))), nil
+}
+
+// OpenNote reads a note that has one signature, by a key, and is written as
+// there is only one way to; it gives the text.
+func OpenNote(msg []byte, by Key) (text string, err error) {
+	if len(msg) > MaxNote {
+		return "", fmt.Errorf("merkle: a note of %d bytes; at most %d", len(msg), MaxNote)
+	}
+	n, err := note.Open(msg, note.VerifierList(by))
+	if err != nil {
+		return "", fmt.Errorf("merkle: opening a note: %w", err)
+	}
+	if len(n.Sigs) != 1 || n.Text+"\n"+signatureLine(n.Sigs[0].Name, n.Sigs[0].Base64) != string(msg) {
+		return "", errors.New("merkle: the note has more than one signature")
+	}
+	if _, err := base64.StdEncoding.Strict().DecodeString(n.Sigs[0].Base64); err != nil {
+		return "", fmt.Errorf("merkle: the note's signature: %w", err)
+	}
+	return n.Text, nil
 }
 
 func signatureLine(name, b64 string) string { return "— " + name + " " + b64 + "\n" }

@@ -78,6 +78,7 @@ func (n *Node) queries() []admin.Query {
 		{Name: "delays", Text: t("Purposes of which persons hear later.", "الأغراض التي يُؤجَّل إطلاع أصحاب البيانات عليها."), Do: n.listDelays},
 		{Name: "outcomes", Text: t("Calls of unknown outcome.", "الطلبات المجهولة النتيجة."), Do: n.listOutcomes},
 		{Name: "deliveries", Text: t("Deliveries of this node's clients.", "تسليمات عملاء هذه العقدة."), Do: n.listDeliveries},
+		{Name: "fsck", Text: t("Whether everything stored is what was written.", "هل كل ما خُزّن هو ما كُتب."), Roles: auditors, Do: n.fsck},
 		{Name: "events", Text: t("The catalogue of audit events.", "فهرس أحداث التدقيق."), Do: n.listEvents},
 		{Name: "changes", Text: t("What was changed here on a day.", "ما تغيّر هنا في يوم معيّن."), Roles: auditors, Do: n.listChanges},
 	}

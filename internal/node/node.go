@@ -119,20 +119,33 @@ func (n *Node) openStore(ctx context.Context) error {
 	if n.keys, err = seal.OpenKeys(n.cfg.Keys.Folder, seal.KeyConfig{Demonstration: n.cfg.Demonstration, Wrap: wrap}); err != nil {
 		return fmt.Errorf("opening the key folder %s: %w", n.cfg.Keys.Folder, err)
 	}
-	if n.db, err = store.Open(ctx, store.Config{DSN: string(n.cfg.Store.DSN)}, journal.Migrations(), exchange.Migrations(), admin.Migrations(), witness.Migrations()); err != nil {
+	if n.db, err = store.Open(ctx, store.Config{DSN: string(n.cfg.Store.DSN)}, migrations()...); err != nil {
 		return fault.Wrap(fault.StoreFailed, err, "opening %s: %v", n.cfg.Store.DSN, err)
 	}
-	names, err := n.keys.HMAC("journal-1")
+	deps, err := n.journalDeps()
 	if err != nil {
-		return fmt.Errorf("the key of the journal's names: %w", err)
+		return err
 	}
-	if n.journal, err = journal.New(journal.Config{}, journal.Deps{DB: n.db, Records: n.keys.Records(), Keys: names}); err != nil {
+	if n.journal, err = journal.New(journal.Config{}, deps); err != nil {
 		return fmt.Errorf("opening the journal: %w", err)
 	}
 	if n.spool, err = seal.OpenSpool(n.cfg.Spool, n.keys.Records()); err != nil {
 		return fmt.Errorf("opening the spool: %w", err)
 	}
 	return nil
+}
+
+// migrations are the tables of all rooms.
+func migrations() []store.Migrations {
+	return []store.Migrations{journal.Migrations(), exchange.Migrations(), admin.Migrations(), witness.Migrations()}
+}
+
+func (n *Node) journalDeps() (journal.Deps, error) {
+	names, err := n.keys.HMAC("journal-1")
+	if err != nil {
+		return journal.Deps{}, fmt.Errorf("the key of the journal's names: %w", err)
+	}
+	return journal.Deps{DB: n.db, Records: n.keys.Records(), Keys: names, Archive: n.cfg.Archive}, nil
 }
 
 // openDirectory opens this node's copy. A node whose copy is empty fetches it

@@ -315,13 +315,18 @@ func (s *Spool) mark(database string) (folder, owner string, err error) {
 	if err != nil && !errors.Is(err, os.ErrExist) {
 		return "", "", fmt.Errorf("marking the spool: %w", err)
 	}
-	b, err := readFile(path)
+	return s.Marked()
+}
+
+// Marked tells what Mark told, and makes nothing.
+func (s *Spool) Marked() (folder, owner string, err error) {
+	b, err := readFile(filepath.Join(s.dir, markFile))
 	if err != nil {
 		return "", "", fmt.Errorf("reading the mark of the spool: %w", err)
 	}
 	folder, owner, ok := strings.Cut(strings.TrimSpace(string(b)), " ")
 	if !ok || folder == "" || owner == "" || len(b) > 200 {
-		return "", "", fault.New(fault.Corrupt, "%s does not hold two names", path)
+		return "", "", fault.New(fault.Corrupt, "%s does not hold two names", filepath.Join(s.dir, markFile))
 	}
 	return folder, owner, nil
 }

@@ -53,7 +53,7 @@ type Query struct {
 // File is an answer that is no JSON: it is written out as it comes.
 type File struct {
 	Type  string // its media type
-	Size  int64  // bytes
+	Size  int64  // bytes; -1: nobody knows before it is written
 	Write func(ctx context.Context, w io.Writer) error
 }
 

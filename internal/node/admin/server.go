@@ -147,7 +147,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, h func(*http.Requ
 	w.Header().Set("Cache-Control", "no-store")
 	if whole {
 		w.Header().Set("Content-Type", file.Type)
-		w.Header().Set("Content-Length", strconv.FormatInt(file.Size, 10))
+		if file.Size >= 0 {
+			w.Header().Set("Content-Length", strconv.FormatInt(file.Size, 10))
+		}
 		if err := file.Write(r.Context(), w); err != nil {
 			s.deps.Log.Warn("admin", "path", r.URL.Path, "person", who.Name, "error", err)
 			panic(http.ErrAbortHandler) // nobody must take the part for the whole

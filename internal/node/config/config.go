@@ -19,6 +19,7 @@ type Config struct {
 	Name          string      `yaml:"name"`          // the node's name in the directory; default: the state in small letters and "1"
 	Data          string      `yaml:"data"`          // the folder of this process: database, directory
 	Spool         string      `yaml:"spool"`         // folder of large bodies; default: spool in the data folder; processes of one node share it
+	Archive       string      `yaml:"archive"`       // folder of archived records; default: archive in the data folder; processes of one node share it
 	Demonstration bool        `yaml:"demonstration"` // accept a demonstration union's root; never in service
 
 	Keys       KeyFolder  `yaml:"keys"`

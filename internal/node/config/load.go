@@ -106,7 +106,7 @@ func (c *Config) anchor(base string) {
 			*p = filepath.Join(base, *p)
 		}
 	}
-	for _, p := range []*string{&c.Data, &c.Spool, &c.Keys.Folder, &c.Keys.WrapFile, &c.R1.Certificate, &c.Admin.Socket, &c.Store.DSNFile, &c.Directory.Root, &c.Directory.Rules} {
+	for _, p := range []*string{&c.Data, &c.Spool, &c.Archive, &c.Keys.Folder, &c.Keys.WrapFile, &c.R1.Certificate, &c.Admin.Socket, &c.Store.DSNFile, &c.Directory.Root, &c.Directory.Rules} {
 		at(p)
 	}
 	if !c.Store.DSN.Postgres() {
@@ -134,6 +134,7 @@ func (c *Config) settings() []setting {
 		{"name", text(&c.Name)},
 		{"data", text(&c.Data)},
 		{"spool", text(&c.Spool)},
+		{"archive", text(&c.Archive)},
 		{"demonstration", toggle(&c.Demonstration)},
 		{"keys.folder", text(&c.Keys.Folder)},
 		{"keys.wrap_file", text(&c.Keys.WrapFile)},
@@ -270,6 +271,7 @@ func (c *Config) finish(base string) error {
 	}
 	fill((*string)(&c.Store.DSN), filepath.Join(c.Data, "node.db"))
 	fill(&c.Spool, filepath.Join(c.Data, "spool"))
+	fill(&c.Archive, filepath.Join(c.Data, "archive"))
 	fill(&c.Admin.Socket, filepath.Join(c.Data, "admin.sock"))
 	fill(&c.Keys.Folder, filepath.Join(c.Data, "keys"))
 	fill(&c.Directory.Rules, filepath.Join(c.Data, "rules"))

@@ -35,6 +35,9 @@ type statePart struct {
 		Code  string   `json:"code"`
 		Seals []string `json:"seals"`
 	} `json:"members"`
+	Stamps []struct {
+		Certificate string `json:"certificate"`
+	} `json:"stamps"`
 }
 
 func readCertificate(text string) (*x509.Certificate, error) {
@@ -65,13 +68,20 @@ func (e *edition) certificate(state union.State, sum [32]byte) (*certificate, er
 	return c, nil
 }
 
-func (e *edition) judge(state union.State, sum [32]byte) (*certificate, error) {
-	var p statePart
+func (e *edition) part(state union.State) (p statePart, err error) {
 	if err := json.Unmarshal(e.files["state.json"], &p); err != nil {
-		return nil, fmt.Errorf("state.json of %s: %w", state, err)
+		return p, fmt.Errorf("state.json of %s: %w", state, err)
 	}
 	if p.State != string(state) {
-		return nil, fmt.Errorf("state.json is of %.8q", p.State)
+		return p, fmt.Errorf("state.json is of %.8q", p.State)
+	}
+	return p, nil
+}
+
+func (e *edition) judge(state union.State, sum [32]byte) (*certificate, error) {
+	p, err := e.part(state)
+	if err != nil {
+		return nil, err
 	}
 	found := &certificate{}
 	for _, m := range p.Members {
@@ -86,13 +96,22 @@ func (e *edition) judge(state union.State, sum [32]byte) (*certificate, error) {
 	if found.cert == nil {
 		return nil, fmt.Errorf("the directory of that day names no seal certificate %x of %s", sum[:8], state)
 	}
+	if err := e.issued(state, &p, found); err != nil {
+		return nil, err
+	}
+	return found, found.use()
+}
+
+// issued finds the state's authority that issued a certificate, and whether it
+// was revoked.
+func (e *edition) issued(state union.State, p *statePart, found *certificate) error {
 	for _, a := range p.Authorities {
 		ca, err := readCertificate(a.Certificate)
 		if err != nil || found.cert.CheckSignatureFrom(ca) != nil {
 			continue
 		}
 		if !ca.IsCA || ca.KeyUsage&x509.KeyUsageCertSign == 0 || !slices.Equal(ca.Subject.Country, []string{string(state)}) {
-			return nil, fmt.Errorf("the authority that issued it is not one of %s", state)
+			return fmt.Errorf("the authority that issued it is not one of %s", state)
 		}
 		found.authority = ca
 		if a.CRL != "" {
@@ -105,7 +124,7 @@ func (e *edition) judge(state union.State, sum [32]byte) (*certificate, error) {
 				err = crl.CheckSignatureFrom(ca)
 			}
 			if err != nil {
-				return nil, fmt.Errorf("the revocation list of %s: %w", state, err)
+				return fmt.Errorf("the revocation list of %s: %w", state, err)
 			}
 			for i, r := range crl.RevokedCertificateEntries {
 				if r.SerialNumber.Cmp(found.cert.SerialNumber) == 0 {
@@ -113,9 +132,9 @@ func (e *edition) judge(state union.State, sum [32]byte) (*certificate, error) {
 				}
 			}
 		}
-		return found, found.use()
+		return nil
 	}
-	return nil, fmt.Errorf("no authority of %s issued the certificate", state)
+	return fmt.Errorf("no authority of %s issued the certificate", state)
 }
 
 // use holds the certificate against what it is for.

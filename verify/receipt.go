@@ -33,18 +33,28 @@ func readLog(state string, b []byte) (l logKeys) {
 	return l
 }
 
+// trust is whom a state's log is held against; false where the directory in
+// the container names no log of the state.
+func (e *edition) trust(state string) (merkle.Trust, bool) {
+	own, ok := e.logs[state]
+	if !ok || own.Log == (merkle.Key{}) {
+		return merkle.Trust{}, false
+	}
+	trust := merkle.Trust{Log: own.Log, Quorum: e.quorum}
+	for other, l := range e.logs {
+		if other != state && l.Witness != (merkle.Key{}) {
+			trust.Witnesses = append(trust.Witnesses, l.Witness)
+		}
+	}
+	return trust, true
+}
+
 // receipt holds a record's receipt against its leaf, the state's log, and the
 // other states' witnesses, and says who has cosigned.
 func (e *edition) receipt(r *evidence.Record) (string, error) {
-	own, ok := e.logs[string(r.State)]
-	if !ok || own.Log == (merkle.Key{}) {
+	trust, ok := e.trust(string(r.State))
+	if !ok {
 		return "", away("the directory in the container names no log of %.2s", r.State)
-	}
-	trust := merkle.Trust{Log: own.Log, Quorum: e.quorum}
-	for state, l := range e.logs {
-		if state != string(r.State) && l.Witness != (merkle.Key{}) {
-			trust.Witnesses = append(trust.Witnesses, l.Witness)
-		}
 	}
 	p, err := merkle.ParseReceipt(r.Receipt)
 	if err != nil {

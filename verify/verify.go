@@ -160,7 +160,7 @@ func (v *Verifier) Container(r io.ReaderAt, size int64) *Report {
 	default:
 		out.add("the answer", "الرد", false, "", away("there is none in the container"))
 	}
-	v.records(out, in, messages)
+	v.records(out, box, in, messages)
 	out.add("nothing else is in it, and nothing damaged", "ليس فيها غير ذلك، ولا تلف فيها", true, "", whole(box, in))
 	return out.judge()
 }
@@ -180,6 +180,9 @@ func whole(box *evidence.Container, in *evidence.Contents) error {
 	}
 	for i := range in.Records {
 		read[in.Records[i].ReceiptName()] = true
+	}
+	for _, name := range stampFiles(in, box) {
+		read[name] = false // which of them a check has read, it is for the check to say
 	}
 	for _, name := range box.Names() {
 		done, known := read[name]
@@ -342,15 +345,29 @@ func (m *message) aside(box *evidence.Container, part seal.Part, c *certificate,
 }
 
 // records holds the openings of the states' records against the messages.
-func (v *Verifier) records(out *Report, in *evidence.Contents, messages [2]*message) {
+func (v *Verifier) records(out *Report, box *evidence.Container, in *evidence.Contents, messages [2]*message) {
 	if len(in.Records) == 0 {
 		out.add("the states' records", "قيود الدول", false, "", away("the container holds none"))
 	}
 	receipts := 0
+	var there [2]time.Time // by when each message was, as others say
 	for i := range in.Records {
 		r := &in.Records[i]
+		opening, opened := opens(r, in.ID, messages)
 		out.add(fmt.Sprintf("record of %.2s, leaf %d: it opens to the %.8s", r.State, r.Leaf, r.Message),
-			fmt.Sprintf("قيد %.2s، الورقة %d: ورقته ورقة هذه الرسالة", r.State, r.Leaf), false, "", opens(r, in.ID, messages))
+			fmt.Sprintf("قيد %.2s، الورقة %d: ورقته ورقة هذه الرسالة", r.State, r.Leaf), false, "", opened)
+		if r.Stamp != nil {
+			at, detail, err := v.stamp(box, r, opening)
+			out.add(fmt.Sprintf("record of %.2s, leaf %d: an authority of another state has stamped the time by which it was there", r.State, r.Leaf),
+				fmt.Sprintf("قيد %.2s، الورقة %d: وثّقت سلطة طوابع زمنية لدولة أخرى وقت وجوده", r.State, r.Leaf), false, detail, err)
+			part := seal.Answer
+			if r.Message == "request" {
+				part = seal.Request
+			}
+			if err == nil && opened == nil && (there[part].IsZero() || at.Before(there[part])) {
+				there[part] = at
+			}
+		}
 		if r.Receipt == nil {
 			continue
 		}
@@ -368,38 +385,37 @@ func (v *Verifier) records(out *Report, in *evidence.Contents, messages [2]*mess
 	if receipts == 0 {
 		out.add("the records stand in the states' witnessed logs", "القيود في سجلات الدول المشهودة", false, "", away("the container holds no receipts"))
 	}
-	out.add("the seals are as old as they say", "الأختام بالقِدم الذي تذكره", false, "", away("the container holds no time-stamp of others: each time is its maker's word"))
+	ages(out, messages, there)
 }
 
 var kinds = map[string][]uint8{"request": {1, 2}, "answer": {3, 4, 5, 6}} // journal's numbers, docs/protocols/node.md §20
 
-// opens computes the leaf of a record.
-func opens(r *evidence.Record, id string, messages [2]*message) error {
+// opens computes the leaf of a record, and gives what that is the digest of.
+func opens(r *evidence.Record, id string, messages [2]*message) ([]byte, error) {
 	m := messages[seal.Answer]
 	if r.Message == "request" {
 		m = messages[seal.Request]
 	}
 	if m == nil || m.seal == nil || !bytes.Contains(kinds[r.Message], []byte{r.Kind}) {
-		return errors.New("there is no such message")
+		return nil, errors.New("there is no such message")
 	}
 	if r.State != m.head.Client.State && r.State != m.head.Service.State {
-		return fmt.Errorf("%.2s took no part in the call", r.State)
+		return nil, fmt.Errorf("%.2s took no part in the call", r.State)
 	}
 	envelope := binary.BigEndian.AppendUint32(nil, uint32(len(m.raw)))
 	envelope = append(append(envelope, m.raw...), m.seal...)
 	sum, key := sha256.Sum256(envelope), sha256.Sum256([]byte(id))
 	if r.Key != evidence.Digest(key) {
-		return errors.New("it is of another id")
+		return nil, errors.New("it is of another id")
 	}
 	b := append([]byte("falaj record v1\n"), r.Kind)
 	b = binary.BigEndian.AppendUint64(b, uint64(r.At))
 	for _, d := range [...][32]byte{r.Class, r.Key, sum, r.Body, r.Local} {
 		b = append(b, d[:]...)
 	}
-	digest := sha256.Sum256(b)
-	leaf := append([]byte("falaj leaf v1\n"), r.Salt[:]...)
-	if sha256.Sum256(append(leaf, digest[:]...)) != [32]byte(r.Hash) {
-		return errors.New("its leaf is another message's")
+	opening := r.Opening(sha256.Sum256(b))
+	if sha256.Sum256(opening) != [32]byte(r.Hash) {
+		return nil, errors.New("its leaf is another message's")
 	}
-	return nil
+	return opening, nil
 }

@@ -48,9 +48,13 @@ func (c *evidenceReceiptCmd) Run(s *session) error {
 		for _, w := range r.Quorum.Witnesses {
 			s.printf("  %s  %s  %s\n", w.State, w.At.Format(time.RFC3339), w.Name)
 		}
+		s.line(r.Time)
 		for _, x := range r.Records {
 			s.printf(s.say(t("\nReceipt of %s, leaf %d:\n", "\nإيصال %s، الورقة %d:\n")), x.Kind, x.Leaf)
 			s.printf("%s", x.Proof)
+			if x.Stamp != nil {
+				s.printf("%s %s  %s\n", s.say(t("Time-stamp:", "الطابع الزمني:")), x.Stamp.At.Format("2006-01-02T15:04:05.000Z07:00"), x.Stamp.Authority)
+			}
 		}
 	})
 }

@@ -40,6 +40,7 @@ const (
 	SumsName     = "META-INF/falaj/SHA256SUMS"
 	DirectoryDir = "META-INF/falaj/directory/"
 	ReceiptDir   = "META-INF/falaj/receipt/"
+	StampDir     = "META-INF/falaj/stamp/"
 
 	certificateDir = "META-INF/falaj/certificate/"
 )
@@ -76,6 +77,7 @@ type Call struct {
 	Request   *Message // nil where none was sealed
 	Answer    *Message // nil where there is none
 	Records   []Record
+	Stamps    []Stamp           // those that Records name
 	Directory map[string][]byte // the signed directory of the day, by its files' names
 }
 
@@ -131,7 +133,18 @@ type Record struct {
 	Body    Digest      `json:"body"`
 	Local   Digest      `json:"local"`
 	Hash    Digest      `json:"hash"`
+	Stamp   *StampPlace `json:"stamp,omitzero"`
 	Receipt []byte      `json:"-"` // C2SP tlog-proof; nil where there is none yet
+	Proof   []byte      `json:"-"` // evidence record (RFC 4998) of the leaf; nil where there is no time-stamp yet
+	Digest  [32]byte    `json:"-"` // of the record, for the file of the leaf beside Proof
+}
+
+// StampPlace says which time-stamp covers a record, and where the authority is
+// found that gave it.
+type StampPlace struct {
+	End       int64       `json:"end"`                // the time-stamp's entries lie below it: its name in the container
+	Authority union.State `json:"authority,omitzero"` // "": of no state
+	Directory int64       `json:"directory,omitzero"` // version that names it
 }
 
 // Digest is a SHA-256 digest, written as 64 lower-case hexadecimal digits.
@@ -194,6 +207,13 @@ func New(ctx context.Context, c Call) (*Pack, error) {
 		if r.Receipt != nil {
 			p.files[r.ReceiptName()] = r.Receipt
 		}
+		if r.Stamp != nil {
+			n := r.StampNames()
+			p.files[n.Proof], p.files[n.Leaf] = r.Proof, r.Opening(r.Digest)
+		}
+	}
+	for _, s := range c.Stamps {
+		p.stamp(s)
 	}
 	slices.SortFunc(p.absent, func(a, b Absence) int { return strings.Compare(a.Name, b.Name) })
 	in := Contents{ContentsType, c.ID, p.absent, append([]Record{}, c.Records...)}

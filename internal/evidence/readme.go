@@ -74,6 +74,33 @@ lines in its folder. Each says for itself that all is well, and ends with code 0
 		run(`grep -c "\"request\": *\"$(sha256sum < %s | cut -c1-64)\"" %s`, seal.Request.Names().Manifest, seal.Answer.Names().Head)
 		end()
 	}
+	n := len(said) + 2
+	if len(said) == 2 {
+		n++
+	}
+	for _, s := range c.Stamps {
+		names, at := stampNames(s.State, s.End), s.Token.At.UTC()
+		both(fmt.Sprintf("%d. By %s the records of %s were in its log: so says the time-stamp authority %q.", n, at.Format("2006-01-02 15:04:05 UTC"), s.State, s.By),
+			fmt.Sprintf("%d. كانت قيود %s في سجلها بحلول %s، بشهادة سلطة الطوابع الزمنية %q.", n, s.State, at.Format("2006-01-02 15:04:05 UTC"), s.By))
+		n++
+		if s.Authority != nil {
+			run("openssl ts -verify -data %s -in %s -token_in -CAfile %s -attime %d", names.Root, names.Token, names.Authority, at.Unix())
+			end()
+		} else {
+			both("Get that authority's root certificate (authority.pem) by a way that you trust:", "احصل على الشهادة الجذرية لتلك السلطة (authority.pem) من طريق موثوق:")
+			fmt.Fprintf(&b, "  openssl ts -verify -data %s -in %s -token_in -CAfile authority.pem -attime %d\n\n", names.Root, names.Token, at.Unix())
+		}
+		both("What it stamped holds this checkpoint of the log (prints 1):", "ما وقّعته يشمل رأس السجل هذا (يطبع 1):")
+		run(`od -An -v -tx1 %s | tr -d ' \n' | grep -c "$(sha256sum < %s | cut -c1-64)"`, names.Root, names.Checkpoint)
+		end()
+	}
+	if len(c.Stamps) > 0 {
+		both(`From each record to what was stamped leads its evidence record (RFC 4998, .ers)
+over the file beside it (.leaf), which falaj verify follows, or any tool that
+knows evidence records.`,
+			`ويصل بين كل قيد وما شمله الطابع الزمني سجل إثباته (RFC 4998، .ers) على الملف المجاور له
+(.leaf)، ويتتبعه falaj verify أو أي أداة تعرف سجلات الإثبات.`)
+	}
 	if len(absent) > 0 {
 		both("Not in this container:", "ليس في هذه الحاوية:")
 		for _, a := range absent {
@@ -101,6 +128,7 @@ in the states' public logs: the receipts do, if there are any.`,
 		{"META-INF/falaj/directory/", "the union's directory of the day (TUF)", "دليل الاتحاد في ذلك اليوم (TUF)"},
 		{"META-INF/falaj/container.json", "the records in the states' logs, opened", "القيود في سجلات الدول، مفتوحة"},
 		{"META-INF/falaj/receipt/", "receipts of the logs, if any", "إيصالات السجلات إن وُجدت"},
+		{"META-INF/falaj/stamp/", "time-stamps (RFC 3161) and evidence records (RFC 4998), if any", "الطوابع الزمنية (RFC 3161) وسجلات الإثبات (RFC 4998) إن وُجدت"},
 	} {
 		fmt.Fprintf(&b, "- %s\n  %s\n  %s\n", f[0], f[1], f[2])
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/falaj/falaj/internal/merkle"
 	"github.com/falaj/falaj/internal/seal"
+	"github.com/falaj/falaj/internal/stamp"
 	"github.com/falaj/falaj/internal/union"
 	"github.com/go-json-experiment/json"
 )
@@ -309,6 +310,12 @@ func (c *Container) Contents() (*Contents, error) {
 		if r.Receipt, err = c.Read(r.ReceiptName(), merkle.MaxReceipt); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
+		if r.Stamp == nil {
+			continue
+		}
+		if r.Proof, err = c.Read(r.StampNames().Proof, stamp.MaxRecord); err != nil {
+			return nil, err
+		}
 	}
 	return &out, nil
 }
@@ -338,6 +345,11 @@ func (c *Contents) check() error {
 		if _, err := union.ParseState(string(r.State)); err != nil || len(r.Node) > 255 || !shown(r.Node) || r.Leaf < 0 ||
 			r.Message != label(seal.Request) && r.Message != label(seal.Answer) {
 			return errors.New("one of its records is none")
+		}
+		if s := r.Stamp; s != nil {
+			if _, err := union.ParseState(string(s.Authority)); s.End <= r.Leaf || s.Directory < 0 || err != nil && s.Authority != "" {
+				return errors.New("one of its time-stamps is none")
+			}
 		}
 	}
 	return nil

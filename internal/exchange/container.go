@@ -121,6 +121,9 @@ func (x *Exchange) container(ctx context.Context, which Which, by Reader) (*evid
 			out.Answer = m
 		}
 	}
+	if err := x.stamped(ctx, &out); err != nil {
+		return nil, err
+	}
 	return evidence.New(ctx, out)
 }
 
@@ -242,7 +245,7 @@ func (e *Evidence) openings(c *recorded) (out []evidence.Record) {
 				out = append(out, evidence.Record{
 					State: half.State, Node: half.Node, Message: [...]string{seal.Request: "request", seal.Answer: "answer"}[part],
 					Kind: uint8(r.Parts.Kind), At: r.Parts.At, Leaf: r.Leaf, Salt: evidence.Digest(r.Salt), Hash: evidence.Digest(r.Hash),
-					Class: evidence.Digest(r.Parts.Class), Key: evidence.Digest(r.Parts.Key), Body: evidence.Digest(r.Parts.Body), Local: evidence.Digest(r.Parts.Local),
+					Digest: r.Digest, Class: evidence.Digest(r.Parts.Class), Key: evidence.Digest(r.Parts.Key), Body: evidence.Digest(r.Parts.Body), Local: evidence.Digest(r.Parts.Local),
 				})
 			}
 		}

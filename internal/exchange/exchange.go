@@ -105,6 +105,7 @@ type Deps struct {
 	Rules     func() []policy.Source                   // the node's local rules, beside its state's
 	Link      Caller                                   // set by node after both exist
 	Receipts  Receipts                                 // nil: records have none
+	Stamps    Stamps                                   // nil: records have none
 	Observe   func(Observation)                        // operational monitoring
 	Now       func() time.Time
 	Log       *slog.Logger

@@ -24,12 +24,14 @@ type Receipts interface {
 }
 
 // CallReceipt is what proves that this node's records of a call stand in its
-// state's log, and who has seen the log's head above them.
+// state's log, who has seen the log's head above them, and by when they were
+// there.
 type CallReceipt struct {
 	ID      string          `json:"id"`
-	Stage   string          `json:"stage"` // cosigned: stamps by time-stamp authorities come later
+	Stage   string          `json:"stage"` // cosigned, or stamped: all records have time-stamps too
 	Log     string          `json:"log"`   // its origin
 	Quorum  Quorum          `json:"quorum"`
+	Time    union.Text      `json:"time"` // how far the records' time is proven
 	Records []RecordReceipt `json:"records"`
 }
 
@@ -55,6 +57,7 @@ type RecordReceipt struct {
 	Leaf  int64          `json:"leaf"`
 	Hash  message.Digest `json:"hash"`  // the log's entry
 	Proof string         `json:"proof"` // C2SP tlog-proof
+	Stamp *StampReceipt  `json:"stamp,omitzero"`
 }
 
 // Receipt proves this node's records of a call. Each that is given out has
@@ -87,7 +90,7 @@ func (x *Exchange) receipt(ctx context.Context, id string, by Reader) (*CallRece
 	if len(records) == 0 {
 		return nil, fault.New(fault.NotFound, "this node holds no record of the id that the asker may see")
 	}
-	out := &CallReceipt{ID: id, Stage: "cosigned", Log: trust.Log.Name(), Records: []RecordReceipt{}}
+	out := &CallReceipt{ID: id, Stage: stageStamped, Log: trust.Log.Name(), Records: []RecordReceipt{}}
 	var head merkle.Signed
 	for _, r := range records {
 		p, err := x.deps.Receipts.Receipt(ctx, r.Leaf)
@@ -97,9 +100,16 @@ func (x *Exchange) receipt(ctx context.Context, id string, by Reader) (*CallRece
 		if head, err = p.Verify(r.Hash[:], trust); err != nil {
 			return nil, fault.Wrap(fault.ReceiptPending, err, "the record %d: %v", r.Leaf, err)
 		}
-		out.Records = append(out.Records, RecordReceipt{Kind: r.Kind, Leaf: r.Leaf, Hash: r.Hash, Proof: string(p.Bytes())})
+		s, err := x.stampOf(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		if s == nil {
+			out.Stage = stageCosigned
+		}
+		out.Records = append(out.Records, RecordReceipt{Kind: r.Kind, Leaf: r.Leaf, Hash: r.Hash, Proof: string(p.Bytes()), Stamp: s})
 	}
-	out.Quorum = quorumOf(u, x.cfg.State, trust, head)
+	out.Quorum, out.Time = quorumOf(u, x.cfg.State, trust, head), timeNote(len(u.Parties), out.Records)
 	return out, nil
 }
 
@@ -173,7 +183,7 @@ const (
 	headerEvidence = "Falaj-Evidence" // names the evidence of an answer
 	headerReceipt  = "Falaj-Receipt"  // asks for the receipt, and says whether there is one
 	receiptWait    = "wait"
-	receiptThere   = "cosigned"
+	receiptThere   = stageCosigned
 	receiptPending = "pending"
 	// receiptTime is how long an answer waits for its receipt: it has been
 	// given, and goes to the client whatever becomes of that.

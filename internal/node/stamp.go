@@ -51,7 +51,11 @@ func (n *Node) openStamps() error {
 		}
 		outside = append(outside, x)
 	}
-	n.stamps = witness.NewStamps(witness.StampConfig{}, witness.StampDeps{
+	pace := witness.StampConfig{}
+	if n.cfg.Demonstration {
+		pace.Every = 5 * time.Second // who tries it out waits for it
+	}
+	n.stamps = witness.NewStamps(pace, witness.StampDeps{
 		DB: n.db, Source: n.journal, Log: n.publisher, Now: n.now, Logger: n.log,
 		Stampers: func() []witness.Stamper { return append(n.stampers(), outside...) },
 		Written: func(ctx context.Context, index int64) (time.Time, error) {

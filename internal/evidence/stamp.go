@@ -1,0 +1,51 @@
+package evidence
+
+import (
+	"crypto/x509"
+	"fmt"
+
+	"github.com/falaj/falaj/internal/stamp"
+	"github.com/falaj/falaj/internal/union"
+)
+
+// Stamp is a time-stamp over a state's log.
+type Stamp struct {
+	State      union.State // whose log
+	End        int64
+	By         string // the authority's name
+	Token      *stamp.Token
+	Root       []byte            // what the token's imprint is the digest of
+	Checkpoint []byte            // whose digest stands in Root
+	Authority  *x509.Certificate // that issued the signer's certificate; nil where the directory does not say
+}
+
+// StampNames are where a record's time-stamp lies: by itself, and what leads
+// from the record to it.
+type StampNames struct{ Token, Root, Checkpoint, Authority, Proof, Leaf string }
+
+// StampNames names the files of the record's time-stamp.
+func (r *Record) StampNames() StampNames {
+	n := stampNames(r.State, r.Stamp.End)
+	own := fmt.Sprintf("%s%s-%s-%d", StampDir, r.State, r.Message, r.Leaf)
+	n.Proof, n.Leaf = own+".ers", own+".leaf"
+	return n
+}
+
+func stampNames(state union.State, end int64) StampNames {
+	of := fmt.Sprintf("%s%s-%d", StampDir, state, end)
+	return StampNames{Token: of + ".tst", Root: of + ".root", Checkpoint: of + ".checkpoint", Authority: of + "-authority.pem"}
+}
+
+// Opening is what the record's leaf is the digest of, given the record's own
+// digest (docs/protocols/node.md §20).
+func (r *Record) Opening(digest [32]byte) []byte {
+	return append(append([]byte("falaj leaf v1\n"), r.Salt[:]...), digest[:]...)
+}
+
+func (p *Pack) stamp(s Stamp) {
+	n := stampNames(s.State, s.End)
+	p.files[n.Token], p.files[n.Root], p.files[n.Checkpoint] = s.Token.Raw, s.Root, s.Checkpoint
+	if s.Authority != nil {
+		p.files[n.Authority] = pemOf("CERTIFICATE", s.Authority.Raw)
+	}
+}

@@ -1,0 +1,228 @@
+package verify
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"math/big"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/falaj/falaj/internal/evidence"
+	"github.com/falaj/falaj/internal/journal"
+	"github.com/falaj/falaj/internal/merkle"
+	"github.com/falaj/falaj/internal/stamp"
+	"github.com/falaj/falaj/internal/union"
+)
+
+// stamping is a time-stamp in the making; a test spoils what it likes.
+type stamping struct {
+	by         union.State // who is named
+	authority  stamp.Authority
+	at         time.Time
+	checkpoint []byte
+	tree       []stamp.Digest // beside the record's leaf
+	directory  int64
+}
+
+// both gives a call a record of the answer too, so that each message has one.
+func (w *world) both(c evidence.Call) evidence.Call {
+	w.t.Helper()
+	r := c.Records[0]
+	r.Message, r.Kind, r.Leaf, r.Salt = "answer", 4, 1, evidence.Digest{2}
+	w.leaf(&r, c)
+	w.leaf(&c.Records[0], c)
+	c.Records = append(c.Records, r)
+	return c
+}
+
+// leaf computes a record's digest and leaf.
+func (w *world) leaf(r *evidence.Record, c evidence.Call) {
+	m := c.Request
+	if r.Message == "answer" {
+		m = c.Answer
+	}
+	envelope := append([]byte{0, 0, byte(len(m.Head) >> 8), byte(len(m.Head))}, append(slices.Clone(m.Head), m.Seal...)...)
+	p := journal.Parts{Kind: journal.Kind(r.Kind), At: r.At, Key: r.Key, Envelope: sha256.Sum256(envelope)}
+	r.Digest = p.Digest()
+	r.Hash = sha256.Sum256(r.Opening(r.Digest))
+}
+
+// stamp has all records of a call stamped, each by itself.
+func (w *world) stamp(c evidence.Call, change func(*stamping)) evidence.Call {
+	w.t.Helper()
+	for i := range c.Records {
+		r := &c.Records[i]
+		key, cert := w.Stamp("BH")
+		text := merkle.Checkpoint{Origin: w.logs[r.State].Name(), Size: r.Leaf + 1, Root: merkle.Leaf(r.Hash[:])}.Text()
+		note := text + "\n"
+		for _, s := range []merkle.Signer{w.logs[r.State], w.witnesses["AE"]} {
+			line, err := s.Line(text, w.Now())
+			must(w.t, err)
+			note += line
+		}
+		x := &stamping{
+			by: "BH", authority: stamp.Authority{Cert: cert, Key: key, Accuracy: time.Second}, at: w.Now().Add(20 * time.Second), checkpoint: []byte(note),
+			tree: []stamp.Digest{{1}, {2}, {3}}, directory: w.Dirs["SA"].View().Version(),
+		}
+		if change != nil {
+			change(x)
+		}
+		tree, others := stamp.Path(append([]stamp.Digest{stamp.Digest(r.Hash)}, x.tree...), 0)
+		root := []stamp.Digest{tree, sha256.Sum256(x.checkpoint)}
+		raw, err := x.authority.Stamp(stamp.Request{Imprint: stamp.Join(root...), Certificate: true}, big.NewInt(int64(i+1)), x.at)
+		must(w.t, err)
+		token, err := stamp.ParseToken(raw)
+		must(w.t, err)
+		r.Proof, err = stamp.NewRecord(stamp.Digest(r.Hash), append(others, root[1]), token).Bytes()
+		must(w.t, err)
+		r.Stamp = &evidence.StampPlace{End: r.Leaf + 1, Authority: x.by, Directory: x.directory}
+		e := evidence.Stamp{State: r.State, End: r.Leaf + 1, By: string(x.by), Token: token, Root: stamp.Preimage(root...), Checkpoint: x.checkpoint}
+		if x.by != "" {
+			e.Authority = w.CA[x.by].Cert
+			chain, err := w.Dirs["SA"].Chain(w.t.Context(), x.directory, x.by)
+			must(w.t, err)
+			for name, b := range chain {
+				c.Directory[name] = b
+			}
+		}
+		c.Stamps = append(c.Stamps, e)
+	}
+	return c
+}
+
+func stampCheck(t *testing.T, r *Report, what string) Check {
+	t.Helper()
+	i := slices.IndexFunc(r.Checks, func(c Check) bool { return strings.Contains(c.What, what) })
+	if i < 0 {
+		t.Fatalf("no check %q in %+v", what, r.Checks)
+	}
+	return r.Checks[i]
+}
+
+const (
+	checkStamp = "stamped the time"
+	checkAge   = "as old as they say"
+)
+
+// TestTimeStamps: a time-stamp of another state shows by when a record was
+// there, and with that how old the seals are; nothing else does.
+func TestTimeStamps(t *testing.T) {
+	w := newWorld(t)
+	w.Advance(20 * time.Minute)
+	r := w.verify(pack(t, w.stamp(w.both(w.call(nil)), nil)))
+	if failed := bad(r, Failed); r.Verdict != Holds || failed != nil {
+		t.Fatalf("%d %q", r.Verdict, failed)
+	}
+	if c := stampCheck(t, r, checkStamp); c.Result != Passed || !strings.Contains(c.Detail, "authority of BH") {
+		t.Errorf("%+v", c)
+	}
+	if c := stampCheck(t, r, checkAge); c.Result != Passed || !strings.Contains(c.Detail, "request: sealed 2026-11-22T08:20:00Z, there by 2026-11-22T08:20:21Z; answer: ") {
+		t.Errorf("%+v", c)
+	}
+	as := func(s union.State) stamp.Authority {
+		key, cert := w.Stamp(s)
+		return stamp.Authority{Cert: cert, Key: key, Accuracy: time.Second}
+	}
+	for name, c := range map[string]struct {
+		change  func(*stamping)
+		result  Result
+		verdict Verdict
+		check   string
+		want    string
+	}{
+		"the own state's authority":                      {func(x *stamping) { x.by, x.authority = "SA", as("SA") }, Failed, Broken, checkStamp, "the log's own state's"},
+		"the own state's authority under another's name": {func(x *stamping) { x.authority = as("SA") }, Failed, Broken, checkStamp, "names no time-stamp authority of BH"},
+		"a third state's":                                {func(x *stamping) { x.by, x.authority = "AE", as("AE") }, Passed, Holds, checkStamp, "authority of AE"},
+		"a member's seal": {func(x *stamping) {
+			key, cert := w.Seal(union.MemberID{State: "BH", Class: "GOV", Code: "interior"})
+			x.authority = stamp.Authority{Cert: cert, Key: key}
+		}, Failed, Broken, checkStamp, "names no time-stamp authority"},
+		"a certificate that the state does not name": {func(x *stamping) {
+			var err error
+			x.authority.Cert, err = w.CA["BH"].Stamp(x.authority.Key.Public())
+			must(t, err)
+		}, Failed, Broken, checkStamp, "names no time-stamp authority"},
+		"before the certificate":       {func(x *stamping) { x.at = x.authority.Cert.NotBefore.Add(-time.Hour) }, Failed, Broken, checkStamp, "is good from"},
+		"outside of the union":         {func(x *stamping) { x.by, x.directory = "", 0 }, Unchecked, Holds, checkStamp, "none that the directory names"},
+		"hours after the seal":         {func(x *stamping) { x.at = x.at.Add(3 * time.Hour) }, Unchecked, Holds, checkAge, "its maker's word alone"},
+		"long before the seal":         {func(x *stamping) { x.at, x.checkpoint = x.at.Add(-10*time.Minute), w.shortened(2) }, Failed, Broken, checkAge, "says that it was sealed at 2026-11-22T08:20:00Z, and was there by 2026-11-22T08:10:21Z"},
+		"long before the cosignatures": {func(x *stamping) { x.at = x.at.Add(-10 * time.Minute) }, Failed, Broken, checkStamp, "cosigned by log.example/AE"},
+		"a clock a little slow":        {func(x *stamping) { x.at = x.at.Add(-4 * time.Minute) }, Passed, Holds, checkAge, "there by"},
+		"a checkpoint of fewer":        {func(x *stamping) { x.checkpoint = w.shortened(0) }, Failed, Broken, checkStamp, "of 0 entries"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := w.verify(pack(t, w.stamp(w.both(w.call(nil)), c.change)))
+			if got := stampCheck(t, r, c.check); r.Verdict != c.verdict || got.Result != c.result || !strings.Contains(got.Detail, c.want) {
+				t.Errorf("%d %+v", r.Verdict, got)
+			}
+		})
+	}
+	for name, c := range map[string]struct {
+		change func(c *evidence.Call)
+		want   string
+	}{
+		"another record's":        {func(c *evidence.Call) { c.Records[0].Proof = c.Records[1].Proof }, "not of this digest"},
+		"no evidence record":      {func(c *evidence.Call) { c.Records[0].Proof = []byte("x") }, "not an evidence record"},
+		"half of one":             {func(c *evidence.Call) { c.Records[0].Proof = c.Records[0].Proof[:300] }, "not an evidence record"},
+		"another token beside it": {func(c *evidence.Call) { c.Stamps[0].Token = c.Stamps[1].Token }, ".tst is another"},
+		"another root":            {func(c *evidence.Call) { c.Stamps[0].Root = c.Stamps[1].Root }, "checkpoint is not the one"},
+		"another checkpoint":      {func(c *evidence.Call) { c.Stamps[0].Checkpoint = c.Stamps[1].Checkpoint }, "checkpoint is not the one"},
+		"another authority":       {func(c *evidence.Call) { c.Stamps[0].Authority = w.CA["AE"].Cert }, "-authority.pem is another"},
+		"another opening":         {func(c *evidence.Call) { c.Records[0].Digest[0]++ }, ".leaf is another"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			call := w.stamp(w.both(w.call(nil)), nil)
+			c.change(&call)
+			r := w.verify(pack(t, call))
+			if got := stampCheck(t, r, checkStamp); r.Verdict != Broken || got.Result != Failed || !strings.Contains(got.Detail, c.want) {
+				t.Errorf("%d %+v", r.Verdict, got)
+			}
+		})
+	}
+}
+
+// TestRevokedStamps: what an authority stamped after its certificate's
+// revocation proves nothing; what it stamped before does.
+func TestRevokedStamps(t *testing.T) {
+	w := newWorld(t)
+	before := pack(t, w.stamp(w.both(w.call(nil)), nil))
+	_, cert := w.Stamp("BH")
+	w.Advance(time.Minute)
+	must(t, w.Dirs["BH"].Revoke(t.Context(), sha256.Sum256(cert.Raw), "keyCompromise"))
+	w.Refresh()
+	if r := w.verify(before); r.Verdict != Holds {
+		t.Errorf("%q", bad(r, Failed))
+	}
+	r := w.verify(pack(t, w.stamp(w.both(w.call(nil)), nil)))
+	if c := stampCheck(t, r, checkStamp); r.Verdict != Broken || !strings.Contains(c.Detail, "revoked at") {
+		t.Errorf("%d %+v", r.Verdict, c)
+	}
+}
+
+// TestStampedBytesCount: no bit of a container with time-stamps can be changed.
+func TestStampedBytesCount(t *testing.T) {
+	w := newWorld(t)
+	b := pack(t, w.stamp(w.both(w.call(nil)), nil))
+	v, err := New(w.Root)
+	must(t, err)
+	for _, name := range []string{".ers", ".tst", ".root", ".checkpoint", ".leaf"} {
+		from := bytes.Index(b, []byte(name)) + len(name)
+		for i := from; i < from+60; i += 3 {
+			x := slices.Clone(b)
+			x[i] ^= 4
+			if v.Container(bytes.NewReader(x), int64(len(x))).Verdict == Holds {
+				t.Errorf("the byte %d of %s does not count", i-from, name)
+			}
+		}
+	}
+}
+
+// shortened is a checkpoint that no witness has seen.
+func (w *world) shortened(size int64) []byte {
+	text := merkle.Checkpoint{Origin: w.logs["SA"].Name(), Size: size}.Text()
+	line, err := w.logs["SA"].Line(text, w.Now())
+	must(w.t, err)
+	return []byte(text + "\n" + line)
+}

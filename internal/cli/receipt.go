@@ -73,8 +73,9 @@ func (c *logRenewCmd) Run(s *session) error {
 }
 
 type logCmd struct {
-	Renew logRenewCmd `cmd:""`
-	Audit logAuditCmd `cmd:""`
+	Alarms logAlarmsCmd `cmd:""`
+	Renew  logRenewCmd  `cmd:""`
+	Audit  logAuditCmd  `cmd:""`
 }
 
 type logAuditCmd struct {

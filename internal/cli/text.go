@@ -116,6 +116,7 @@ func helpTexts() map[string]union.Text {
 		"evidence receipt":          t("Show what proves that a call's records are in the log, and who cosigned it.", "عرض ما يثبت أن قيود طلب مدرجة في سجل الشفافية ومن وقّع عليه."),
 		"log":                       t("Hold states' logs to their word.", "التحقق من صدق سجلات الشفافية للدول."),
 		"log renew":                 t("Go on as a new log, after the node was restored from an old copy.", "المتابعة بسجل شفافية جديد بعد استعادة العقدة من نسخة قديمة."),
+		"log alarms":                t("List what states hold against each other's logs.", "سرد ما تأخذه الدول على سجلات شفافية بعضها."),
 		"log audit":                 t("Recompute a whole log and check its signature and cosignatures.", "إعادة حساب سجل شفافية كامل والتحقق من توقيعه وتواقيع الشهود."),
 		"log audit <url>":           t("Address of the log, such as https://node.example/log.", "عنوان سجل الشفافية، مثل https://node.example/log."),
 		"log audit --log-key":       t("Verifier key of the log (default: as the directory of a running node says).", "مفتاح التحقق من سجل الشفافية (الافتراضي: ما في دليل عقدة عاملة)."),

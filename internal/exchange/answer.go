@@ -50,7 +50,7 @@ func (x *Exchange) answer(ctx context.Context, c *serving) (m *link.Message, err
 		return nil, fault.Wrap(fault.Internal, err, "")
 	}
 	// The peer may have hung up; what happened is recorded all the same.
-	_, err = x.deps.Journal.Append(context.WithoutCancel(ctx), journal.Record{
+	rec := journal.Record{
 		Kind: journal.AnswerSent, Key: c.request.ID, At: x.deps.Now(), Class: class(c.offer), Envelope: s.envelope,
 		Local: answerNote(c, res).bytes(),
 		Body:  inline(res.body, c.offer),
@@ -65,13 +65,14 @@ func (x *Exchange) answer(ctx context.Context, c *serving) (m *link.Message, err
 			}
 			return x.settle(ctx, tx, sideProvider, c.request, c.asked.Index, c.effect, leaf)
 		},
-	})
+	}
+	e, err := x.deps.Journal.Append(context.WithoutCancel(ctx), rec)
 	if err != nil {
 		return nil, storeFault(err, "recording the answer")
 	}
 	recorded = true
 	x.observeServing(c, a, res)
-	m = link.NewMessage(s.envelope, res.body.inline)
+	m = link.NewMessage(message.Promised(message.PromiseOf(e, &rec), s.envelope), res.body.inline)
 	if res.body.spool != "" {
 		r, err := x.open(res.body)
 		if err != nil {

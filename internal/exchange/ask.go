@@ -76,7 +76,8 @@ type asking struct {
 
 	// record
 	asked   journal.Entry
-	unclear bool // whether it is recorded, only the database knows
+	promise *message.Promise // that this record is in the log
+	unclear bool             // whether it is recorded, only the database knows
 
 	// send
 	reply *link.Message
@@ -86,6 +87,7 @@ type asking struct {
 	// verify
 	answer   *message.Answer
 	envelope []byte
+	theirs   *message.Promise // nil: none came
 	body     *body
 	back     time.Time
 
@@ -393,6 +395,9 @@ func (x *Exchange) recordRequest(ctx context.Context, c *asking) (err error) {
 	// A client that hangs up now must not leave in doubt what is recorded.
 	c.asked, err = x.deps.Journal.Append(context.WithoutCancel(ctx), rec)
 	c.unclear = errors.Is(err, journal.ErrUnclear)
+	if err == nil {
+		c.promise = message.PromiseOf(c.asked, &rec)
+	}
 	if errors.Is(err, errClaimed) {
 		return fault.New(fault.InFlight, "another process of this node is busy with this id")
 	}

@@ -107,6 +107,7 @@ func (x *Exchange) readHead(ctx context.Context, c *asking) (journal.Stored, err
 		return s, storeFault(err, "reading a delivery's request")
 	}
 	c.Method, c.Path, c.purpose, c.request, c.asked, c.raw = r.Method, r.Path, r.Purpose, r, s.Entry, raw
+	c.promise = message.PromiseOf(s.Entry, &s.Record)
 	c.sealed = sealed{head: head, manifest: manifest(seal.Request, head, r.Body), envelope: s.Envelope}
 	return s, nil
 }

@@ -106,6 +106,7 @@ type Deps struct {
 	Link      Caller                                   // set by node after both exist
 	Receipts  Receipts                                 // nil: records have none
 	Stamps    Stamps                                   // nil: records have none
+	Promises  Promises                                 // nil: nobody is held to his
 	Observe   func(Observation)                        // operational monitoring
 	Now       func() time.Time
 	Log       *slog.Logger

@@ -272,7 +272,7 @@ func afterARestart(t *testing.T, on engine) {
 		t.Helper()
 		m, err := x.Exchange(t.Context(), peer, link.NewMessage(envelope, nil))
 		check(t, err)
-		head, _, err := message.Open(m.Envelope)
+		head, _, err := message.Open(bare(m.Envelope))
 		check(t, err)
 		a, err := message.ParseAnswer(head)
 		check(t, err)
@@ -352,7 +352,7 @@ func TestTwoProcesses(t *testing.T) {
 			if m.Body != nil {
 				defer m.Body.Close()
 			}
-			head, _, err := message.Open(m.Envelope)
+			head, _, err := message.Open(bare(m.Envelope))
 			check(t, err)
 			a, err := message.ParseAnswer(head)
 			check(t, err)

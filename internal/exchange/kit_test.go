@@ -22,6 +22,7 @@ import (
 
 	"github.com/falaj/falaj/internal/directory"
 	"github.com/falaj/falaj/internal/exchange/link"
+	"github.com/falaj/falaj/internal/exchange/message"
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/journal"
 	"github.com/falaj/falaj/internal/policy"
@@ -387,4 +388,13 @@ func otherKey(t testing.TB) *ecdsa.PrivateKey {
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	check(t, err)
 	return k
+}
+
+// bare is what arrived without the promise before it.
+func bare(b []byte) []byte {
+	_, envelope, err := message.Split(b)
+	if err != nil {
+		return nil
+	}
+	return envelope
 }

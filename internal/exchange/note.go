@@ -23,6 +23,7 @@ type note struct {
 	Repeat  bool     `json:"repeat,omitzero"`   // answered from the record of an earlier call
 	Effect  string   `json:"effect,omitzero"`   // what became of the backend
 	Subject *subject `json:"subject,omitempty"` // whose data
+	Promise []byte   `json:"promise,omitempty"` // where the sender's own record of the message is to be
 	Wide    []byte   `json:"wide,omitempty"`    // SHA-512 of the body of a request that is delivered later
 	Blind   []byte   `json:"blind"`             // random: the note's digest is shown to others, who must not guess the note from it
 }

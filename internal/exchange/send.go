@@ -16,7 +16,8 @@ import (
 
 // send carries the sealed request to the other state's node.
 func (x *Exchange) send(ctx context.Context, c *asking) error {
-	msg := &link.Message{Envelope: c.sealed.envelope}
+	envelope := message.Promised(c.promise, c.sealed.envelope)
+	msg := &link.Message{Envelope: envelope}
 	if c.Body != nil && c.Body.size > 0 {
 		r, err := x.open(c.Body)
 		if err != nil {
@@ -24,7 +25,7 @@ func (x *Exchange) send(ctx context.Context, c *asking) error {
 		}
 		msg.Body, msg.Size = r, c.Body.size
 		if c.Body.spool == "" {
-			msg = link.NewMessage(c.sealed.envelope, c.Body.inline)
+			msg = link.NewMessage(envelope, c.Body.inline)
 		}
 	}
 	c.out = x.deps.Now()
@@ -47,7 +48,11 @@ func (x *Exchange) verifyAnswer(_ context.Context, c *asking) error {
 		defer c.reply.Body.Close()
 	}
 	c.back = x.deps.Now()
-	head, raw, err := message.Open(c.reply.Envelope)
+	promise, envelope, err := message.Split(c.reply.Envelope)
+	if err != nil {
+		return fault.Wrap(fault.MessageMalformed, err, "%v", err)
+	}
+	head, raw, err := message.Open(envelope)
 	if err != nil {
 		return fault.Wrap(fault.MessageMalformed, err, "%v", err)
 	}
@@ -82,7 +87,7 @@ func (x *Exchange) verifyAnswer(_ context.Context, c *asking) error {
 	if err != nil {
 		return err
 	}
-	c.answer, c.envelope, c.body = a, c.reply.Envelope, b
+	c.answer, c.envelope, c.body, c.theirs = a, envelope, b, promise
 	return nil
 }
 
@@ -126,9 +131,9 @@ func (x *Exchange) keepAnswer(ctx context.Context, c *asking) error {
 // recordAnswer writes the answer's record with what must stand or fall with it.
 func (x *Exchange) recordAnswer(ctx context.Context, c *asking, with func(context.Context, *store.Tx, int64) error) error {
 	// It has come, whether or not the client still waits for it.
-	_, err := x.deps.Journal.Append(context.WithoutCancel(ctx), journal.Record{
+	e, err := x.deps.Journal.Append(context.WithoutCancel(ctx), journal.Record{
 		Kind: journal.AnswerReceived, Key: c.ID, At: x.deps.Now(), Class: class(c.offer), Envelope: c.envelope,
-		Local: note{Spool: kept(c.body, c.offer)}.bytes(),
+		Local: note{Spool: kept(c.body, c.offer), Promise: promiseBytes(c.theirs)}.bytes(),
 		Body:  inline(c.body, c.offer),
 		In: func(ctx context.Context, tx *store.Tx, leaf int64) error {
 			if err := with(ctx, tx, leaf); err != nil {
@@ -139,6 +144,8 @@ func (x *Exchange) recordAnswer(ctx context.Context, c *asking, with func(contex
 	})
 	if err != nil {
 		x.unnamed(c.body, err)
+		return storeFault(err, "recording the answer")
 	}
-	return storeFault(err, "recording the answer")
+	x.expect(e.Index, c.Service.State, c.ID, journal.AnswerSent, c.theirs, c.envelope)
+	return nil
 }

@@ -23,6 +23,8 @@ type serving struct {
 	in   time.Time
 
 	// unfold
+	envelope []byte
+	promise  *message.Promise // nil: none came
 	request  *message.Request
 	manifest []byte
 	sealed   []byte // the seal's wire form
@@ -121,7 +123,12 @@ func (x *Exchange) Exchange(ctx context.Context, peer link.Peer, msg *link.Messa
 
 // unfold parts the message and reads its head.
 func (x *Exchange) unfold(_ context.Context, c *serving) error {
-	head, raw, err := message.Open(c.msg.Envelope)
+	p, envelope, err := message.Split(c.msg.Envelope)
+	if err != nil {
+		return fault.Wrap(fault.MessageMalformed, err, "%v", err)
+	}
+	c.promise, c.envelope = p, envelope
+	head, raw, err := message.Open(envelope)
 	if err != nil {
 		return fault.Wrap(fault.MessageMalformed, err, "%v", err)
 	}
@@ -280,8 +287,8 @@ func (x *Exchange) recordAsked(ctx context.Context, c *serving, with func(contex
 	}
 	// A peer that hangs up now must not leave in doubt what is recorded.
 	c.asked, err = x.deps.Journal.Append(context.WithoutCancel(ctx), journal.Record{
-		Kind: journal.RequestReceived, Key: c.request.ID, At: x.deps.Now(), Class: class(c.offer), Envelope: c.msg.Envelope,
-		Local: note{Peer: c.peer.Node, Rules: ruleNames(c.decision), Version: c.view.Version(), Spool: kept(large, c.offer), Repeat: c.earlier != nil}.bytes(),
+		Kind: journal.RequestReceived, Key: c.request.ID, At: x.deps.Now(), Class: class(c.offer), Envelope: c.envelope,
+		Local: note{Peer: c.peer.Node, Rules: ruleNames(c.decision), Version: c.view.Version(), Spool: kept(large, c.offer), Repeat: c.earlier != nil, Promise: promiseBytes(c.promise)}.bytes(),
 		Body:  inline(c.body, c.offer),
 		In: func(ctx context.Context, tx *store.Tx, leaf int64) error {
 			if with != nil {
@@ -292,6 +299,9 @@ func (x *Exchange) recordAsked(ctx context.Context, c *serving, with func(contex
 			return x.hold(ctx, tx, large, c.offer, leaf)
 		},
 	})
+	if err == nil {
+		x.expect(c.asked.Index, c.request.Client.State, c.request.ID, journal.RequestSent, c.promise, c.envelope)
+	}
 	return err
 }
 

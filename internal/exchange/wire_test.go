@@ -111,7 +111,7 @@ func (u *testUnion) deliver(from, to union.State, m *link.Message) (*message.Ans
 	if err != nil {
 		return nil, nil, err
 	}
-	head, _, err := message.Open(res.Envelope)
+	head, _, err := message.Open(bare(res.Envelope))
 	check(u.t, err)
 	a, err := message.ParseAnswer(head)
 	check(u.t, err)

@@ -88,6 +88,7 @@ const (
 	StampPending   Code = "evidence.stamp.pending"
 	StampInvalid   Code = "evidence.stamp.invalid"
 	ClockDoubtful  Code = "evidence.clock.doubtful"
+	LogAlarm       Code = "evidence.log.alarm"
 
 	// The command line.
 	Usage     Code = "cli.usage"
@@ -345,6 +346,9 @@ func entries() []Entry {
 		{Held, client + "LegalHold", 409,
 			t("A legal hold keeps these records: they are neither erased nor ended.", "هذه القيود محفوظة بأمر حفظ قانوني، فلا تُمحى ولا تُنهى."),
 			t("See who holds them with falaj hold list; a hold is released by two persons.", "اطّلع على أوامر الحفظ بالأمر falaj hold list، ولا يُرفع أمر الحفظ إلا بقرار شخصين.")},
+		{LogAlarm, provider + "LogAlarm", 500,
+			t("A state holds sealed messages of another whose records are not in that state's log.", "لدى دولة رسائل مختومة من دولة أخرى ليست قيودها في سجل شفافية تلك الدولة."),
+			t("See falaj log alarms; the operators of the log have to show the records or to answer for it.", "راجع falaj log alarms؛ وعلى مشغّلي سجل الشفافية إظهار القيود أو تفسير غيابها.")},
 
 		// The command line.
 		{Usage, client + "Usage", 400,

@@ -145,6 +145,12 @@ func NewSigner(name string, kind Kind, private crypto.Signer) (Signer, error) {
 	return Signer{k, private}, err
 }
 
+// As is the signer under another name: another key to notes.
+func (s Signer) As(name string) (Signer, error) {
+	k, err := s.Named(name)
+	return Signer{k, s.private}, err
+}
+
 // Line signs the text of a note and gives the signature line, newline and all.
 // A cosignature says at, in whole seconds.
 func (s Signer) Line(text string, at time.Time) (string, error) {

@@ -84,10 +84,12 @@ func (n *Node) openLog() {
 			return merkle.NewSigner(named(s.Log).Name(), kind, key)
 		}
 	}
-	n.publisher = witness.NewLog(witness.LogConfig{}, witness.LogDeps{
+	deps := witness.LogDeps{
 		DB: n.db, Source: n.journal, State: n.cfg.State, Union: n.parties, Ask: ask, Now: n.now, Log: n.log,
 		Signer: signer(directory.LogKey, merkle.LogSignature, func(l directory.Log) merkle.Key { return l.Key }),
-	})
+	}
+	n.publisher = witness.NewLog(witness.LogConfig{}, deps)
+	n.openPromises(deps)
 	n.witness = witness.New(witness.Deps{
 		DB: n.db, State: n.cfg.State, Union: n.parties, Ask: ask, Now: n.now, Log: n.log,
 		Signer: signer(directory.WitnessKey, merkle.Cosignature, func(l directory.Log) merkle.Key { return l.Witness }),
@@ -123,6 +125,10 @@ func (n *Node) askLog(ctx context.Context, peer link.Peer, kind string, body []b
 		return n.authority.Answer(ctx, body), nil
 	case witness.KindTime:
 		return n.clock.Answer(), nil
+	case witness.KindHead:
+		return n.publisher.Signed()
+	case witness.KindAlarm:
+		return n.hearAlarm(ctx, peer, body)
 	}
 	return n.readLog(ctx, string(body))
 }

@@ -67,6 +67,7 @@ type Node struct {
 	authority *witness.Authority
 	stamps    *witness.Stamps
 	stampDoor *rate.Limiter
+	promises  *witness.Promises
 	admin     *admin.Server
 	gate      *operation.Gate
 	health    *operation.Health
@@ -201,7 +202,7 @@ func (n *Node) openExchange(ctx context.Context) error {
 		Inline: int(n.cfg.Limits.Inline), MaxBody: int64(n.cfg.Limits.Body), CallTime: n.cfg.Limits.CallTime, Share: n.cfg.Limits.Share(),
 		Allow: n.cfg.Backends.Allow, Own: n.doors.own(),
 	}, exchange.Deps{
-		DB: n.db, Journal: n.journal, Spool: n.spool, Directory: n.view, Archive: n.directory.ViewAt, Chain: n.directory.Chain, Receipts: n.publisher, Stamps: n.stamps, Seal: n.identity.Seal, Persons: n.persons, Records: n.keys.Records(), Names: names,
+		DB: n.db, Journal: n.journal, Spool: n.spool, Directory: n.view, Archive: n.directory.ViewAt, Chain: n.directory.Chain, Receipts: n.publisher, Promises: n.promises, Stamps: n.stamps, Seal: n.identity.Seal, Persons: n.persons, Records: n.keys.Records(), Names: names,
 		Rules: n.rules, Observe: n.meters.observe, Now: n.now, Log: n.log,
 	}, local)
 	if err != nil {
@@ -222,6 +223,7 @@ func (n *Node) openExchange(ctx context.Context) error {
 	}, n.now, n.meters.shed)
 	n.health = operation.NewHealth(n.checks()...)
 	n.meters.gauges(n)
+	n.meters.alarmGauges(n)
 	n.admin = admin.New(n.cfg.Admin, admin.Deps{DB: n.db, Record: n.record, Now: n.now, Log: n.log}, n.actions(), n.queries())
 	return nil
 }
@@ -262,6 +264,7 @@ func (n *Node) Run(ctx context.Context) error {
 	group.Go(func() error { return n.witness.Unlock(working) })
 	group.Go(func() error { return n.clock.Run(working) })
 	group.Go(func() error { return n.stamps.Run(working) })
+	group.Go(func() error { return n.promises.Run(working) })
 	group.Go(func() error { return n.keepYoung(working) })
 	group.Go(func() error { return n.retire(working) })
 	n.health.Started()

@@ -39,7 +39,7 @@ func (n *Node) Query(ctx context.Context, peer link.Peer, kind string, body []by
 		return n.directory.Answer(ctx, kind, body, n.asker(peer.State))
 	}
 	switch kind {
-	case witness.KindAdd, witness.KindHeads, witness.KindLog, witness.KindStamp, witness.KindTime:
+	case witness.KindAdd, witness.KindHeads, witness.KindLog, witness.KindStamp, witness.KindTime, witness.KindHead, witness.KindAlarm:
 		return n.askLog(ctx, peer, kind, body)
 	}
 	return n.exchange.Query(ctx, peer, kind, body)

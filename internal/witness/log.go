@@ -59,6 +59,8 @@ type Log struct {
 	target   target
 	peers    map[merkle.Key]*peer
 	news     chan struct{} // closed when cosigned grows
+	failed   error         // why the last look at the log came to nothing
+	looked   time.Time     // when one did not
 	stopped  error
 	origin   string // of the log that stopped
 }
@@ -94,7 +96,13 @@ func (l *Log) Run(ctx context.Context) error {
 	defer tick.Stop()
 	said := ""
 	for {
+		begun := l.deps.Now()
 		err := l.publish(ctx)
+		l.mu.Lock()
+		if l.failed = err; err == nil {
+			l.looked = begun
+		}
+		l.mu.Unlock()
 		if err == nil {
 			err = l.gather(ctx, &asking)
 		}
@@ -332,6 +340,28 @@ func (l *Log) published() (merkle.Signed, error) {
 		return l.signed, nil
 	}
 	return l.cosigned, nil
+}
+
+// stale is after how many looks that did not happen the head says nothing of
+// now: whoever waits for a record waits longer than this, so that no slow
+// machine is taken for a liar.
+const stale = 6
+
+// Signed is the newest head that the log's key has signed, whoever has cosigned
+// it: for whoever waits for a record to be in the log. It is an error that the
+// log cannot be read now, since then the head may be an old one.
+func (l *Log) Signed() ([]byte, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.failed != nil:
+		return nil, l.failed
+	case l.signed.Origin == "":
+		return nil, fault.New(fault.NotFound, "this node has signed no head of its log yet")
+	case l.deps.Now().Sub(l.looked) > stale*l.cfg.Every:
+		return nil, fault.New(fault.StoreFailed, "the log was last read at %s", l.looked.UTC().Format(time.RFC3339))
+	}
+	return l.signed.Note(), nil
 }
 
 // Receipt proves that a record is under a head which the quorum has cosigned:

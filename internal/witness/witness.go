@@ -46,6 +46,8 @@ const (
 	KindAdd   = "witness"       // a submission; answered by an Answer
 	KindHeads = "witness.heads" // no body; answered by the newest heads that the witness has cosigned
 	KindLog   = "log"           // a path under the log's address; answered by what is served there
+	KindHead  = "log.head"      // no body; answered by the newest head that the log's key has signed
+	KindAlarm = "alarm"         // an alarm; answered by nothing
 )
 
 //go:embed migration

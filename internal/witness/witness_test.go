@@ -44,6 +44,11 @@ type node struct {
 	journal *journal.Journal
 	log     *witness.Log
 	witness *witness.Witness
+
+	promises *witness.Promises
+	received []witness.Held // by leaf: what the journal of a real node gives
+	raised   chan witness.Alarm
+
 	signers map[merkle.Kind]merkle.Signer
 }
 
@@ -83,6 +88,8 @@ func (w *world) open(n *node, cfg store.Config) {
 	j := n.journal
 	w.t.Cleanup(func() { _ = j.Close(context.Background()) })
 	n.witness = w.newWitness(n)
+	n.raised = make(chan witness.Alarm, 100)
+	n.promises = w.newPromises(n, 1<<10)
 	n.log = witness.NewLog(witness.LogConfig{Every: 10 * time.Millisecond, Patience: 500 * time.Millisecond, Answer: 300 * time.Millisecond}, witness.LogDeps{
 		DB: n.db, Source: j, State: n.state, Union: w.union, Ask: w.asker(n.state), Now: time.Now, Log: quiet(),
 		Signer: func() (merkle.Signer, error) { return n.signers[merkle.LogSignature], nil },
@@ -128,10 +135,17 @@ func (w *world) asker(from union.State) witness.Ask {
 			return a.Bytes(), err
 		case witness.KindHeads:
 			return n.witness.Heads(ctx)
+		case witness.KindHead:
+			return n.log.Signed()
+		case witness.KindAlarm:
+			return nil, n.promises.Hear(ctx, from, body)
 		}
 		level, i, width, ok := merkle.ParsePath(string(body))
-		if !ok || level == merkle.Entries {
+		if !ok {
 			return nil, errors.New("no path")
+		}
+		if level == merkle.Entries {
+			return n.journal.Bundle(ctx, i, width)
 		}
 		return n.journal.Tile(ctx, level, i, width)
 	}

@@ -26,6 +26,7 @@ const (
 	EventConfigApplied  = "config.applied"
 	EventDirectoryStale = "directory.stale"
 	EventRetained       = "retention.ended"
+	EventAlarm          = "log.alarmed"
 )
 
 func t(en, ar string) union.Text { return union.Text{En: en, Ar: ar} }
@@ -39,6 +40,7 @@ func (s *Server) Catalogue() []Event {
 		{Name: EventShed, Text: t("A call was turned away: too many at once.", "رُدّ طلب بسبب كثرة الطلبات في آن واحد."), Where: "metrics"},
 		{Name: EventConfigApplied, Text: t("The configuration file's systems were registered.", "سُجّلت الأنظمة الواردة في ملف الإعدادات."), Where: "journal"},
 		{Name: EventRetained, Text: t("Records reached the end of their retention: their key was destroyed.", "انتهت مدة حفظ قيود فأُتلف مفتاحها."), Where: "journal"},
+		{Name: EventAlarm, Text: t("A state's log broke its word, as this node or another one says.", "أخلف سجل شفافية إحدى الدول وعده بحسب هذه العقدة أو عقدة أخرى."), Where: "journal"},
 		{Name: EventDirectoryStale, Text: t("The directory could not be refreshed.", "تعذّر تحديث الدليل."), Where: "log"},
 	}
 	for _, a := range s.actions {

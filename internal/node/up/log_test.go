@@ -15,6 +15,7 @@ import (
 	"github.com/falaj/falaj/internal/exchange"
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/merkle"
+	"github.com/falaj/falaj/internal/node"
 	"github.com/falaj/falaj/internal/node/admin"
 	"github.com/falaj/falaj/internal/union"
 	"github.com/falaj/falaj/internal/witness"
@@ -73,6 +74,19 @@ func TestPublicLog(t *testing.T) {
 	}
 	if _, err := witness.Audit(t.Context(), p.fetch("BH"), p.trust("SA")); fault.CodeOf(err) != fault.LogDivided {
 		t.Errorf("BH's log under SA's key: %v", err)
+	}
+
+	// What the calls' messages promised was found in both logs, and is no alarm.
+	for _, s := range []union.State{"BH", "SA"} {
+		var a node.Alarms
+		for end := time.Now().Add(20 * time.Second); a.Settled < 6 && time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+			if err := p.admin(s).Query(t.Context(), "alarms", nil, &a); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if a.Settled < 6 || len(a.Alarms)+len(a.Silent) > 0 {
+			t.Errorf("%s: %+v", s, a)
+		}
 	}
 
 	get := func(path string) (*http.Response, string) {

@@ -1,0 +1,293 @@
+package witness
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/merkle"
+	"github.com/falaj/falaj/internal/store"
+	"github.com/falaj/falaj/internal/union"
+)
+
+// What an alarm may be about.
+const (
+	AlarmUnpromised = "unpromised" // a message came without a promise
+	AlarmAbsent     = "absent"     // the log has another entry where the record was promised
+	AlarmLate       = "late"       // the log ends before the record that was promised, and time is up
+	AlarmDivided    = "divided"    // the log contradicts a head that its own key signed
+)
+
+// AlarmText says in both languages what a kind of alarm is about.
+func AlarmText(kind string) union.Text {
+	switch kind {
+	case AlarmUnpromised:
+		return union.Text{En: "messages came without a promise of their records", Ar: "وصلت رسائل بلا تعهد بإدراج قيودها"}
+	case AlarmAbsent:
+		return union.Text{En: "promised records are not in the log: other entries stand in their places", Ar: "قيود متعهَّد بها ليست في سجل الشفافية، وفي مواضعها قيود أخرى"}
+	case AlarmLate:
+		return union.Text{En: "promised records did not appear in the log in time", Ar: "لم تظهر قيود متعهَّد بها في سجل الشفافية في الموعد"}
+	case AlarmDivided:
+		return union.Text{En: "the log contradicts a head that it signed", Ar: "سجل الشفافية يناقض رأساً سبق أن وقّعه"}
+	}
+	return union.Text{En: kind, Ar: kind}
+}
+
+// Alarm is what a state says of another's log, signed: it holds messages whose
+// records are not where they were promised. It names messages by digests, and
+// so tells nobody else what they say.
+type Alarm struct {
+	From     union.State `json:"from"` // who raises it
+	Of       union.State `json:"of"`   // whose log it is about
+	Log      string      `json:"log"`  // its origin
+	Kind     string      `json:"kind"`
+	At       time.Time   `json:"at"`
+	Count    int         `json:"count"` // messages; the first of them follow
+	Messages []Broken    `json:"messages,omitempty"`
+	Heads    []string    `json:"heads,omitempty"` // checkpoints, signed by the log's key, against which it was held
+}
+
+// Broken is a message whose promise was not kept. Digests are in hexadecimal.
+type Broken struct {
+	Envelope string   `json:"envelope"`           // SHA-256 of the sealed message
+	Leaf     string   `json:"leaf,omitzero"`      // the entry that was promised
+	Index    int64    `json:"index,omitzero"`     // and where
+	Entry    string   `json:"entry,omitzero"`     // what stands there
+	Proof    []string `json:"proof,omitempty"`    // that it does, under the first head
+	Own      int64    `json:"own_leaf,omitempty"` // the raiser's own record of the message
+}
+
+const (
+	alarmLabel = "falaj alarm v1\n"
+	// alarmSuffix makes of a log's name the name under which its key signs
+	// alarms.
+	alarmSuffix = "/alarm"
+	// maxAlarm bounds an alarm's note, in bytes.
+	maxAlarm = 64 << 10
+	// maxBroken is how many messages an alarm names; Count has all.
+	maxBroken = 8
+	// hourly is how many alarms of one state are taken in an hour.
+	hourly = 120
+	// maxAlarms bounds what is listed.
+	maxAlarms = 1000
+)
+
+// Sign makes the alarm's note: C2SP signed-note, the text being a label line
+// and a line of JSON, by the log's key of the state that raises it, under the
+// log's name and "/alarm". No checkpoint begins with that label.
+func (a Alarm) Sign(log merkle.Signer) ([]byte, error) {
+	s, err := log.As(log.Name() + alarmSuffix)
+	if err != nil {
+		return nil, err
+	}
+	b, err := json.Marshal(a)
+	if err != nil {
+		return nil, fmt.Errorf("writing an alarm: %w", err)
+	}
+	text := alarmLabel + string(b) + "\n"
+	line, err := s.Line(text, a.At)
+	if err != nil {
+		return nil, fmt.Errorf("signing an alarm: %w", err)
+	}
+	return []byte(text + "\n" + line), nil
+}
+
+// OpenAlarm verifies an alarm's note: one of the states that the directory
+// names has signed it, and it is that state's. What it says is for its reader
+// to judge.
+func OpenAlarm(msg []byte, u Union) (Alarm, error) {
+	if len(msg) > maxAlarm {
+		return Alarm{}, fmt.Errorf("witness: an alarm of %d bytes; at most %d", len(msg), maxAlarm)
+	}
+	var keys []note.Verifier
+	whose := map[string]union.State{}
+	for _, p := range u.Parties {
+		if p.Log == (merkle.Key{}) {
+			continue
+		}
+		k, err := p.Log.Named(p.Log.Name() + alarmSuffix)
+		if err != nil {
+			return Alarm{}, err
+		}
+		keys, whose[k.Name()] = append(keys, k), p.State
+	}
+	n, err := note.Open(msg, note.VerifierList(keys...))
+	if err != nil {
+		return Alarm{}, fmt.Errorf("witness: opening an alarm: %w", err)
+	}
+	a, err := parseAlarm(n.Text)
+	if err == nil && whose[n.Sigs[0].Name] != a.From {
+		err = errors.New("witness: an alarm of a state that did not sign it")
+	}
+	return a, err
+}
+
+// parseAlarm reads an alarm's text.
+func parseAlarm(text string) (a Alarm, err error) {
+	line, ok := strings.CutPrefix(text, alarmLabel)
+	if !ok || strings.Count(line, "\n") != 1 || !strings.HasSuffix(line, "\n") {
+		return a, errors.New("witness: not an alarm: it has a label and a line")
+	}
+	if err := json.Unmarshal([]byte(line), &a, json.RejectUnknownMembers(true)); err != nil {
+		return Alarm{}, fmt.Errorf("witness: reading an alarm: %w", err)
+	}
+	if len(a.Messages) > maxBroken || len(a.Heads) > 2 || len(a.Kind) > 32 || a.Count < 0 {
+		return Alarm{}, errors.New("witness: an alarm that says more than it may")
+	}
+	return a, nil
+}
+
+// Raised is an alarm as it is kept.
+type Raised struct {
+	Alarm
+	ID    string    `json:"id"` // SHA-256 of its note
+	Heard time.Time `json:"heard"`
+	Note  string    `json:"note"`
+	Told  []string  `json:"told,omitempty"` // of an own one: who has taken it
+}
+
+// put keeps an alarm; false where it was there.
+func put(ctx context.Context, db *store.DB, a Alarm, msg []byte, heard time.Time) (bool, error) {
+	id := sha256.Sum256(msg)
+	r, err := db.Exec(ctx, `INSERT INTO witness_alarm (id, raiser, heard_at, note) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`,
+		id[:], string(a.From), heard.UnixMilli(), msg)
+	if err != nil {
+		return false, fault.Wrap(fault.StoreFailed, err, "keeping an alarm")
+	}
+	n, err := r.RowsAffected()
+	return n == 1, err
+}
+
+// Alarms lists the newest alarms, this state's and those it was told of, since
+// a moment.
+func (p *Promises) Alarms(ctx context.Context, since time.Time) ([]Raised, error) {
+	told, err := p.told(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := p.deps.DB.Query(ctx, "SELECT id, heard_at, note FROM witness_alarm WHERE heard_at >= ? ORDER BY heard_at DESC LIMIT ?", since.UnixMilli(), maxAlarms)
+	if err != nil {
+		return nil, fault.Wrap(fault.StoreFailed, err, "the alarms")
+	}
+	defer rows.Close()
+	out := []Raised{}
+	for rows.Next() {
+		var id, msg []byte
+		var heard int64
+		if err := rows.Scan(&id, &heard, &msg); err != nil {
+			return nil, fault.Wrap(fault.StoreFailed, err, "the alarms")
+		}
+		text, _, _ := strings.Cut(string(msg), "\n\n") // it was verified when it came
+		a, err := parseAlarm(text + "\n")
+		if err != nil {
+			return nil, fault.Wrap(fault.Corrupt, err, "an alarm")
+		}
+		name := hex.EncodeToString(id)
+		out = append(out, Raised{Alarm: a, ID: name, Heard: time.UnixMilli(heard).UTC(), Note: string(msg), Told: told[name]})
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fault.Wrap(fault.StoreFailed, err, "the alarms")
+	}
+	return out, nil
+}
+
+// told lists by alarm who has taken it.
+func (p *Promises) told(ctx context.Context) (map[string][]string, error) {
+	rows, err := p.deps.DB.Query(ctx, "SELECT id, whom FROM witness_alarm_told ORDER BY whom")
+	if err != nil {
+		return nil, fault.Wrap(fault.StoreFailed, err, "who was told of alarms")
+	}
+	defer rows.Close()
+	out := map[string][]string{}
+	for rows.Next() {
+		var id []byte
+		var whom string
+		if err := rows.Scan(&id, &whom); err != nil {
+			return nil, fault.Wrap(fault.StoreFailed, err, "who was told of alarms")
+		}
+		out[hex.EncodeToString(id)] = append(out[hex.EncodeToString(id)], whom)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fault.Wrap(fault.StoreFailed, err, "who was told of alarms")
+	}
+	return out, nil
+}
+
+// Hear takes another state's alarm. Who raises too many is not heard for a
+// while: each is a record here.
+func (p *Promises) Hear(ctx context.Context, from union.State, msg []byte) error {
+	a, err := OpenAlarm(msg, p.deps.Union())
+	if err != nil {
+		return fault.Wrap(fault.BadRequest, err, "the alarm")
+	}
+	if a.From != from {
+		return fault.New(fault.BadRequest, "the alarm is of %s, and not of the state that brings it", a.From)
+	}
+	now := p.deps.Now()
+	var lately int
+	err = p.deps.DB.QueryRow(ctx, "SELECT COUNT(*) FROM witness_alarm WHERE raiser = ? AND heard_at > ?", string(from), now.Add(-time.Hour).UnixMilli()).Scan(&lately)
+	if err != nil {
+		return fault.Wrap(fault.StoreFailed, err, "the alarms")
+	}
+	if lately >= hourly {
+		return fault.New(fault.Overloaded, "%d alarms of %s in an hour", lately, from)
+	}
+	fresh, err := put(ctx, p.deps.DB, a, msg, now)
+	if err == nil && fresh {
+		p.sound(ctx, a)
+	}
+	return err
+}
+
+// tell brings this state's alarms of the last days to the others, the accused
+// among them: he may have an answer.
+func (p *Promises) tell(ctx context.Context) error {
+	const days = 7 * 24 * time.Hour
+	alarms, err := p.Alarms(ctx, p.deps.Now().Add(-days))
+	if err != nil {
+		return err
+	}
+	lost := map[union.State]bool{}
+	for _, a := range alarms {
+		if a.From != p.deps.State {
+			continue
+		}
+		told := map[string]bool{}
+		for _, s := range a.Told {
+			told[s] = true
+		}
+		id := sha256.Sum256([]byte(a.Note))
+		for _, to := range p.deps.Union().Parties {
+			if to.State == p.deps.State || told[string(to.State)] || lost[to.State] {
+				continue
+			}
+			within, cancel := context.WithTimeout(ctx, p.cfg.Answer)
+			_, err := p.deps.Ask(within, to.State, KindAlarm, []byte(a.Note))
+			cancel()
+			if err != nil {
+				lost[to.State] = true // asked again soon
+				continue
+			}
+			if _, err := p.deps.DB.Exec(ctx, "INSERT INTO witness_alarm_told (id, whom) VALUES (?, ?) ON CONFLICT (id, whom) DO NOTHING", id[:], string(to.State)); err != nil {
+				return fault.Wrap(fault.StoreFailed, err, "who was told of an alarm")
+			}
+		}
+	}
+	return nil
+}
+
+// sound makes an alarm loud.
+func (p *Promises) sound(ctx context.Context, a Alarm) {
+	p.deps.Log.Error("alarm: "+AlarmText(a.Kind).En, "from", a.From, "of", a.Of, "kind", a.Kind, "messages", a.Count)
+	if p.deps.Raised != nil {
+		p.deps.Raised(ctx, a)
+	}
+}

@@ -1,0 +1,25 @@
+-- +goose Up
+-- Which of this state's leaves each of its processes is done with: below it,
+-- the other states' promises were kept, or an alarm says that they were not.
+CREATE TABLE witness_promise (
+    process TEXT    NOT NULL PRIMARY KEY,
+    leaf    BIGINT NOT NULL,
+    beat_at BIGINT NOT NULL
+);
+
+-- Alarms, this state's and those that others told it of. id is the SHA-256 of
+-- the note.
+CREATE TABLE witness_alarm (
+    id       BYTEA   NOT NULL PRIMARY KEY,
+    raiser   TEXT    NOT NULL,
+    heard_at BIGINT NOT NULL,
+    note     BYTEA   NOT NULL
+);
+CREATE INDEX witness_alarm_heard ON witness_alarm (raiser, heard_at);
+
+-- Who has been told of this state's alarms.
+CREATE TABLE witness_alarm_told (
+    id   BYTEA NOT NULL,
+    whom TEXT NOT NULL,
+    PRIMARY KEY (id, whom)
+);

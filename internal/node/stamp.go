@@ -102,7 +102,10 @@ func (n *Node) outsider(a config.Authority) (witness.Stamper, error) {
 	if err != nil {
 		return witness.Stamper{}, fault.Wrap(fault.ConfigInvalid, err, "stamp.authorities: %s: %v", a.Anchor, err)
 	}
-	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client := &http.Client{
+		Transport:     &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}, // it is asked now and then
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 	return witness.Stamper{
 		Name: a.Address,
 		Ask: func(ctx context.Context, request []byte) ([]byte, error) {

@@ -76,6 +76,7 @@ type logCmd struct {
 	Alarms logAlarmsCmd `cmd:""`
 	Renew  logRenewCmd  `cmd:""`
 	Audit  logAuditCmd  `cmd:""`
+	Watch  logWatchCmd  `cmd:""`
 }
 
 type logAuditCmd struct {
@@ -154,8 +155,10 @@ func (c *logAuditCmd) get(client *http.Client) witness.Get {
 		switch {
 		case err != nil:
 			return nil, fault.Wrap(fault.PeerUnreachable, err, "%v", err)
-		case resp.StatusCode != http.StatusOK:
+		case resp.StatusCode == http.StatusNotFound:
 			return nil, fault.New(fault.NotFound, "%s: %s", base+path, resp.Status)
+		case resp.StatusCode != http.StatusOK:
+			return nil, fault.New(fault.PeerUnreachable, "%s: %s", base+path, resp.Status)
 		case len(b) > maxPart:
 			return nil, fault.New(fault.TooLarge, "%s", base+path)
 		}

@@ -73,6 +73,7 @@ func (n *Node) queries() []admin.Query {
 		{Name: "container", Text: t("What proves a call, as a file for others.", "ما يثبت طلباً، ملفاً يُسلَّم للغير."), Roles: auditors, Do: n.packEvidence},
 		{Name: "receipt", Text: t("What proves that a call's records are in the log.", "ما يثبت أن قيود طلب مدرجة في سجل الشفافية."), Roles: auditors, Do: n.showReceipt},
 		{Name: "logs", Text: t("The states' logs and their witnesses.", "سجلات الشفافية للدول وشهودها."), Do: n.listLogs},
+		{Name: "heads", Text: t("What the states' witnesses have seen of their logs.", "ما رآه شهود الدول من سجلات الشفافية."), Do: n.listHeads},
 		{Name: "alarms", Text: t("What states hold against each other's logs.", "ما تأخذه الدول على سجلات شفافية بعضها."), Roles: auditors, Do: n.listAlarms},
 		{Name: "verification", Text: t("Whether the evidence of a call holds.", "هل تصح أدلة طلب."), Roles: auditors, Do: n.verifyEvidence},
 		{Name: "trace", Text: t("Who asked what about a person.", "من طلب بيانات شخص وماذا طلب."), Roles: auditors, Ask: n.showTrace},

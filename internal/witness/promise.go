@@ -78,6 +78,7 @@ type ward struct {
 	busy   bool
 	silent error     // why the log cannot be seen
 	since  time.Time // since when
+	warned bool      // and that has been logged
 	said   string    // why an alarm could not be raised; the round's
 }
 
@@ -390,16 +391,18 @@ func (p *Promises) round(ctx context.Context, u Union, s union.State, w *ward) {
 	w.queue, w.working = append(left, w.queue...), nil
 	switch {
 	case err == nil:
-		if w.silent != nil {
+		if w.warned {
 			p.deps.Log.Info("a log shows itself again", "of", s)
 		}
-		w.silent, w.since = nil, time.Time{}
+		w.silent, w.since, w.warned = nil, time.Time{}, false
 	case ctx.Err() == nil:
 		if w.silent == nil {
 			w.since = p.deps.Now()
+		}
+		if w.silent = err; !w.warned && p.deps.Now().Sub(w.since) >= p.cfg.Due {
+			w.warned = true
 			p.deps.Log.Warn("a log does not show itself", "of", s, "waiting", len(w.queue), "error", err)
 		}
-		w.silent = err
 	}
 	p.mu.Unlock()
 	if log != (merkle.Key{}) {

@@ -1,0 +1,101 @@
+package witness_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/merkle"
+	"github.com/falaj/falaj/internal/store/storetest"
+	"github.com/falaj/falaj/internal/witness"
+)
+
+// public serves a node's log with a head of so many entries.
+func (n *node) public(t *testing.T, size int64) witness.Get {
+	return func(ctx context.Context, path string) ([]byte, error) {
+		if path == "checkpoint" {
+			return n.submission(t, 0, size).Note, nil
+		}
+		level, i, width, ok := merkle.ParsePath(path)
+		if !ok {
+			return nil, fault.New(fault.NotFound, "%s", path)
+		}
+		if level == merkle.Entries {
+			return n.journal.Bundle(ctx, i, width)
+		}
+		return n.journal.Tile(ctx, level, i, width)
+	}
+}
+
+// TestLook: who watches a log finds a history that was rewritten, cut off, or
+// shown otherwise to a witness, and has both heads in hand; what merely grows,
+// or cannot be reached, is no finding.
+func TestLook(t *testing.T) {
+	w := newWorld(t, 1, "BH", "SA", "AE")
+	bh, sa := w.nodes["BH"], w.nodes["SA"]
+	fork := &node{state: "BH", keys: bh.keys, signers: bh.signers}
+	w.open(fork, storetest.SQLite(t))
+	w.unlocked("SA")
+	bh.fill(t, 300)
+	fork.fill(t, 310)
+	if a := sa.add(t, bh.submission(t, 0, 280)); a.Status != witness.Done {
+		t.Fatal(a)
+	}
+	heads, err := sa.witness.Heads(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	trust, _ := w.union().Trust("BH")
+	seen := witness.Known("SA", heads, trust.Log)
+	if len(seen) != 1 || witness.Known("SA", heads, sa.signers[merkle.LogSignature].Key) != nil || witness.Known("SA", []byte("x"), trust.Log) != nil {
+		t.Fatalf("%+v", seen)
+	}
+	before := func(n *node, size int64) witness.Head {
+		return witness.Head{Note: string(n.submission(t, 0, size).Note)}
+	}
+	for name, x := range map[string]struct {
+		get   witness.Get
+		known []witness.Head
+		what  string
+		by    string // whose head the division is from
+		kept  int64
+	}{
+		"first sight":                        {bh.public(t, 300), nil, witness.SightFew, "", 300},
+		"grown":                              {bh.public(t, 300), []witness.Head{seen[0], before(bh, 5)}, witness.SightFew, "", 300},
+		"a head behind the one before":       {bh.public(t, 290), []witness.Head{before(bh, 300)}, witness.SightFew, "", 300},
+		"a head behind the witness's":        {bh.public(t, 100), seen, witness.SightFew, "", 100},
+		"the history rewritten":              {fork.public(t, 310), []witness.Head{before(bh, 20)}, witness.SightDivided, "", 20},
+		"of one size":                        {fork.public(t, 20), []witness.Head{before(bh, 20)}, witness.SightDivided, "", 20},
+		"rewritten and shorter":              {fork.public(t, 10), []witness.Head{before(bh, 20)}, witness.SightDivided, "", 20},
+		"shown to the witness otherwise":     {fork.public(t, 310), seen, witness.SightDivided, "SA", 0},
+		"cut off":                            {bh.public(t, 300), []witness.Head{before(fork, 310)}, witness.SightDivided, "", 310},
+		"signed by another":                  {func(context.Context, string) ([]byte, error) { return sa.submission(t, 0, 0).Note, nil }, []witness.Head{before(bh, 20)}, witness.SightUnsigned, "", 20},
+		"away":                               {func(context.Context, string) ([]byte, error) { return nil, fault.New(fault.PeerUnreachable, "") }, []witness.Head{before(bh, 20)}, witness.SightSilent, "", 20},
+		"what is remembered of the old name": {bh.public(t, 300), []witness.Head{before(sa, 0)}, witness.SightFew, "", 300},
+		"away in between": {func(ctx context.Context, path string) ([]byte, error) {
+			if path != "checkpoint" {
+				return nil, fault.New(fault.PeerUnreachable, "")
+			}
+			return bh.public(t, 300)(ctx, path)
+		}, []witness.Head{before(bh, 20)}, witness.SightSilent, "", 20},
+	} {
+		s, keep := witness.Look(t.Context(), "BH", x.get, trust, x.known)
+		if s.What != x.what || s.State != "BH" || s.Log != bh.origin() {
+			t.Errorf("%s: %+v", name, s)
+		}
+		if kept, err := merkle.OpenCheckpoint([]byte(keep), trust.Log); x.kept > 0 && (err != nil || kept.Size != x.kept) || x.kept == 0 && keep != "" {
+			t.Errorf("%s: remembers %q", name, keep)
+		}
+		if s.What != witness.SightDivided {
+			continue
+		}
+		if len(s.Heads) != 2 || s.Heads[0].By != x.by || s.Heads[1].By != "BH" || s.Detail == "" {
+			t.Errorf("%s: %+v", name, s)
+		}
+		for _, h := range s.Heads {
+			if _, err := merkle.OpenCheckpoint([]byte(h.Note), trust.Log); err != nil {
+				t.Errorf("%s: a head that proves nothing: %v", name, err)
+			}
+		}
+	}
+}

@@ -15,7 +15,7 @@ import (
 // hash tree.
 const (
 	MaxRecord = MaxToken + 16<<10
-	MaxLeaves = 1 << 18
+	MaxLeaves = 1 << 16
 
 	maxLists  = 64
 	maxHashes = 16
@@ -39,6 +39,17 @@ func Preimage(list ...Digest) []byte {
 	return b
 }
 
+// pair is Join of two, without memory of its own: there may be many.
+func pair(a, b *Digest) Digest {
+	if bytes.Compare(a[:], b[:]) > 0 {
+		a, b = b, a
+	}
+	var both [2 * sha256.Size]byte
+	copy(both[:], a[:])
+	copy(both[sha256.Size:], b[:])
+	return sha256.Sum256(both[:])
+}
+
 // Root is the root of the binary hash tree over digests, in pairs from the
 // first; who is left over rises alone. It overwrites what it is given, of
 // which there must be one at least.
@@ -59,7 +70,7 @@ func path(list []Digest, i int) (root Digest, others []Digest) {
 		n := 0
 		for j := 0; j < len(list); j += 2 {
 			if j+1 < len(list) {
-				list[n] = Join(list[j], list[j+1])
+				list[n] = pair(&list[j], &list[j+1])
 			} else {
 				list[n] = list[j]
 			}

@@ -37,6 +37,7 @@ type StampConfig struct {
 	Look   time.Duration // how often is looked for new records (2 s)
 	Answer time.Duration // how long an authority may take (5 s)
 	Late   time.Duration // when a record has waited too long (60 s)
+	Most   int64         // entries under one time-stamp (stamp.MaxLeaves)
 }
 
 // StampDeps are what the stamping stands on.
@@ -108,6 +109,9 @@ func NewStamps(cfg StampConfig, deps StampDeps) *Stamps {
 	if cfg.Late <= 0 {
 		cfg.Late = time.Minute
 	}
+	if cfg.Most <= 0 || cfg.Most > stamp.MaxLeaves {
+		cfg.Most = stamp.MaxLeaves
+	}
 	return &Stamps{cfg: cfg, deps: deps, waiting: -1, pauses: map[string]*pause{}}
 }
 
@@ -155,7 +159,7 @@ func (s *Stamps) round(ctx context.Context) (behind bool, err error) {
 	if err := s.wait(ctx, first, head.Size); err != nil || first >= head.Size {
 		return false, err
 	}
-	size := min(head.Size, first+stamp.MaxLeaves)
+	size := min(head.Size, first+s.cfg.Most)
 	if now := s.deps.Now(); size == head.Size && now.Sub(s.last) < s.cfg.Every && !now.Before(s.last) {
 		return false, nil
 	}

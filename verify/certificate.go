@@ -20,7 +20,9 @@ type certificate struct {
 	cert, authority *x509.Certificate
 	crl             []byte // DER; nil where the authority publishes none
 	member          string
-	revoked         *x509.RevocationListEntry
+
+	certPEM, authorityPEM, crlPEM []byte // as they lie in containers
+	revoked                       *x509.RevocationListEntry
 }
 
 // statePart is state.json, as far as it is needed here.
@@ -40,6 +42,10 @@ type statePart struct {
 	} `json:"stamps"`
 }
 
+func asPEM(kind string, der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+}
+
 func readCertificate(text string) (*x509.Certificate, error) {
 	block, rest := pem.Decode([]byte(text))
 	if block == nil || block.Type != "CERTIFICATE" || len(bytes.TrimSpace(rest)) > 0 {
@@ -52,20 +58,7 @@ func readCertificate(text string) (*x509.Certificate, error) {
 // holds it against the state's own authorities (docs/protocols/directory.md
 // §4). What was found good is remembered.
 func (e *edition) certificate(state union.State, sum [32]byte) (*certificate, error) {
-	e.mu.Lock()
-	c := e.certificates[sum]
-	e.mu.Unlock()
-	if c != nil {
-		return c, nil
-	}
-	c, err := e.judge(state, sum)
-	if err != nil {
-		return nil, err
-	}
-	e.mu.Lock()
-	e.certificates[sum] = c
-	e.mu.Unlock()
-	return c, nil
+	return e.certificates.of(sum, func() (*certificate, error) { return e.judge(state, sum) })
 }
 
 func (e *edition) part(state union.State) (p statePart, err error) {
@@ -114,8 +107,10 @@ func (e *edition) issued(state union.State, p *statePart, found *certificate) er
 			return fmt.Errorf("the authority that issued it is not one of %s", state)
 		}
 		found.authority = ca
+		found.certPEM, found.authorityPEM = asPEM("CERTIFICATE", found.cert.Raw), asPEM("CERTIFICATE", ca.Raw)
 		if a.CRL != "" {
 			found.crl = e.files[a.CRL]
+			found.crlPEM = asPEM("X509 CRL", found.crl)
 			crl, err := x509.ParseRevocationList(found.crl)
 			if err == nil && !bytes.Equal(crl.RawIssuer, ca.RawSubject) {
 				err = errors.New("it is another authority's")

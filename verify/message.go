@@ -84,7 +84,7 @@ func (m *message) read(part seal.Part, id string) error {
 }
 
 // body holds the body against the head, reading it once.
-func (m *message) body(box *evidence.Container, in *evidence.Contents, name string) error {
+func (m *message) body(box *container, in *evidence.Contents, name string) error {
 	size, err := box.Size(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		for _, a := range in.Absent {

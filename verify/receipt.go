@@ -1,8 +1,10 @@
 package verify
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -49,6 +51,16 @@ func (e *edition) trust(state string) (merkle.Trust, bool) {
 	return trust, true
 }
 
+// head opens a checkpoint of a state's log; the same one once.
+func (e *edition) head(state string, note []byte, trust merkle.Trust) (merkle.Signed, error) {
+	sum := sha256.New()
+	_, _ = io.WriteString(sum, state+"\n")
+	_, _ = sum.Write(note)
+	return e.heads.of([32]byte(sum.Sum(nil)), func() (merkle.Signed, error) {
+		return merkle.OpenCheckpoint(note, trust.Log, trust.Witnesses...)
+	})
+}
+
 // receipt holds a record's receipt against its leaf, the state's log, and the
 // other states' witnesses, and says who has cosigned.
 func (e *edition) receipt(r *evidence.Record) (string, error) {
@@ -63,7 +75,10 @@ func (e *edition) receipt(r *evidence.Record) (string, error) {
 	if p.Index != r.Leaf {
 		return "", fmt.Errorf("the receipt is of leaf %d", p.Index)
 	}
-	s, err := p.Verify(r.Hash[:], trust)
+	s, err := e.head(string(r.State), p.Note, trust)
+	if err == nil {
+		err = p.Under(s, r.Hash[:], trust.Quorum)
+	}
 	switch {
 	case errors.Is(err, merkle.ErrQuorum), errors.Is(err, merkle.ErrUnsigned):
 		// Keys change: those of the receipt may be younger than this directory.

@@ -3,7 +3,6 @@ package verify
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -24,7 +23,7 @@ const (
 
 // stamp holds a record's time-stamp against the record and the authority of
 // another state, and gives the time by which the record was there.
-func (v *Verifier) stamp(box *evidence.Container, r *evidence.Record, opening []byte) (at time.Time, detail string, err error) {
+func (v *Verifier) stamp(box *container, r *evidence.Record, opening []byte) (at time.Time, detail string, err error) {
 	p, err := stamp.ParseRecord(r.Proof)
 	if err != nil {
 		return at, "", err
@@ -52,7 +51,7 @@ func (v *Verifier) stamp(box *evidence.Container, r *evidence.Record, opening []
 	}
 	names := r.StampNames()
 	for name, want := range map[string][]byte{
-		names.Token: t.Raw, names.Leaf: opening, names.Authority: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.authority.Raw}),
+		names.Token: t.Raw, names.Leaf: opening, names.Authority: c.authorityPEM,
 	} {
 		if b, err := box.Read(name, evidence.MaxFile); err != nil || !bytes.Equal(b, want) {
 			return at, "", errors.Join(fmt.Errorf("%s is another than what was stamped", name), err)
@@ -66,8 +65,12 @@ func (v *Verifier) stamp(box *evidence.Container, r *evidence.Record, opening []
 }
 
 // stamper finds the authority's certificate in its state's part, and holds the
-// token against it.
+// token against it; the same one once.
 func (e *edition) stamper(r *evidence.Record, t *stamp.Token) (*certificate, error) {
+	return e.stampers.of(sha256.Sum256(t.Raw), func() (*certificate, error) { return e.stamped(r, t) })
+}
+
+func (e *edition) stamped(r *evidence.Record, t *stamp.Token) (*certificate, error) {
 	p, err := e.part(r.Stamp.Authority)
 	if err != nil {
 		return nil, err
@@ -91,7 +94,7 @@ func (e *edition) stamper(r *evidence.Record, t *stamp.Token) (*certificate, err
 
 // checkpoint holds the checkpoint that was stamped with the record against
 // what was stamped, and its cosignatures' times against the time-stamp's.
-func (e *edition) checkpoint(box *evidence.Container, r *evidence.Record, t *stamp.Token) error {
+func (e *edition) checkpoint(box *container, r *evidence.Record, t *stamp.Token) error {
 	names := r.StampNames()
 	root, err := box.Read(names.Root, evidence.MaxFile)
 	if err != nil {
@@ -109,7 +112,7 @@ func (e *edition) checkpoint(box *evidence.Container, r *evidence.Record, t *sta
 	if !ok {
 		return nil // whose it is, is not known here; the record stands by itself
 	}
-	s, err := merkle.OpenCheckpoint(note, trust.Log, trust.Witnesses...)
+	s, err := e.head(string(r.State), note, trust)
 	if errors.Is(err, merkle.ErrUnsigned) {
 		return nil // keys change: that of the log may be younger than this directory
 	}
@@ -158,7 +161,7 @@ func ages(out *Report, messages [2]*message, there [2]time.Time) {
 }
 
 // stampFiles are the files of the records' time-stamps.
-func stampFiles(in *evidence.Contents, box *evidence.Container) (names []string) {
+func stampFiles(in *evidence.Contents, box *container) (names []string) {
 	for i := range in.Records {
 		r := &in.Records[i]
 		if r.Stamp == nil {

@@ -18,6 +18,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/falaj/falaj/internal/merkle"
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -269,8 +270,40 @@ type edition struct {
 	quorum        int               // witnesses that a log's head takes
 	logs          map[string]logKeys
 
-	mu           sync.Mutex
-	certificates map[[32]byte]*certificate
+	certificates memo[*certificate]  // of seals, by their digest
+	stampers     memo[*certificate]  // of authorities, by the digest of the token that each made
+	heads        memo[merkle.Signed] // checkpoints, by state and digest
+}
+
+// memo remembers what was found good by the digest of all that it was found of.
+// Safe for concurrent use; the zero value is usable.
+type memo[V any] struct {
+	mu    sync.Mutex
+	known map[[32]byte]V
+}
+
+// maxMemo bounds how much is remembered: whoever brings other evidence each
+// time has it checked each time.
+const maxMemo = 4096
+
+func (m *memo[V]) of(key [32]byte, find func() (V, error)) (V, error) {
+	m.mu.Lock()
+	v, ok := m.known[key]
+	m.mu.Unlock()
+	if ok {
+		return v, nil
+	}
+	v, err := find()
+	if err != nil {
+		return v, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.known == nil || len(m.known) >= maxMemo {
+		m.known = map[[32]byte]V{}
+	}
+	m.known[key] = v
+	return v, nil
 }
 
 // follow verifies a version of the directory from the pin to a state's files.
@@ -336,7 +369,7 @@ func follow(pin *statement, version int64, state string, read func(name string, 
 	if named := ts.Meta["snapshot.json"]; ts.Version != version || snap.Version != version || named.Version != version || named.Signed != hex.EncodeToString(digest[:]) {
 		return nil, errors.New("the time-stamp names another snapshot")
 	}
-	e := &edition{demonstration: root.Demonstration == "true", files: map[string][]byte{}, certificates: map[[32]byte]*certificate{}, logs: map[string]logKeys{}}
+	e := &edition{demonstration: root.Demonstration == "true", files: map[string][]byte{}, logs: map[string]logKeys{}}
 	e.expires = slices.MinFunc([]time.Time{root.Expires, ts.Expires, snap.Expires}, time.Time.Compare)
 	listed := func(role string) (*signed, *statement, error) {
 		m, ok := snap.Meta[role+".json"]

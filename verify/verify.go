@@ -8,7 +8,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -90,6 +89,8 @@ func (r *Report) judge() *Report {
 type Verifier struct {
 	pin *statement
 
+	buffers sync.Pool // *bytes.Buffer, for containers that are read
+
 	mu    sync.Mutex
 	known map[edited]*edition
 }
@@ -102,10 +103,12 @@ type edited struct {
 }
 
 // maxKnown bounds how many editions are remembered; maxDirectory what is read
-// of one container's directory, in bytes.
+// of one container's directory, maxHeld a container that is held in memory as a
+// whole, both in bytes.
 const (
 	maxKnown     = 256
 	maxDirectory = 64 << 20
+	maxHeld      = 1 << 20
 )
 
 // New makes a verifier that trusts this root: <n>.root.json of the union, got
@@ -131,7 +134,20 @@ func New(root []byte) (*Verifier, error) {
 // without keeping them.
 func (v *Verifier) Container(r io.ReaderAt, size int64) *Report {
 	out := &Report{Checks: []Check{}}
-	box, err := evidence.Open(r, size)
+	if size <= maxHeld {
+		// One read for many; what is not whole is found below.
+		held, _ := v.buffers.Get().(*bytes.Buffer)
+		if held == nil {
+			held = new(bytes.Buffer)
+		}
+		defer v.buffers.Put(held)
+		held.Reset()
+		if n, err := held.ReadFrom(io.NewSectionReader(r, 0, size)); err == nil && n == size {
+			r = bytes.NewReader(held.Bytes())
+		}
+	}
+	opened, err := evidence.Open(r, size)
+	box := &container{Container: opened}
 	var in *evidence.Contents
 	if err == nil {
 		in, err = box.Contents()
@@ -167,7 +183,7 @@ func (v *Verifier) Container(r io.ReaderAt, size int64) *Report {
 
 // whole looks for what nobody sealed and a reader might take for sealed, and
 // reads what nothing else has read.
-func whole(box *evidence.Container, in *evidence.Contents) error {
+func whole(box *container, in *evidence.Contents) error {
 	read := map[string]bool{"mimetype": false, evidence.ReadmeName: false, evidence.SumsName: false, evidence.ContentsName: true}
 	for _, p := range []seal.Part{seal.Request, seal.Answer} {
 		if _, err := box.Size(p.Names().Head); err != nil {
@@ -199,7 +215,7 @@ func whole(box *evidence.Container, in *evidence.Contents) error {
 }
 
 // message checks one of the two messages; nil where there is none.
-func (v *Verifier) message(out *Report, box *evidence.Container, in *evidence.Contents, part seal.Part) *message {
+func (v *Verifier) message(out *Report, box *container, in *evidence.Contents, part seal.Part) *message {
 	names, aside := part.Names(), evidence.AsideOf(part)
 	en, ar := "request: ", "الطلب: "
 	if part == seal.Answer {
@@ -272,30 +288,51 @@ func (v *Verifier) message(out *Report, box *evidence.Container, in *evidence.Co
 	return m
 }
 
-// edition follows a version of the directory from the root, once for the same
-// bytes.
-func (v *Verifier) edition(box *evidence.Container, version int64, state union.State) (*edition, error) {
+// container is a container with its directory, read once.
+type container struct {
+	*evidence.Container
+	files map[string][]byte
+	sum   [32]byte // of names and files
+}
+
+// directory reads the files of the directory.
+func (c *container) directory() error {
+	if c.files != nil {
+		return nil
+	}
 	files, total := map[string][]byte{}, 0
 	all := sha256.New()
-	for _, name := range box.Names() {
+	for _, name := range c.Names() {
 		file, ok := strings.CutPrefix(name, evidence.DirectoryDir)
 		if !ok {
 			continue
 		}
-		b, err := box.Read(name, maxFile)
+		b, err := c.Read(name, maxFile)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if total += len(b); total > maxDirectory {
-			return nil, fmt.Errorf("the directory's files have more than %d bytes", maxDirectory)
+			return fmt.Errorf("the directory's files have more than %d bytes", maxDirectory)
 		}
 		files[file] = b
-		sum := sha256.Sum256(b)
-		_, _ = all.Write(binary.BigEndian.AppendUint16(nil, uint16(len(name))))
+		var sizes [10]byte
+		binary.BigEndian.PutUint16(sizes[:], uint16(len(name)))
+		binary.BigEndian.PutUint64(sizes[2:], uint64(len(b)))
+		_, _ = all.Write(sizes[:])
 		_, _ = io.WriteString(all, name)
-		_, _ = all.Write(sum[:])
+		_, _ = all.Write(b)
 	}
-	id := edited{version, state, [32]byte(all.Sum(nil))}
+	c.files, c.sum = files, [32]byte(all.Sum(nil))
+	return nil
+}
+
+// edition follows a version of the directory from the root, once for the same
+// bytes.
+func (v *Verifier) edition(box *container, version int64, state union.State) (*edition, error) {
+	if err := box.directory(); err != nil {
+		return nil, err
+	}
+	id := edited{version, state, box.sum}
 	v.mu.Lock()
 	e := v.known[id]
 	v.mu.Unlock()
@@ -303,7 +340,7 @@ func (v *Verifier) edition(box *evidence.Container, version int64, state union.S
 		return e, nil
 	}
 	e, err := follow(v.pin, version, string(state), func(name string, limit int64) ([]byte, error) {
-		b, ok := files[name]
+		b, ok := box.files[name]
 		if !ok {
 			return nil, away("the container lacks %s of the directory", name)
 		}
@@ -326,15 +363,11 @@ func (v *Verifier) edition(box *evidence.Container, version int64, state union.S
 
 // aside holds what the container keeps for stock tools against what was
 // verified: both prove the same, or one of them lies.
-func (m *message) aside(box *evidence.Container, part seal.Part, c *certificate, p7s []byte) error {
+func (m *message) aside(box *container, part seal.Part, c *certificate, p7s []byte) error {
 	names, aside := part.Names(), evidence.AsideOf(part)
-	files := map[string][]byte{
-		names.Signature:   p7s,
-		aside.Certificate: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.cert.Raw}),
-		aside.Authority:   pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.authority.Raw}),
-	}
+	files := map[string][]byte{names.Signature: p7s, aside.Certificate: c.certPEM, aside.Authority: c.authorityPEM}
 	if c.crl != nil {
-		files[aside.CRL] = pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: c.crl})
+		files[aside.CRL] = c.crlPEM
 	}
 	for name, want := range files {
 		if b, err := box.Read(name, evidence.MaxFile); err != nil || !bytes.Equal(b, want) {
@@ -345,7 +378,7 @@ func (m *message) aside(box *evidence.Container, part seal.Part, c *certificate,
 }
 
 // records holds the openings of the states' records against the messages.
-func (v *Verifier) records(out *Report, box *evidence.Container, in *evidence.Contents, messages [2]*message) {
+func (v *Verifier) records(out *Report, box *container, in *evidence.Contents, messages [2]*message) {
 	if len(in.Records) == 0 {
 		out.add("the states' records", "قيود الدول", false, "", away("the container holds none"))
 	}

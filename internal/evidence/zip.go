@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -36,11 +35,38 @@ const (
 	maxName    = 255
 	maxSize    = 1<<32 - 1 // beyond it ZIP has other fields
 	maxCentral = maxEntries * (centralHeader + maxName)
+
+	smallFile = 32 << 10 // bytes of a file that is copied at once
 )
 
-// entryName lets in no absolute path, no dot segments, no backslash, nothing
-// that one file system reads otherwise than another.
-var entryName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*(/[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*){0,8}$`)
+// allowed lets in no absolute path, no dot segments, no backslash, nothing that
+// one file system reads otherwise than another: one to nine segments, each
+// beginning with a letter or digit, of these, - and _, and dots that stand alone
+// and not at the end.
+func allowed(name string) bool {
+	segments, before := 1, byte('/')
+	for i := range len(name) {
+		c := name[i]
+		switch {
+		case c >= 'A' && c <= 'Z', c >= 'a' && c <= 'z', c >= '0' && c <= '9':
+		case c == '-' || c == '_':
+			if before == '/' {
+				return false
+			}
+		case c == '.' || c == '/':
+			if before == '.' || before == '/' {
+				return false
+			}
+			if c == '/' {
+				segments++
+			}
+		default:
+			return false
+		}
+		before = c
+	}
+	return before != '/' && before != '.' && segments <= 9 && len(name) <= maxName
+}
 
 type entry struct {
 	name   string
@@ -111,7 +137,7 @@ func check(entries []*entry) (end int64, err error) {
 	}
 	for i, e := range entries {
 		switch {
-		case len(e.name) > maxName || !entryName.MatchString(e.name):
+		case !allowed(e.name):
 			return 0, fmt.Errorf("entry %d has a name that is not allowed", i)
 		case i == 0 && (e.name != mimeName || e.size != int64(len(MIME))):
 			return 0, errors.New("mimetype is not the first entry")
@@ -125,13 +151,15 @@ func check(entries []*entry) (end int64, err error) {
 		}
 	}
 	// A file cannot lie where a folder is.
-	files := map[string]bool{}
+	files := entries[1:] // in order; mimetype stands before it
+	last := ""
 	for _, e := range entries {
-		files[e.name] = true
-	}
-	for _, e := range entries {
-		for dir := path.Dir(e.name); dir != "."; dir = path.Dir(dir) {
-			if files[dir] {
+		dir := path.Dir(e.name)
+		if dir == last {
+			continue // as the one before it
+		}
+		for last = dir; dir != "."; dir = path.Dir(dir) {
+			if _, ok := find(files, dir); ok || dir == mimeName {
 				return 0, fmt.Errorf("%s is a file and a folder", dir)
 			}
 		}
@@ -240,11 +268,19 @@ func (c *Container) find(name string) (*entry, error) {
 	if name == mimeName {
 		return c.entries[0], nil
 	}
-	i, ok := slices.BinarySearchFunc(c.entries[1:], name, func(e *entry, name string) int { return strings.Compare(e.name, name) })
+	e, ok := find(c.entries[1:], name)
 	if !ok {
 		return nil, fmt.Errorf("%s: %w", name, fs.ErrNotExist)
 	}
-	return c.entries[1+i], nil
+	return e, nil
+}
+
+func find(sorted []*entry, name string) (*entry, bool) {
+	i, ok := slices.BinarySearchFunc(sorted, name, func(e *entry, name string) int { return strings.Compare(e.name, name) })
+	if !ok {
+		return nil, false
+	}
+	return sorted[i], true
 }
 
 // Size is a file's size in bytes; one that is not there is fs.ErrNotExist.
@@ -280,6 +316,13 @@ func (c *Container) Read(name string, limit int64) ([]byte, error) {
 func (c *Container) Copy(w io.Writer, name string) error {
 	e, err := c.find(name)
 	if err != nil {
+		return err
+	}
+	if e.size <= smallFile {
+		b, err := c.Read(name, smallFile)
+		if err == nil {
+			_, err = w.Write(b)
+		}
 		return err
 	}
 	crc := crc32.NewIEEE()

@@ -88,13 +88,21 @@ func (r Receipt) Verify(entry []byte, t Trust) (Signed, error) {
 	if err != nil {
 		return Signed{}, err
 	}
+	if err = r.Under(s, entry, t.Quorum); err != nil && !errors.Is(err, ErrQuorum) {
+		return Signed{}, err
+	}
+	return s, err
+}
+
+// Under is Verify where the receipt's checkpoint has been opened already.
+func (r Receipt) Under(s Signed, entry []byte, quorum int) error {
 	if err := Check(r.Proof, s.Size, s.Root, r.Index, Leaf(entry)); err != nil {
-		return Signed{}, fmt.Errorf("merkle: the entry is not in the tree of the checkpoint: %w", err)
+		return fmt.Errorf("merkle: the entry is not in the tree of the checkpoint: %w", err)
 	}
-	if n := s.Witnesses(); n < t.Quorum {
-		return s, fmt.Errorf("%w: %d of %d", ErrQuorum, n, t.Quorum)
+	if n := s.Witnesses(); n < quorum {
+		return fmt.Errorf("%w: %d of %d", ErrQuorum, n, quorum)
 	}
-	return s, nil
+	return nil
 }
 
 // ErrQuorum says that fewer witnesses have cosigned than it takes.

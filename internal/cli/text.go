@@ -210,7 +210,7 @@ func helpTexts() map[string]union.Text {
 
 		"key":                 t("See and replace keys and certificates.", "الاطلاع على المفاتيح والشهادات واستبدالها."),
 		"key list":            t("List the node's keys and their certificates.", "سرد مفاتيح العقدة وشهاداتها."),
-		"key rotate":          t("Replace a key of a seal or of the link.", "استبدال مفتاح ختم أو ربط."),
+		"key rotate":          t("Replace a key of a seal, of the link or of the time-stamp authority (tsa).", "استبدال مفتاح ختم أو ربط أو سلطة الطوابع الزمنية (tsa)."),
 		"<name>":              t("Name of the key (falaj key list).", "اسم المفتاح (falaj key list)."),
 		"key renew":           t("Renew what is due: certificates, revocation list, directory.", "تجديد ما حان موعده: الشهادات وقائمة الإلغاء والدليل."),
 		"key revoke":          t("Revoke a certificate of this state.", "إلغاء شهادة من شهادات هذه الدولة."),

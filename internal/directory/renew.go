@@ -185,6 +185,11 @@ func (s slot) due(now time.Time) bool {
 	return c == nil || c.NotAfter.Sub(now) < s.life/3
 }
 
+// maxStamps is how many certificates of time-stamp authorities stay listed when
+// one is added: what an earlier one stamped is judged by the directory of its
+// day.
+const maxStamps = 8
+
 // slots finds the certificates that this node renews.
 func (d *Directory) slots(p *Part, issuer *Authority) []slot {
 	var slots []slot
@@ -224,7 +229,7 @@ func (d *Directory) slots(p *Part, issuer *Authority) []slot {
 			return issuer.Stamp(key.Public())
 		}, func(l []Cert) {
 			p.Stamps = nil
-			for _, c := range l {
+			for _, c := range l[max(0, len(l)-maxStamps):] {
 				at, ok := address[c.SHA256()]
 				if !ok {
 					at = own

@@ -118,6 +118,13 @@ func TestStampsGrow(t *testing.T) {
 	if s := named(); len(s) != 2 || s[1].Address != "http://tsa.example/tsa" {
 		t.Errorf("%+v", s)
 	}
+	for range 10 {
+		u.Keys["SA"].Replace(directory.StampKey)
+		must(t, sa.Renew(t.Context()))
+	}
+	if n := len(named()); n != 8 {
+		t.Errorf("%d are listed", n)
+	}
 	u.Refresh()
 	key, cert := u.Stamp("SA")
 	_, err := u.Dirs["BH"].View().Stamped(stampedBy(t, stamp.Authority{Key: key, Cert: cert}, u.Now()), "SA")

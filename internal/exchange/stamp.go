@@ -58,8 +58,10 @@ func (x *Exchange) stampOf(ctx context.Context, r Record) (*StampReceipt, error)
 		Authority: s.Name, State: s.State, At: s.Token.At, AccuracyMS: s.Token.Accuracy.Milliseconds(),
 		Serial: fmt.Sprintf("%x", s.Token.Serial), Directory: s.Edition,
 	}
-	out.Record, err = proof.Bytes()
-	return out, err
+	if out.Record, err = proof.Bytes(); err != nil {
+		return nil, err
+	}
+	return out, nil
 }
 
 // timeNote says in both languages how far the time of a call's records is

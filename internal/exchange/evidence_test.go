@@ -355,6 +355,11 @@ func TestForgedEvidenceFails(t *testing.T) {
 		"an answer that was said to be lost": {"answered", func(e *Evidence) {
 			e.Halves[0].Records[1] = all["lost"].Halves[0].Records[1]
 		}, "stands with"},
+		"one salt for two records": {"answered", func(e *Evidence) {
+			one, two := &e.Halves[0].Records[0], &e.Halves[0].Records[1]
+			two.Salt = one.Salt
+			fit(two, two.Envelope)
+		}, "salt of its own"},
 		"nothing": {"unsent", func(e *Evidence) { e.Halves[0].Records = nil }, "records"},
 	} {
 		t.Run(name, func(t *testing.T) {

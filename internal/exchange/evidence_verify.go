@@ -67,6 +67,7 @@ func (x *Exchange) VerifyEvidence(ctx context.Context, e *Evidence) ([]Check, er
 			check(en+": stands with the rest of its call", ar+": متسق مع بقية طلبه", s.among(said))
 		}
 	}
+	check("each record has a salt of its own", "لكل قيد ملح خاص به", e.salted())
 	check("both sides' halves", "ما لدى كلا الطرفين", e.complete(said))
 	for _, s := range said {
 		if twin := twins[s.kind]; twin != 0 && !e.unheard(s) {
@@ -75,6 +76,26 @@ func (x *Exchange) VerifyEvidence(ctx context.Context, e *Evidence) ([]Check, er
 		}
 	}
 	return out, nil
+}
+
+// salted tells whether no two leaves have one salt: then whoever opens the one
+// could guess at the other.
+func (e *Evidence) salted() error {
+	type place struct {
+		state union.State
+		leaf  int64
+	}
+	of := map[message.Digest]place{}
+	for _, h := range e.Halves {
+		for _, r := range h.Records {
+			here := place{h.State, r.Leaf}
+			if was, ok := of[r.Salt]; ok && was != here {
+				return fmt.Errorf("leaf %d of %s and leaf %d of %s have one", was.leaf, was.state, here.leaf, here.state)
+			}
+			of[r.Salt] = here
+		}
+	}
+	return nil
 }
 
 // complete tells whether each state that a message went to or came from is

@@ -366,6 +366,49 @@ func TestOneRecord(t *testing.T) {
 	})
 }
 
+// TestOneRecordOfTwo: of two histories that are shown to processes that share a
+// database at one moment, one is cosigned.
+func TestOneRecordOfTwo(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, cfg store.Config) {
+		w := newWorld(t, 1, "BH", "SA")
+		bh, sa := w.nodes["BH"], w.nodes["SA"]
+		fork := &node{state: "BH", keys: bh.keys, signers: bh.signers}
+		w.open(fork, storetest.SQLite(t))
+		w.open(sa, cfg)
+		bh.fill(t, 20)
+		fork.fill(t, 20)
+		processes := []*witness.Witness{sa.witness, w.newWitness(sa)}
+		for _, p := range processes {
+			if err := p.Unlock(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var mu sync.Mutex
+		cosigned := map[*node]int{}
+		var wg sync.WaitGroup
+		for i := range 20 {
+			for j, of := range []*node{bh, fork} {
+				s := of.submission(t, 0, int64(1+i%4)).Bytes()
+				wg.Go(func() {
+					a, err := processes[(i+j)%2].Add(context.Background(), s)
+					if err != nil {
+						t.Error(err)
+					}
+					mu.Lock()
+					defer mu.Unlock()
+					if a.Status == witness.Done {
+						cosigned[of]++
+					}
+				})
+			}
+		}
+		wg.Wait()
+		if len(cosigned) != 1 {
+			t.Errorf("%d histories were cosigned", len(cosigned))
+		}
+	})
+}
+
 func TestTables(t *testing.T) { storetest.SameTables(t, witness.Migrations()) }
 
 // FuzzAdd: nothing that is submitted does more than be refused.

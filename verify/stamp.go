@@ -24,7 +24,7 @@ const (
 // stamp holds a record's time-stamp against the record and the authority of
 // another state, and gives the time by which the record was there.
 func (v *Verifier) stamp(box *container, r *evidence.Record, opening []byte) (at time.Time, detail string, err error) {
-	p, err := stamp.ParseRecord(r.Proof)
+	p, err := stamp.ReadRecord(r.Proof, v.token)
 	if err != nil {
 		return at, "", err
 	}
@@ -62,6 +62,11 @@ func (v *Verifier) stamp(box *container, r *evidence.Record, opening []byte) (at
 	}
 	at = t.At.Add(t.Accuracy)
 	return at, fmt.Sprintf("%s by the time-stamp authority of %s, give or take %v", t.At.Format(time.RFC3339), r.Stamp.Authority, t.Accuracy), nil
+}
+
+// token reads a token; the same one once.
+func (v *Verifier) token(raw []byte) (*stamp.Token, error) {
+	return v.tokens.of(sha256.Sum256(raw), func() (*stamp.Token, error) { return stamp.ParseToken(bytes.Clone(raw)) })
 }
 
 // stamper finds the authority's certificate in its state's part, and holds the

@@ -12,12 +12,15 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/falaj/falaj/internal/evidence"
 	"github.com/falaj/falaj/internal/seal"
+	"github.com/falaj/falaj/internal/stamp"
 	"github.com/falaj/falaj/internal/union"
 )
 
@@ -87,9 +90,10 @@ func (r *Report) judge() *Report {
 // Verifier checks containers by one union's root. It is safe for concurrent
 // use, and follows each version of the directory once.
 type Verifier struct {
-	pin *statement
-
-	buffers sync.Pool // *bytes.Buffer, for containers that are read
+	pin    *statement
+	tokens memo[*stamp.Token]    // by their digest
+	last   atomic.Pointer[chain] // directory that was read
+	held   sync.Pool             // *[]byte, that containers are read into
 
 	mu    sync.Mutex
 	known map[edited]*edition
@@ -134,19 +138,8 @@ func New(root []byte) (*Verifier, error) {
 // without keeping them.
 func (v *Verifier) Container(r io.ReaderAt, size int64) *Report {
 	out := &Report{Checks: []Check{}}
-	if size <= maxHeld {
-		// One read for many; what is not whole is found below.
-		held, _ := v.buffers.Get().(*bytes.Buffer)
-		if held == nil {
-			held = new(bytes.Buffer)
-		}
-		defer v.buffers.Put(held)
-		held.Reset()
-		if n, err := held.ReadFrom(io.NewSectionReader(r, 0, size)); err == nil && n == size {
-			r = bytes.NewReader(held.Bytes())
-		}
-	}
-	opened, err := evidence.Open(r, size)
+	opened, done, err := v.open(r, size)
+	defer done()
 	box := &container{Container: opened}
 	var in *evidence.Contents
 	if err == nil {
@@ -288,59 +281,104 @@ func (v *Verifier) message(out *Report, box *container, in *evidence.Contents, p
 	return m
 }
 
+// open reads a container, at once where it is small. What is read of it must
+// not be used after done: the next is read into the same place.
+func (v *Verifier) open(r io.ReaderAt, size int64) (box *evidence.Container, done func(), err error) {
+	if size < 0 || size > maxHeld {
+		box, err = evidence.Open(r, size)
+		return box, func() {}, err
+	}
+	held, _ := v.held.Get().(*[]byte)
+	if held == nil {
+		held = new([]byte)
+	}
+	done = func() { v.held.Put(held) }
+	*held = slices.Grow((*held)[:0], int(size))[:size]
+	if n, err := r.ReadAt(*held, 0); n < len(*held) {
+		return nil, done, fmt.Errorf("reading it: %w", err)
+	}
+	box, err = evidence.OpenBytes(*held)
+	return box, done, err
+}
+
 // container is a container with its directory, read once.
 type container struct {
 	*evidence.Container
+	chain *chain
+}
+
+// chain is the files of a directory. It never changes and is of no container.
+type chain struct {
+	names []string
 	files map[string][]byte
 	sum   [32]byte // of names and files
 }
 
-// directory reads the files of the directory.
-func (c *container) directory() error {
-	if c.files != nil {
-		return nil
+// directory reads the files of a container's directory. Most containers of a
+// day have the same: what is the same as the last is that.
+func (v *Verifier) directory(box *container) (*chain, error) {
+	if box.chain != nil {
+		return box.chain, nil
 	}
-	files, total := map[string][]byte{}, 0
-	all := sha256.New()
-	for _, name := range c.Names() {
-		file, ok := strings.CutPrefix(name, evidence.DirectoryDir)
-		if !ok {
-			continue
+	names := box.Names()
+	first, _ := slices.BinarySearch(names[1:], evidence.DirectoryDir)
+	names = names[1+first:]
+	for i, name := range names {
+		if !strings.HasPrefix(name, evidence.DirectoryDir) {
+			names = names[:i]
+			break
 		}
-		b, err := c.Read(name, maxFile)
+	}
+	files, total := make([][]byte, len(names)), 0
+	last := v.last.Load()
+	same := last != nil && slices.Equal(names, last.names)
+	for i, name := range names {
+		b, err := box.Read(name, maxFile)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if total += len(b); total > maxDirectory {
-			return fmt.Errorf("the directory's files have more than %d bytes", maxDirectory)
+			return nil, fmt.Errorf("the directory's files have more than %d bytes", maxDirectory)
 		}
-		files[file] = b
+		files[i], same = b, same && bytes.Equal(b, last.files[name[len(evidence.DirectoryDir):]])
+	}
+	if same {
+		box.chain = last
+		return last, nil
+	}
+	c := &chain{names: names, files: map[string][]byte{}}
+	all := sha256.New()
+	for i, name := range names {
 		var sizes [10]byte
 		binary.BigEndian.PutUint16(sizes[:], uint16(len(name)))
-		binary.BigEndian.PutUint64(sizes[2:], uint64(len(b)))
+		binary.BigEndian.PutUint64(sizes[2:], uint64(len(files[i])))
 		_, _ = all.Write(sizes[:])
 		_, _ = io.WriteString(all, name)
-		_, _ = all.Write(b)
+		_, _ = all.Write(files[i])
+		c.files[name[len(evidence.DirectoryDir):]] = bytes.Clone(files[i])
 	}
-	c.files, c.sum = files, [32]byte(all.Sum(nil))
-	return nil
+	c.sum = [32]byte(all.Sum(nil))
+	v.last.Store(c)
+	box.chain = c
+	return c, nil
 }
 
 // edition follows a version of the directory from the root, once for the same
 // bytes.
 func (v *Verifier) edition(box *container, version int64, state union.State) (*edition, error) {
-	if err := box.directory(); err != nil {
+	chain, err := v.directory(box)
+	if err != nil {
 		return nil, err
 	}
-	id := edited{version, state, box.sum}
+	id := edited{version, state, chain.sum}
 	v.mu.Lock()
 	e := v.known[id]
 	v.mu.Unlock()
 	if e != nil {
 		return e, nil
 	}
-	e, err := follow(v.pin, version, string(state), func(name string, limit int64) ([]byte, error) {
-		b, ok := box.files[name]
+	e, err = follow(v.pin, version, string(state), func(name string, limit int64) ([]byte, error) {
+		b, ok := chain.files[name]
 		if !ok {
 			return nil, away("the container lacks %s of the directory", name)
 		}

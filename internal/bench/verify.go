@@ -22,6 +22,7 @@ import (
 
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/node/admin"
+	"github.com/falaj/falaj/internal/node/operation"
 	"github.com/falaj/falaj/verify"
 )
 
@@ -86,6 +87,7 @@ func Verify(ctx context.Context, cfg VerifyConfig) (_ *VerifyReport, err error) 
 		return nil, fmt.Errorf("bench: measure the disk: %w", err)
 	}
 	out := &VerifyReport{Rounds: cfg.Rounds, Size: cfg.Size, Containers: cfg.Containers}
+	defer operation.Memory()() // as the command does
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	out.P256Micros, out.Ed25519Micros = signatureCosts()
 	var rates, cpu, objects []float64

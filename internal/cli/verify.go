@@ -4,6 +4,7 @@ import (
 	"os"
 
 	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/node/operation"
 	"github.com/falaj/falaj/verify"
 )
 
@@ -21,6 +22,7 @@ type verified struct {
 // Run checks containers without a node. The exit code is the worst verdict: 1
 // where something is wrong, 2 where what it takes is missing.
 func (c *verifyCmd) Run(s *session) error {
+	defer operation.Memory()()
 	root, err := os.ReadFile(c.Root)
 	if err != nil {
 		return fault.New(fault.Usage, "--root: %v", err)

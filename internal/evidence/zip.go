@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -170,6 +171,7 @@ func check(entries []*entry) (end int64, err error) {
 // Container is a container that is read. It is safe for concurrent use.
 type Container struct {
 	r       io.ReaderAt
+	held    []byte // all of it, where it is held in memory
 	entries []*entry
 }
 
@@ -180,14 +182,24 @@ var ErrForm = errors.New("not a container as falaj writes it")
 // Open reads which files a container holds. Everything in it may come from an
 // adversary: sizes and numbers are bounded before anything is made of them.
 func Open(r io.ReaderAt, size int64) (*Container, error) {
-	c, err := open(r, size)
+	return formed(open(&Container{r: r}, size))
+}
+
+// OpenBytes is Open of a container that is held in memory. What Read gives is a
+// part of b.
+func OpenBytes(b []byte) (*Container, error) {
+	return formed(open(&Container{r: bytes.NewReader(b), held: b}, int64(len(b))))
+}
+
+func formed(c *Container, err error) (*Container, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrForm, err)
 	}
 	return c, nil
 }
 
-func open(r io.ReaderAt, size int64) (*Container, error) {
+func open(c *Container, size int64) (*Container, error) {
+	r := c.r
 	if size < endRecord || size > maxSize+maxCentral+endRecord {
 		return nil, fmt.Errorf("%d bytes", size)
 	}
@@ -204,12 +216,14 @@ func open(r io.ReaderAt, size int64) (*Container, error) {
 	if err := readAt(r, central, offset); err != nil {
 		return nil, err
 	}
-	c := &Container{r: r}
+	slab := make([]entry, min(n, len(central)/centralHeader))
+	c.entries = make([]*entry, 0, len(slab))
 	for b := central; len(b) > 0; {
-		if len(b) < centralHeader || len(c.entries) >= n {
+		if len(b) < centralHeader || len(c.entries) >= len(slab) {
 			return nil, errors.New("its directory is broken")
 		}
-		e := &entry{
+		e := &slab[len(c.entries)]
+		*e = entry{
 			stamp: binary.LittleEndian.Uint32(b[12:]), crc: binary.LittleEndian.Uint32(b[16:]),
 			size: int64(binary.LittleEndian.Uint32(b[20:])),
 		}
@@ -225,22 +239,23 @@ func open(r io.ReaderAt, size int64) (*Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	var made []byte
+	head, made, rest := make([]byte, localHeader+maxName), make([]byte, 0, centralHeader+maxName), central
 	for _, e := range c.entries {
-		made = e.appendCentral(made)
-	}
-	if len(c.entries) != n || at != offset || string(made) != string(central) {
-		return nil, errors.New("its directory is not that of its entries")
-	}
-	head := make([]byte, localHeader+maxName)
-	for _, e := range c.entries {
+		made = e.appendCentral(made[:0])
+		var same bool
+		if rest, same = bytes.CutPrefix(rest, made); !same {
+			return nil, errors.New("its directory is not that of its entries")
+		}
 		head = head[:localHeader+len(e.name)]
 		if err := readAt(r, head, e.offset); err != nil {
 			return nil, err
 		}
-		if string(head) != string(e.appendLocal(nil)) {
+		if made = e.appendLocal(made[:0]); string(head) != string(made) {
 			return nil, fmt.Errorf("%s begins otherwise than the directory says", e.name)
 		}
+	}
+	if len(c.entries) != n || at != offset || len(rest) > 0 {
+		return nil, errors.New("its directory is not that of its entries")
 	}
 	if b, err := c.Read(mimeName, int64(len(MIME))); err != nil || string(b) != MIME {
 		return nil, errors.New("its media type is another")
@@ -301,9 +316,14 @@ func (c *Container) Read(name string, limit int64) ([]byte, error) {
 	if e.size > limit {
 		return nil, fmt.Errorf("%w: %s has %d bytes; at most %d", ErrForm, name, e.size, limit)
 	}
-	b := make([]byte, e.size)
-	if err := readAt(c.r, b, e.data()); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+	var b []byte
+	if c.held != nil {
+		b = c.held[e.data() : e.data()+e.size : e.data()+e.size] // where it ends was held against the directory's place
+	} else {
+		b = make([]byte, e.size)
+		if err := readAt(c.r, b, e.data()); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
 	}
 	if crc32.ChecksumIEEE(b) != e.crc {
 		return nil, fmt.Errorf("%w: %s is damaged", ErrForm, name)

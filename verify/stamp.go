@@ -66,7 +66,7 @@ func (v *Verifier) stamp(box *container, r *evidence.Record, opening []byte) (at
 
 // token reads a token; the same one once.
 func (v *Verifier) token(raw []byte) (*stamp.Token, error) {
-	return v.tokens.of(sha256.Sum256(raw), func() (*stamp.Token, error) { return stamp.ParseToken(bytes.Clone(raw)) })
+	return v.tokens.of(sha256.Sum256(raw), func() (*stamp.Token, error) { return stamp.ParseToken(raw) })
 }
 
 // stamper finds the authority's certificate in its state's part, and holds the

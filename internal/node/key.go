@@ -150,7 +150,7 @@ func (n *Node) rotateKey(ctx context.Context, _ admin.Person, p KeyName) (admin.
 
 func (n *Node) renewDue(ctx context.Context, _ admin.Person, _ struct{}) (admin.Done, error) {
 	before := n.directory.View().Version()
-	err := n.directory.Renew(ctx)
+	err := n.renew(ctx)
 	after := n.directory.View().Version()
 	return admin.Done{Result: map[string]bool{"renewed": after != before}, Before: before, After: after}, err
 }

@@ -236,6 +236,17 @@ func TestOlderUnion(t *testing.T) {
 	if len(s.Stamps) != 1 || s.Stamps[0].Address != p.at("BH").Public+"/tsa" {
 		t.Errorf("%+v", s.Stamps)
 	}
+
+	// A node by itself makes up for it too.
+	must(t, os.Remove(filepath.Join(dir, "BH", "keys", "tsa.pem")))
+	must(t, p.union.nodes[0].Directory().Publish(t.Context(), func(e *directory.Edition) error { e.Stamps = nil; return nil }))
+	p.change("BH", "key.renew", struct{}{})
+	if s, _ = p.union.nodes[0].Directory().View().State("BH"); len(s.Stamps) != 1 {
+		t.Errorf("%+v", s.Stamps)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "BH", "keys", "tsa.pem")); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestAuthorityOutside: a node whose peers are all away has its log stamped by

@@ -67,6 +67,8 @@ type root struct {
 	Audit       auditCmd       `cmd:""`
 	Log         logCmd         `cmd:""`
 	Fsck        fsckCmd        `cmd:""`
+	Journal     journalCmd     `cmd:""`
+	Hold        holdCmd        `cmd:""`
 	Backup      backupCmd      `cmd:""`
 	Restore     restoreCmd     `cmd:""`
 	Bench       benchCmd       `cmd:""`

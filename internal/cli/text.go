@@ -229,6 +229,22 @@ func helpTexts() map[string]union.Text {
 		"audit changes":       t("List a day's changes.", "سرد تغييرات يوم."),
 		"audit changes --day": t("The day, UTC (default: today).", "اليوم بالتوقيت العالمي (الافتراضي: اليوم)."),
 
+		"evidence erase":          t("Erase a node's records of a call for good: only their leaves in the log stay. Takes two persons.", "محو قيود العقدة لطلب نهائياً: لا تبقى إلا أوراقها في سجل الشفافية. ويتطلب شخصين."),
+		"evidence erase --client": t("Only the calls of this client.", "طلبات هذا العميل فقط."),
+		"hold":                    t("Keep records from being erased or ended, by law.", "حفظ قيود من المحو والإنهاء بحكم القانون."),
+		"hold add":                t("Hold a retention class, one of its months, or the records of a call.", "حفظ فئة حفظ أو شهر منها أو قيود طلب."),
+		"<hold>":                  t("Name of the hold: a word such as case-12.", "اسم أمر الحفظ: كلمة مثل case-12."),
+		"hold add --class":        t("Retention class.", "فئة الحفظ."),
+		"hold add --month":        t("Month of the class (default: every month).", "شهر من الفئة (الافتراضي: كل شهر)."),
+		"hold add --id":           t("X-Road-Id of a call: the months of its records are held.", "المعرّف X-Road-Id لطلب: تُحفظ أشهر قيوده."),
+		"hold list":               t("List the holds.", "سرد أوامر الحفظ."),
+		"hold release":            t("End a hold. Takes two persons.", "رفع أمر حفظ. ويتطلب شخصين."),
+
+		"journal":                   t("Look after the journal.", "العناية بسجل العقدة."),
+		"journal archive":           t("Move the records of closed months into signed, encrypted files.", "نقل قيود الأشهر المنقضية إلى ملفات موقّعة ومشفّرة."),
+		"journal archive --before":  t("Months before this one (default: before the present one).", "الأشهر السابقة لهذا الشهر (الافتراضي: ما قبل الشهر الحالي)."),
+		"journal archive --compact": t("Then give the database's free space back to the disk; calls wait meanwhile.", "ثم إعادة المساحة الشاغرة في قاعدة البيانات إلى القرص، وتنتظر الطلبات في هذه الأثناء."),
+
 		"fsck": t("Say whether everything that a node has stored is what it wrote; --config: of a node that does not run.", "بيان هل كل ما خزّنته العقدة هو ما كتبته، ومع --config: لعقدة متوقفة."),
 
 		"backup":                t("Write a copy of the running node.", "حفظ نسخة من العقدة العاملة."),

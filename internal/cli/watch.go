@@ -24,6 +24,7 @@ type evidenceCmd struct {
 	Export evidenceExportCmd `cmd:""`
 
 	Receipt evidenceReceiptCmd `cmd:""`
+	Erase   evidenceEraseCmd   `cmd:""`
 }
 
 type evidenceShowCmd struct {

@@ -140,6 +140,9 @@ func (i *inspector) bodies(ctx context.Context) error {
 }
 
 func (i *inspector) body(ctx context.Context, id string, leaf int64) error {
+	if leaf == forgotten {
+		return nil // it is about to go
+	}
 	i.Bodies++
 	i.seen(PlaceBody, i.Bodies)
 	r, err := i.x.deps.Spool.Open(id)

@@ -80,6 +80,9 @@ func (x *Exchange) remember(ctx context.Context, name, value string) (known stri
 // sweep removes spool files that no record names, of processes that are gone:
 // what a crash left.
 func (x *Exchange) sweep(ctx context.Context) error {
+	if err := x.Forgotten(ctx); err != nil {
+		return err
+	}
 	n, err := x.deps.Spool.Sweep(func() (map[string]bool, error) { return x.wanted(ctx) })
 	if n > 0 {
 		x.deps.Log.Info("removed bodies that an earlier run left unrecorded", "files", n)

@@ -70,8 +70,8 @@ var errMoved = errors.New("journal: records were erased while they were being ar
 // of the month before, or a later one, into files: each is written, on disk and
 // verified before the records leave the database, so that breaking off loses
 // nothing and Archive goes on when it is asked again. Leaves, tiles and keys
-// stay. done is told of each file.
-func (j *Journal) Archive(ctx context.Context, before seal.Period, sign Sign, vouch Vouch, done func(Archived)) error {
+// stay. done is told of each file, and says whether to go on.
+func (j *Journal) Archive(ctx context.Context, before seal.Period, sign Sign, vouch Vouch, done func(Archived) (more bool)) error {
 	if j.archive == "" {
 		return fault.New(fault.ConfigInvalid, "no folder for the archive is named")
 	}
@@ -86,7 +86,9 @@ func (j *Journal) Archive(ctx context.Context, before seal.Period, sign Sign, vo
 		if err != nil || a.Count == 0 {
 			return err
 		}
-		done(a)
+		if !done(a) {
+			return nil
+		}
 	}
 }
 

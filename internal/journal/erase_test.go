@@ -162,7 +162,7 @@ func months(t *testing.T, cfg store.Config) (*journal.Journal, *store.DB, journa
 
 func archive(t *testing.T, j *journal.Journal, before seal.Period) (files []journal.Archived) {
 	t.Helper()
-	if err := j.Archive(t.Context(), before, sign, vouch, func(a journal.Archived) { files = append(files, a) }); err != nil {
+	if err := j.Archive(t.Context(), before, sign, vouch, func(a journal.Archived) bool { files = append(files, a); return true }); err != nil {
 		t.Fatal(err)
 	}
 	return files
@@ -320,7 +320,7 @@ func TestArchiveErasedMeanwhile(t *testing.T) {
 			erase(t, j, 5)
 		}
 		return sign(text)
-	}, vouch, func(journal.Archived) {})
+	}, vouch, func(journal.Archived) bool { return true })
 	if err == nil {
 		t.Fatal("it went on")
 	}

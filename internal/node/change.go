@@ -488,7 +488,8 @@ type Resolution struct {
 }
 
 func (n *Node) resolveOutcome(ctx context.Context, who admin.Person, p Resolution) (admin.Done, error) {
-	return admin.Done{Result: p, After: p}, n.exchange.ResolveOutcome(ctx, p.Client, p.ID, p.Happened, who.Name, p.Reason)
+	// The answer is kept for a day, in the clear: the id does not stand in it.
+	return admin.Done{After: p}, n.exchange.ResolveOutcome(ctx, p.Client, p.ID, p.Happened, who.Name, p.Reason)
 }
 
 // Skip gives a delivery up.
@@ -499,5 +500,5 @@ type Skip struct {
 }
 
 func (n *Node) skipDelivery(ctx context.Context, who admin.Person, p Skip) (admin.Done, error) {
-	return admin.Done{Result: p, After: p}, n.exchange.SkipDelivery(ctx, p.Client, p.ID, who.Name, p.Reason)
+	return admin.Done{After: p}, n.exchange.SkipDelivery(ctx, p.Client, p.ID, who.Name, p.Reason)
 }

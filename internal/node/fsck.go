@@ -97,6 +97,9 @@ func placeText(place string) (what, do union.Text) {
 	case witness.PlaceStamp:
 		return t("A time-stamp over the log is not the one that was given.", "ختم زمني على سجل الشفافية ليس الذي أُعطي."),
 			t("Restore the database from a backup; receipts that were given out with it stand as they are.", "استعد قاعدة البيانات من نسخة احتياطية، أما الإيصالات التي سُلّمت معه فتبقى كما هي.")
+	case witness.PlaceAlarm:
+		return t("An alarm is not the one that was raised or heard.", "إنذار ليس الذي أُطلق أو سُمع."),
+			t("Restore the database from a backup; who raised it, and whom it was told, has it too.", "استعد قاعدة البيانات من نسخة احتياطية، وهو أيضاً لدى من أطلقه ومن أُبلغ به.")
 	case witness.PlaceHead:
 		return t("What this witness remembers of another state's log is not what was signed.", "ما يذكره هذا الشاهد عن سجل دولة أخرى ليس ما وُقّع عليه."),
 			t("Restore the database from a backup: the witness then catches up by itself.", "استعد قاعدة البيانات من نسخة احتياطية، ثم يلحق الشاهد بما فاته من تلقاء نفسه.")

@@ -207,6 +207,66 @@ func TestRetention(t *testing.T) {
 	}
 }
 
+// TestHold: what a hold keeps is not ended, and is once it is released.
+func TestHold(t *testing.T) {
+	n, now := kept(t)
+	n.cfg.Retention = []config.Class{{Name: "short", KeepDays: 1}}
+	var at []int64
+	for range 2 {
+		e, err := n.journal.Append(t.Context(), journal.Record{Kind: journal.RequestSent, Key: "k", At: *now, Class: "short", Local: []byte(`{}`)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		at = append(at, e.Index)
+		*now = now.AddDate(0, 1, 0)
+	}
+	ended := func() (out [2]bool) {
+		t.Helper()
+		if err := n.retain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for i := range at {
+			s, err := n.journal.Get(t.Context(), at[i])
+			if err != nil {
+				t.Fatal(err)
+			}
+			out[i] = s.Erased
+		}
+		return out
+	}
+	*now = now.AddDate(0, 1, 0)
+	for _, p := range []HoldAdd{{Name: "a", Leaves: at[:1], Reason: "r"}, {Name: "b", Class: "short", Reason: "r"}} {
+		if _, err := n.addHold(t.Context(), admin.Person{Name: "x"}, p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, bad := range []HoldAdd{{Name: "c", Reason: "r"}, {Name: "c", Class: "short"}, {Name: "../c", Class: "short", Reason: "r"}, {Name: "c", Class: "short", Month: "x", Reason: "r"}, {Name: "c", Leaves: at, Month: "2026-01", Reason: "r"}} {
+		_, err := n.addHold(t.Context(), admin.Person{}, bad)
+		wantCode(t, err, fault.BadRequest)
+	}
+	release := func(name string) {
+		t.Helper()
+		if _, err := n.releaseHold(t.Context(), admin.Person{}, HoldRelease{Name: name, Reason: "r"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := ended(); got != [2]bool{} {
+		t.Errorf("held, and ended: %v", got)
+	}
+	release("b")
+	if got := ended(); got != [2]bool{false, true} {
+		t.Errorf("one of two is held: %v", got)
+	}
+	release("a")
+	if got := ended(); got != [2]bool{true, true} {
+		t.Errorf("nothing is held: %v", got)
+	}
+	_, err := n.addHold(t.Context(), admin.Person{}, HoldAdd{Name: "late", Leaves: at, Reason: "r"})
+	wantCode(t, err, fault.Conflict)
+	_, err = n.addHold(t.Context(), admin.Person{}, HoldAdd{Name: "late", Class: "short", Month: "2026-01", Reason: "r"})
+	wantCode(t, err, fault.Conflict)
+}
+
 // TestLongDay: however many changes a day had, all of them are listed.
 func TestLongDay(t *testing.T) {
 	n, now := kept(t)

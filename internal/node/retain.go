@@ -3,17 +3,20 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/falaj/falaj/internal/node/admin"
 	"github.com/falaj/falaj/internal/node/config"
+	"github.com/falaj/falaj/internal/seal"
 )
 
 // retain ends what is over: it destroys the keys of the months whose records
 // have been kept as long as their class says. With a key go the records, in
-// the database and in every copy of it. What it ends, it writes down first.
+// the database and in every copy of it. What it ends, it writes down first; what a
+// hold keeps, it leaves.
 func (n *Node) retain(ctx context.Context) error {
 	for _, c := range n.classes() {
 		periods, err := n.keys.Records().Periods(c.Name)
@@ -23,6 +26,11 @@ func (n *Node) retain(ctx context.Context) error {
 		for _, p := range periods {
 			if n.now().Before(p.End().Add(time.Duration(c.KeepDays) * 24 * time.Hour)) {
 				break // oldest first
+			}
+			if held, err := n.keys.Records().Held(c.Name, p); err != nil {
+				return fmt.Errorf("retention of %s: %w", c.Name, err)
+			} else if held {
+				continue
 			}
 			entry, err := json.Marshal(struct {
 				Event  string `json:"event"`
@@ -35,7 +43,9 @@ func (n *Node) retain(ctx context.Context) error {
 			if err := n.record(ctx, entry); err != nil {
 				return fmt.Errorf("retention of %s: %w", c.Name, err)
 			}
-			if err := n.keys.Records().Destroy(c.Name, p); err != nil {
+			if err := n.keys.Records().Destroy(c.Name, p); errors.Is(err, seal.ErrHeld) {
+				continue // since just now
+			} else if err != nil {
 				return fmt.Errorf("retention of %s: %w", c.Name, err)
 			}
 			n.log.Info("records have reached the end of their retention", "event", admin.EventRetained, "class", c.Name, "period", p.String())

@@ -413,6 +413,11 @@ func (p *periods) destroy(n periodName) error {
 	if err := n.check(); err != nil {
 		return err
 	}
+	// A hold that comes later comes too late.
+	begun := p.condemned(n)
+	if err := p.held(n); err != nil && !begun {
+		return fmt.Errorf("destroying the record key of %s: %w", n, err)
+	}
 	folder := filepath.Join(p.dir, n.class)
 	err := makeFolder(p.dir)
 	if err == nil {
@@ -422,6 +427,11 @@ func (p *periods) destroy(n periodName) error {
 		// The mark comes first: from here on nobody makes the key anew.
 		if err = createFile(p.path(n, tombstoneSuffix), nil); errors.Is(err, fs.ErrExist) {
 			err = syncFolder(folder)
+		}
+	}
+	if err == nil && !begun {
+		if err = p.held(n); err != nil { // it came between
+			err = errors.Join(err, os.Remove(p.path(n, tombstoneSuffix)), syncFolder(folder))
 		}
 	}
 	if err != nil {

@@ -143,6 +143,27 @@ func (s *Spool) Open(id string) (*SpoolReader, error) {
 	return r, nil
 }
 
+// Destroy removes a body for good: without the random id in its head, which is
+// overwritten first, what is left of it on the disk cannot be read with the key
+// of its month either, unless the file system keeps copies.
+func (s *Spool) Destroy(id string) error {
+	if err := checkSpoolID(id); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(s.path(id), os.O_WRONLY, 0)
+	if err == nil {
+		_, err = f.Write(make([]byte, 2+maxClass+4+idBytes))
+		err = errors.Join(err, f.Sync(), f.Close())
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("removing a spooled body: %w", err)
+	}
+	if err := s.Remove(id); err != nil {
+		return err
+	}
+	return syncFolder(s.dir)
+}
+
 // Remove removes a body. One that is not there is no error. Readers that have
 // it open read on.
 func (s *Spool) Remove(id string) error {

@@ -21,6 +21,7 @@ import (
 const (
 	PlaceCheckpoint = "checkpoint" // a head of this state's log, as signed and cosigned
 	PlaceStamp      = "time-stamp" // of this state's log, by an authority of another
+	PlaceAlarm      = "alarm"      // that somebody raised over a log
 	PlaceHead       = "head seen"  // what this state's witness remembers of another state's log
 )
 
@@ -74,6 +75,9 @@ func Inspect(ctx context.Context, db *store.DB, state union.State, u Union, size
 		}
 	}
 	n, err := i.stamps(ctx, db)
+	if err == nil {
+		err = i.alarms(ctx, db)
+	}
 	return seen + n, i.wrong, err
 }
 
@@ -237,6 +241,29 @@ func (i *inspection) stamps(ctx context.Context, db *store.DB) (seen int, err er
 		}
 		if err := t.Verify(c); err != nil {
 			i.add(&r, false, "%v", err)
+		}
+	}
+}
+
+// alarms judges the alarms: each stands under its note's digest, and for whom
+// the note says.
+func (i *inspection) alarms(ctx context.Context, db *store.DB) error {
+	for last := []byte{}; ; {
+		r := row{place: PlaceAlarm}
+		var id []byte
+		var raiser string
+		err := db.QueryRow(ctx, "SELECT id, raiser, note FROM witness_alarm WHERE id > ? ORDER BY id LIMIT 1", last).Scan(&id, &raiser, &r.note)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return fault.Wrap(fault.StoreFailed, err, "the alarms")
+		}
+		last, r.origin = id, fmt.Sprintf("%x", id)
+		text, _, _ := strings.Cut(string(r.note), "\n\n")
+		a, err := parseAlarm(text + "\n")
+		if sum := sha256.Sum256(r.note); string(sum[:]) != string(id) || err != nil || string(a.From) != raiser {
+			i.add(&r, false, "it is not the alarm that was kept under this digest and this state")
 		}
 	}
 }

@@ -1,9 +1,12 @@
 package witness_test
 
 import (
+	"crypto/sha256"
 	"slices"
 	"testing"
+	"time"
 
+	"github.com/falaj/falaj/internal/merkle"
 	"github.com/falaj/falaj/internal/store"
 	"github.com/falaj/falaj/internal/store/storetest"
 	"github.com/falaj/falaj/internal/witness"
@@ -35,6 +38,14 @@ func TestInspect(t *testing.T) {
 			}
 			return wrong
 		}
+		note, err := witness.Alarm{From: "BH", Kind: "promise", At: time.Unix(1, 0)}.Sign(bh.signers[merkle.LogSignature])
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := sha256.Sum256(note)
+		if _, err := sa.db.Exec(t.Context(), "INSERT INTO witness_alarm (id, raiser, heard_at, note) VALUES (?, 'BH', 1, ?)", id[:], note); err != nil {
+			t.Fatal(err)
+		}
 		if wrong := look(); len(wrong) != 0 {
 			t.Fatalf("%+v", wrong)
 		}
@@ -43,6 +54,7 @@ func TestInspect(t *testing.T) {
 			keys, all    []string
 		}{
 			{"witness_checkpoint", witness.PlaceCheckpoint, []string{"origin", "stage"}, []string{"origin", "stage", "size", "note"}},
+			{"witness_alarm", witness.PlaceAlarm, []string{"id"}, []string{"id", "raiser", "note"}}, // when it was heard no note tells
 			{"witness_head", witness.PlaceHead, []string{"origin"}, []string{"origin", "size", "root", "note"}},
 		} {
 			for _, column := range s.all {

@@ -1,0 +1,118 @@
+package exchange
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/falaj/falaj/internal/exchange/message"
+	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/journal"
+	"github.com/falaj/falaj/internal/store"
+)
+
+// forgotten stands, in the row that keeps a body, for a record that was erased:
+// the body goes as soon as the erasure is durable.
+const forgotten = -1
+
+// Erase removes records of calls for good, as journal.Erase says, and what
+// stands about them beside the journal. A call that has not ended is not erased.
+// What keeps its id from being used again stays for its time, and says nothing.
+// held is asked in the transaction, for the last time, whether it may be.
+func (x *Exchange) Erase(ctx context.Context, e journal.Erasure, sign journal.Sign, held func() error) (journal.Entry, error) {
+	type call struct {
+		leaf int64
+		side int
+		key  []byte
+	}
+	var calls []call
+	for _, leaf := range e.Leaves {
+		s, err := x.deps.Journal.Get(ctx, leaf)
+		if err != nil {
+			return journal.Entry{}, storeFault(err, "reading what is to be erased")
+		}
+		head, _, err := message.Open(s.Envelope)
+		if err != nil || message.Kind(head) != message.TypeRequest {
+			continue
+		}
+		r, err := message.ParseRequest(head)
+		if err != nil {
+			continue
+		}
+		c := call{leaf, sideCaller, x.claimKey(r.Client, r.ID)}
+		if s.Kind == journal.RequestReceived {
+			c.side = sideProvider
+		}
+		calls = append(calls, c)
+	}
+	decision, err := x.deps.Journal.Erase(ctx, e, sign, func(ctx context.Context, tx *store.Tx) error {
+		if err := held(); err != nil {
+			return err
+		}
+		for _, c := range calls {
+			var open int
+			// At the caller's side a claim without an answer is left over: the
+			// provider knows what became of it.
+			err := tx.QueryRow(ctx, `SELECT (SELECT COUNT(*) FROM exchange_claim WHERE side = ? AND id = ? AND asked = ? AND side = ? AND state <> ? AND state <> ?)
+				+ (SELECT COUNT(*) FROM exchange_delivery WHERE id = ? AND asked = ? AND state = ?)`,
+				c.side, c.key, c.leaf, sideProvider, claimAnswered, claimSettled, c.key, c.leaf, deliveryOpen).Scan(&open)
+			if err != nil {
+				return fmt.Errorf("erasing a call: %w", err)
+			}
+			if open > 0 {
+				return fault.New(fault.Conflict, "the call of record %d has not ended, or its outcome is unknown: end it with falaj delivery skip, or falaj outcome resolve", c.leaf)
+			}
+			if _, err := tx.Exec(ctx, `DELETE FROM exchange_delivery WHERE id = ? AND asked = ?`, c.key, c.leaf); err != nil {
+				return fmt.Errorf("erasing a call: %w", err)
+			}
+		}
+		for _, leaf := range e.Leaves {
+			if _, err := tx.Exec(ctx, `UPDATE exchange_spool SET leaf = ? WHERE leaf = ?`, forgotten, leaf); err != nil {
+				return fmt.Errorf("erasing a call: %w", err)
+			}
+			if _, err := tx.Exec(ctx, `DELETE FROM exchange_trace WHERE block = ?`, leaf/x.cfg.traceBlock); err != nil {
+				return fmt.Errorf("erasing a call: %w", err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return decision, storeFault(err, "erasing")
+	}
+	return decision, x.Forgotten(ctx)
+}
+
+// Forgotten removes the bodies of erased records. It may be broken off and
+// asked again.
+func (x *Exchange) Forgotten(ctx context.Context) error {
+	for {
+		var ids []string
+		err := x.deps.DB.Read(ctx, func(tx *store.Tx) error {
+			ids = ids[:0]
+			rows, err := tx.Query(ctx, `SELECT id FROM exchange_spool WHERE leaf = ? ORDER BY id LIMIT ?`, forgotten, pruneStep)
+			if err != nil {
+				return err
+			}
+			defer rows.Close()
+			for rows.Next() {
+				var id string
+				if err := rows.Scan(&id); err != nil {
+					return err
+				}
+				ids = append(ids, id)
+			}
+			return rows.Err()
+		})
+		if err != nil || len(ids) == 0 {
+			return storeFault(err, "removing the bodies of erased records")
+		}
+		for _, id := range ids {
+			err := x.deps.Spool.Destroy(id)
+			if err == nil {
+				_, err = x.deps.DB.Exec(ctx, `DELETE FROM exchange_spool WHERE id = ?`, id)
+			}
+			if err != nil {
+				return storeFault(err, "removing the bodies of erased records")
+			}
+		}
+	}
+}

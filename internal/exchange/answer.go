@@ -13,15 +13,21 @@ import (
 	"github.com/falaj/falaj/internal/store"
 )
 
-// answer seals what came of a call and makes it durable before it leaves.
+// answer seals what came of a call and makes it durable before it counts: a
+// large one before it leaves, another while it is on its way.
 func (x *Exchange) answer(ctx context.Context, c *serving) (m *link.Message, err error) {
-	recorded := false
-	defer func() {
-		if !recorded && c.claimed {
+	lose := func(err error) {
+		if c.claimed {
 			x.strand(c)
 		}
-		if !recorded && c.result != nil {
+		if c.result != nil {
 			x.unnamed(c.result.body, err)
+		}
+	}
+	ready := false
+	defer func() {
+		if !ready {
+			lose(err)
 		}
 	}()
 	if !c.claimed && !c.unclear || c.offer.DigestOnly {
@@ -49,7 +55,38 @@ func (x *Exchange) answer(ctx context.Context, c *serving) (m *link.Message, err
 	if err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "")
 	}
-	// The peer may have hung up; what happened is recorded all the same.
+	ready = true
+	record := func() ([]byte, error) {
+		promise, err := x.recordSent(ctx, c, res, s)
+		if err != nil {
+			lose(err)
+			return nil, err
+		}
+		x.observeServing(c, a, res)
+		return promise, nil
+	}
+	m = link.NewMessage(s.envelope, res.body.inline)
+	if m.Hold = record; res.body.spool == "" {
+		return m, nil
+	}
+	promise, err := record()
+	if err != nil {
+		return nil, err
+	}
+	m.Hold = func() ([]byte, error) { return promise, nil }
+	r, err := x.open(res.body)
+	if err != nil {
+		return nil, err
+	}
+	m.Body, m.Size = r, res.body.size
+	if c.earlier == nil && c.offer.DigestOnly {
+		m.Body = &once{ReadCloser: r, then: func() { x.discard(res.body) }}
+	}
+	return m, nil
+}
+
+// recordSent makes an answer durable and gives the promise of its record.
+func (x *Exchange) recordSent(ctx context.Context, c *serving, res *result, s sealed) ([]byte, error) {
 	rec := journal.Record{
 		Kind: journal.AnswerSent, Key: c.request.ID, At: x.deps.Now(), Class: class(c.offer), Envelope: s.envelope,
 		Local: answerNote(c, res).bytes(),
@@ -66,24 +103,12 @@ func (x *Exchange) answer(ctx context.Context, c *serving) (m *link.Message, err
 			return x.settle(ctx, tx, sideProvider, c.request, c.asked.Index, c.effect, leaf)
 		},
 	}
+	// The peer may have hung up; what happened is recorded all the same.
 	e, err := x.deps.Journal.Append(context.WithoutCancel(ctx), rec)
 	if err != nil {
 		return nil, storeFault(err, "recording the answer")
 	}
-	recorded = true
-	x.observeServing(c, a, res)
-	m = link.NewMessage(message.Promised(message.PromiseOf(e, &rec), s.envelope), res.body.inline)
-	if res.body.spool != "" {
-		r, err := x.open(res.body)
-		if err != nil {
-			return nil, err
-		}
-		m.Body, m.Size = r, res.body.size
-		if c.earlier == nil && c.offer.DigestOnly {
-			m.Body = &once{ReadCloser: r, then: func() { x.discard(res.body) }}
-		}
-	}
-	return m, nil
+	return promiseBytes(message.PromiseOf(e, &rec)), nil
 }
 
 // answerNote says of an answer about a person also what was asked: his trace

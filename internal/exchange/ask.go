@@ -113,7 +113,6 @@ func (x *Exchange) callerStages() []stage[*asking] {
 		{"compose", x.compose},
 		{"once", x.once},
 		{"seal", x.sealRequest},
-		{"record", x.recordRequest},
 		{"outbox", x.leaveToOutbox},
 		{"send", x.send},
 		{"verify", x.verifyAnswer},
@@ -361,7 +360,8 @@ func (x *Exchange) sealRequest(_ context.Context, c *asking) error {
 	return err
 }
 
-// recordRequest makes the request durable before anything leaves.
+// recordRequest makes the request durable. Before it is, the other node may have
+// it, and may not act on it.
 func (x *Exchange) recordRequest(ctx context.Context, c *asking) (err error) {
 	n := note{Door: c.Door, Rules: ruleNames(c.decision), Subject: c.subject, Spool: kept(c.Body, c.offer)}
 	if c.later {

@@ -39,7 +39,7 @@ func lateAnswer(t *testing.T, on engine) {
 	send := func(x *Exchange) chan string {
 		done := make(chan string, 1)
 		go func() {
-			m, err := x.Exchange(t.Context(), u.asPeer("SA"), link.NewMessage(envelope, nil))
+			m, err := served(t.Context(), x, u.asPeer("SA"), link.NewMessage(envelope, nil))
 			if err != nil {
 				done <- err.Error()
 				return

@@ -301,11 +301,14 @@ func (x *Exchange) SkipDelivery(ctx context.Context, client union.SubsystemID, i
 	return nil
 }
 
-// leaveToOutbox ends the stages of a call that is delivered later: it is
+// leaveToOutbox ends the stages of a call that is delivered later: it is made
 // durable, and the client is told so.
-func (x *Exchange) leaveToOutbox(_ context.Context, c *asking) error {
+func (x *Exchange) leaveToOutbox(ctx context.Context, c *asking) error {
 	if !c.later {
 		return nil
+	}
+	if err := x.recordRequest(ctx, c); err != nil {
+		return err
 	}
 	x.senders.stir()
 	now := time.UnixMilli(x.deps.Now().UnixMilli()).UTC()

@@ -22,6 +22,7 @@ func (x *Exchange) deliveryStages() []stage[*asking] {
 		{"decide", x.decideAsking},
 		{"vouch", x.vouch},
 		{"send", x.send},
+		{"send", x.released},
 		{"verify", x.verifyAnswer},
 		{"keep", x.keepDelivered},
 	}

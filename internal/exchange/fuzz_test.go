@@ -77,7 +77,7 @@ func FuzzServe(f *testing.F) {
 			env = s.envelope
 		}
 		before := bh.size(t)
-		m, err := bh.Exchange.Exchange(t.Context(), peer, link.NewMessage(env, body))
+		m, err := served(t.Context(), bh.Exchange, peer, link.NewMessage(env, body))
 		if err != nil {
 			if c := fault.CodeOf(err); fault.Lookup(c).Code != c || c == fault.Internal {
 				t.Errorf("%v", err)
@@ -93,7 +93,7 @@ func FuzzServe(f *testing.F) {
 		if m.Body != nil {
 			defer m.Body.Close()
 		}
-		out, _, err := message.Open(bare(m.Envelope))
+		out, _, err := message.Open(m.Envelope)
 		check(t, err)
 		if _, err := message.ParseAnswer(out); err != nil || bh.size(t) != before+2 {
 			t.Errorf("%d records, %s: %v", bh.size(t)-before, out, err)

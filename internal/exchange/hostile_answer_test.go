@@ -29,7 +29,7 @@ type forgery struct {
 
 func forge(t testing.TB, m *link.Message, by Credential, change func(*forgery)) *link.Message {
 	t.Helper()
-	head, _, err := message.Open(bare(m.Envelope))
+	head, _, err := message.Open(m.Envelope)
 	check(t, err)
 	k := &forgery{by: by, at: time.Now()}
 	k.a, err = message.ParseAnswer(head)

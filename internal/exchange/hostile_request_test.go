@@ -94,7 +94,7 @@ func TestHostileRequests(t *testing.T) {
 	var answered []byte // an authentic answer of BH to SA
 	u.nodes["SA"].through(t, func(m *link.Message, err error) (*link.Message, error) {
 		if err == nil {
-			answered = bare(m.Envelope)
+			answered = m.Envelope
 		}
 		return m, err
 	})

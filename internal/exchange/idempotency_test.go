@@ -270,9 +270,9 @@ func afterARestart(t *testing.T, on engine) {
 	peer := link.Peer{State: "SA", Node: "n1", Cert: sha256.Sum256(u.nodes["SA"].tls.Raw)}
 	ask := func(x *Exchange) fault.Code {
 		t.Helper()
-		m, err := x.Exchange(t.Context(), peer, link.NewMessage(envelope, nil))
+		m, err := served(t.Context(), x, peer, link.NewMessage(envelope, nil))
 		check(t, err)
-		head, _, err := message.Open(bare(m.Envelope))
+		head, _, err := message.Open(m.Envelope)
 		check(t, err)
 		a, err := message.ParseAnswer(head)
 		check(t, err)
@@ -344,7 +344,7 @@ func TestTwoProcesses(t *testing.T) {
 		k := &attack{r: r, by: u.nodes["SA"].seals[desk("SA").MemberID], at: time.Now()}
 		envelope := k.message(t).Envelope
 		ask := func(x *Exchange, again bool) (answered bool) {
-			m, err := x.Exchange(t.Context(), peer, link.NewMessage(envelope, nil))
+			m, err := served(t.Context(), x, peer, link.NewMessage(envelope, nil))
 			if err != nil {
 				t.Error(err)
 				return false
@@ -352,7 +352,7 @@ func TestTwoProcesses(t *testing.T) {
 			if m.Body != nil {
 				defer m.Body.Close()
 			}
-			head, _, err := message.Open(bare(m.Envelope))
+			head, _, err := message.Open(m.Envelope)
 			check(t, err)
 			a, err := message.ParseAnswer(head)
 			check(t, err)

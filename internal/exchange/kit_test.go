@@ -22,7 +22,6 @@ import (
 
 	"github.com/falaj/falaj/internal/directory"
 	"github.com/falaj/falaj/internal/exchange/link"
-	"github.com/falaj/falaj/internal/exchange/message"
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/journal"
 	"github.com/falaj/falaj/internal/policy"
@@ -390,11 +389,15 @@ func otherKey(t testing.TB) *ecdsa.PrivateKey {
 	return k
 }
 
-// bare is what arrived without the promise before it.
-func bare(b []byte) []byte {
-	_, envelope, err := message.Split(b)
-	if err != nil {
-		return nil
+// served has a node answer a call as the link does: the answer counts once it
+// is durable.
+func served(ctx context.Context, x *Exchange, peer link.Peer, msg *link.Message) (*link.Message, error) {
+	m, err := x.Exchange(ctx, peer, msg)
+	if err == nil && m.Hold != nil {
+		_, err = m.Hold()
 	}
-	return envelope
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
 }

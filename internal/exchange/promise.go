@@ -18,7 +18,19 @@ type Promises interface {
 	Hold(witness.Held)
 }
 
-// promiseBytes is a promise as a record's note keeps it.
+// promised reads the promise in what released a message; nil: there was none.
+func promised(word []byte, err error) (*message.Promise, error) {
+	if err != nil || len(word) == 0 {
+		return nil, err
+	}
+	p, err := message.ParsePromise(word)
+	if err != nil {
+		return nil, fault.Wrap(fault.MessageMalformed, err, "%v", err)
+	}
+	return p, nil
+}
+
+// promiseBytes is a promise as it travels, and as a record's note keeps it.
 func promiseBytes(p *message.Promise) []byte {
 	if p == nil {
 		return nil

@@ -115,14 +115,13 @@ type unlogged struct {
 }
 
 func (l unlogged) Exchange(ctx context.Context, to link.Target, m *link.Message) (*link.Message, error) {
-	p, envelope, err := message.Split(m.Envelope)
-	if err != nil {
-		return nil, err
-	}
-	if p = l.twist(p); p == nil {
-		m.Envelope = envelope
-	} else {
-		m.Envelope = message.Promised(p, envelope)
+	hold := m.Hold
+	m.Hold = func() ([]byte, error) {
+		p, err := promised(hold())
+		if err == nil {
+			p = l.twist(p)
+		}
+		return promiseBytes(p), err
 	}
 	return l.Caller.Exchange(ctx, to, m)
 }

@@ -57,7 +57,7 @@ func TestRoomOfWaiting(t *testing.T) {
 	second := k.message(t)
 	done := make(chan error, 1)
 	go func() {
-		_, err := bh.Exchange.Exchange(t.Context(), u.asPeer("SA"), first)
+		_, err := served(t.Context(), bh.Exchange, u.asPeer("SA"), first)
 		done <- err
 	}()
 	<-busy

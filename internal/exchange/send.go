@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"time"
@@ -14,10 +15,10 @@ import (
 	"github.com/falaj/falaj/internal/union"
 )
 
-// send carries the sealed request to the other state's node.
+// send carries the sealed request to the other state's node, and makes it
+// durable while it is on its way.
 func (x *Exchange) send(ctx context.Context, c *asking) error {
-	envelope := message.Promised(c.promise, c.sealed.envelope)
-	msg := &link.Message{Envelope: envelope}
+	msg := &link.Message{Envelope: c.sealed.envelope}
 	if c.Body != nil && c.Body.size > 0 {
 		r, err := x.open(c.Body)
 		if err != nil {
@@ -25,14 +26,27 @@ func (x *Exchange) send(ctx context.Context, c *asking) error {
 		}
 		msg.Body, msg.Size = r, c.Body.size
 		if c.Body.spool == "" {
-			msg = link.NewMessage(envelope, c.Body.inline)
+			msg = link.NewMessage(c.sealed.envelope, c.Body.inline)
 		}
 	}
+	recorded := c.asked != (journal.Entry{})
+	msg.Hold = func() ([]byte, error) {
+		if !recorded {
+			recorded = true
+			if err := x.recordRequest(ctx, c); err != nil {
+				return nil, err
+			}
+		}
+		return promiseBytes(c.promise), nil
+	}
 	c.out = x.deps.Now()
-	ctx, stop := context.WithCancel(ctx)
+	call, stop := context.WithCancel(ctx)
 	timer := time.AfterFunc(c.deadline.Sub(c.out), stop)
 	c.stop = func() { timer.Stop(); stop() }
-	reply, err := x.deps.Link.Exchange(ctx, c.target, msg)
+	reply, err := x.deps.Link.Exchange(call, c.target, msg)
+	if !recorded {
+		err = cmp.Or(x.recordRequest(ctx, c), err) // it was asked, and nothing left
+	}
 	if err != nil {
 		return err
 	}
@@ -41,18 +55,33 @@ func (x *Exchange) send(ctx context.Context, c *asking) error {
 	return nil
 }
 
-// verifyAnswer believes nothing of the answer before its seal, its binding to
-// our request and its whole body are checked.
-func (x *Exchange) verifyAnswer(_ context.Context, c *asking) error {
+// released waits until the other node stands by its answer.
+func (x *Exchange) released(ctx context.Context, c *asking) (err error) {
+	c.theirs, err = promised(c.reply.Released(ctx))
+	return err
+}
+
+// verifyAnswer checks the answer while the other node makes it durable. Also who
+// does not believe an answer waits for that: a call that has ended for its
+// client has ended everywhere.
+func (x *Exchange) verifyAnswer(ctx context.Context, c *asking) error {
+	err := x.believe(c)
+	if lost := x.released(ctx, c); lost != nil && err == nil {
+		x.discard(c.body)
+		c.answer, c.body = nil, nil
+		return lost
+	}
+	return err
+}
+
+// believe takes nothing from the answer before its seal, its binding to our
+// request and its whole body are checked.
+func (x *Exchange) believe(c *asking) error {
 	if c.reply.Body != nil {
 		defer c.reply.Body.Close()
 	}
 	c.back = x.deps.Now()
-	promise, envelope, err := message.Split(c.reply.Envelope)
-	if err != nil {
-		return fault.Wrap(fault.MessageMalformed, err, "%v", err)
-	}
-	head, raw, err := message.Open(envelope)
+	head, raw, err := message.Open(c.reply.Envelope)
 	if err != nil {
 		return fault.Wrap(fault.MessageMalformed, err, "%v", err)
 	}
@@ -87,7 +116,7 @@ func (x *Exchange) verifyAnswer(_ context.Context, c *asking) error {
 	if err != nil {
 		return err
 	}
-	c.answer, c.envelope, c.body, c.theirs = a, envelope, b, promise
+	c.answer, c.envelope, c.body = a, c.reply.Envelope, b
 	return nil
 }
 

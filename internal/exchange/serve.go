@@ -22,9 +22,9 @@ type serving struct {
 	msg  *link.Message
 	in   time.Time
 
+	promise *message.Promise // that came with its release; nil: none
+
 	// unfold
-	envelope []byte
-	promise  *message.Promise // nil: none came
 	request  *message.Request
 	manifest []byte
 	sealed   []byte // the seal's wire form
@@ -93,22 +93,29 @@ func mute(stage string) bool { return stage == "unfold" || stage == "trust" || s
 // Exchange answers another node's request; it is the link's handler.
 func (x *Exchange) Exchange(ctx context.Context, peer link.Peer, msg *link.Message) (*link.Message, error) {
 	c := &serving{peer: peer, msg: msg, in: x.deps.Now()}
-	var leave func()
-	defer func() {
-		if leave != nil {
-			leave()
-		}
-	}()
+	leave := func() {}
+	defer func() { leave() }()
 	for _, s := range x.providerStages() {
 		err := s.do(ctx, c)
+		silent := mute(s.name)
+		if s.name == "receive" && err == nil || err != nil && !silent {
+			// What follows leaves traces: the request must count by now.
+			promise, lost := promised(msg.Released(ctx))
+			if c.promise = promise; lost != nil {
+				err, silent = lost, true
+			}
+		}
 		if err == nil && s.name == "receive" {
-			leave, err = x.flights.enter(ctx, "serve "+c.request.Client.String()+" "+c.request.ID)
+			var done func()
+			if done, err = x.flights.enter(ctx, "serve "+c.request.Client.String()+" "+c.request.ID); err == nil {
+				leave = done
+			}
 		}
 		if err == nil && c.earlier != nil {
 			break
 		}
 		if err != nil {
-			if mute(s.name) {
+			if silent {
 				x.discard(c.body) // it came, and the call still waited for another of its id
 				f := fault.From(err)
 				x.deps.Observe(Observation{ProviderSide: true, RequestIn: c.in, ResponseOut: x.deps.Now(), Fault: f.Code})
@@ -118,17 +125,19 @@ func (x *Exchange) Exchange(ctx context.Context, peer link.Peer, msg *link.Messa
 			break
 		}
 	}
-	return x.answer(ctx, c)
+	m, err := x.answer(ctx, c)
+	if err == nil && m.Hold != nil {
+		// Who repeats this id waits until its answer is durable.
+		record, done := m.Hold, leave
+		m.Hold = func() ([]byte, error) { defer done(); return record() }
+		leave = func() {}
+	}
+	return m, err
 }
 
 // unfold parts the message and reads its head.
 func (x *Exchange) unfold(_ context.Context, c *serving) error {
-	p, envelope, err := message.Split(c.msg.Envelope)
-	if err != nil {
-		return fault.Wrap(fault.MessageMalformed, err, "%v", err)
-	}
-	c.promise, c.envelope = p, envelope
-	head, raw, err := message.Open(envelope)
+	head, raw, err := message.Open(c.msg.Envelope)
 	if err != nil {
 		return fault.Wrap(fault.MessageMalformed, err, "%v", err)
 	}
@@ -287,7 +296,7 @@ func (x *Exchange) recordAsked(ctx context.Context, c *serving, with func(contex
 	}
 	// A peer that hangs up now must not leave in doubt what is recorded.
 	c.asked, err = x.deps.Journal.Append(context.WithoutCancel(ctx), journal.Record{
-		Kind: journal.RequestReceived, Key: c.request.ID, At: x.deps.Now(), Class: class(c.offer), Envelope: c.envelope,
+		Kind: journal.RequestReceived, Key: c.request.ID, At: x.deps.Now(), Class: class(c.offer), Envelope: c.msg.Envelope,
 		Local: note{Peer: c.peer.Node, Rules: ruleNames(c.decision), Version: c.view.Version(), Spool: kept(large, c.offer), Repeat: c.earlier != nil, Promise: promiseBytes(c.promise)}.bytes(),
 		Body:  inline(c.body, c.offer),
 		In: func(ctx context.Context, tx *store.Tx, leaf int64) error {
@@ -300,7 +309,7 @@ func (x *Exchange) recordAsked(ctx context.Context, c *serving, with func(contex
 		},
 	})
 	if err == nil {
-		x.expect(c.asked.Index, c.request.Client.State, c.request.ID, journal.RequestSent, c.promise, c.envelope)
+		x.expect(c.asked.Index, c.request.Client.State, c.request.ID, journal.RequestSent, c.promise, c.msg.Envelope)
 	}
 	return err
 }

@@ -108,10 +108,13 @@ func sum(b []byte) *message.Body {
 func (u *testUnion) deliver(from, to union.State, m *link.Message) (*message.Answer, []byte, error) {
 	u.t.Helper()
 	res, err := u.nodes[from].link.Exchange(u.t.Context(), u.target(to), m)
+	if err == nil {
+		_, err = res.Released(u.t.Context())
+	}
 	if err != nil {
 		return nil, nil, err
 	}
-	head, _, err := message.Open(bare(res.Envelope))
+	head, _, err := message.Open(res.Envelope)
 	check(u.t, err)
 	a, err := message.ParseAnswer(head)
 	check(u.t, err)

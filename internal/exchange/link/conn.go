@@ -331,6 +331,12 @@ func (c *conn) take(h header) error {
 			return c.credit(h.stream, binary.BigEndian.Uint32(p))
 		}
 		return c.wasReset(h, p)
+	case typeRelease:
+		p, err := c.payload(h)
+		if err != nil {
+			return err
+		}
+		return c.released(h, p)
 	case typePing, typePong:
 		p, err := c.payload(h)
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/falaj/falaj/internal/fault"
@@ -41,6 +42,17 @@ var errAway = errors.New("the connection takes no new calls")
 // call sends a message and waits for the answer to it.
 func (l *Link) call(ctx context.Context, to Target, typ byte, m *Message) (*Message, error) {
 	o := opening{size: uint64(m.Size), head: m.Envelope}
+	o.held = m.Hold != nil
+	held := func() ([]byte, error) { return nil, nil }
+	if o.held {
+		held = sync.OnceValues(m.Hold)
+	}
+	if m.Size > maxInline {
+		if _, err := held(); err != nil {
+			m.close()
+			return nil, err
+		}
+	}
 	if m.Size <= maxInline {
 		inline, err := m.inline()
 		m.close()
@@ -73,6 +85,16 @@ func (l *Link) call(ctx context.Context, to Target, typ byte, m *Message) (*Mess
 				m.close()
 			}
 			return nil, err
+		}
+		if o.held {
+			word, err := held()
+			if err != nil {
+				c.reset(s, fault.New(fault.CodeOf(err), ""), 0)
+				return nil, err
+			}
+			c.mu.Lock()
+			c.release(s, word)
+			c.mu.Unlock()
 		}
 		answer, err := c.await(ctx, s)
 		// Surely not begun, and not for a reason of the call's own: a node
@@ -127,6 +149,13 @@ func (c *conn) await(ctx context.Context, s *stream) (*Message, error) {
 		if in, ok := a.msg.Body.(*inflow); ok {
 			in.watch(ctx)
 		}
+		if h := a.msg.hold; h != nil {
+			c.mu.Lock()
+			if !s.ended {
+				h.forget = context.AfterFunc(ctx, func() { c.reset(s, fault.New(fault.Timeout, "the answer was not released in time"), 0) })
+			}
+			c.mu.Unlock()
+		}
 		return a.msg, nil
 	case <-ctx.Done():
 		// Even if it still waits for the socket, it goes out before this RESET.
@@ -155,7 +184,7 @@ func (c *conn) answered(h header) error {
 	if err != nil {
 		return err
 	}
-	o, err := parseOpening(h.typ, p)
+	o, err := parseOpening(h.typ, h.flags, p)
 	if err != nil {
 		return err
 	}
@@ -176,15 +205,20 @@ func (c *conn) answered(h header) error {
 		c.mu.Unlock()
 		return nil
 	}
-	if s.in != nil {
+	if s.in != nil || s.hold != nil {
 		c.mu.Unlock()
 		return violate("a second answer to stream %d", h.stream)
 	}
 	last := false
+	if o.held {
+		s.hold = &hold{s: s, over: make(chan struct{})}
+		m.hold = s.hold
+	}
 	if o.size > maxInline {
 		s.in = newInflow(c, s, int64(o.size))
 		m.Body, m.Size = s.in, int64(o.size)
-	} else {
+	}
+	if s.in == nil && s.hold == nil {
 		last = c.drop(s)
 		s.ended = true
 	}

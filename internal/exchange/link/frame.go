@@ -24,10 +24,13 @@ const (
 	typePing    = 9
 	typePong    = 10
 	typeGoaway  = 11
+	typeRelease = 12
 )
 
-// flagNotBegun on a RESET: the call surely had no effect.
-const flagNotBegun = 1
+const (
+	flagNotBegun = 1 // on RESET: the call surely had no effect
+	flagHeld     = 2 // on REQUEST and ANSWER: not said before RELEASE
+)
 
 const (
 	lowestVersion  = 1
@@ -43,6 +46,7 @@ const (
 	maxHello    = 1 << 10
 	maxUnknown  = 64 << 10 // frames of a type this version lacks
 	maxDetail   = 1 << 10
+	maxWord     = 1 << 10 // RELEASE
 	maxKind     = 64
 	maxSoftware = 64
 	maxCode     = 64
@@ -101,6 +105,8 @@ func (h header) check() error {
 		least, most = 4, 4
 	case typeReset:
 		least, most = 2, maxNotice
+	case typeRelease:
+		least, most = 0, maxWord
 	case typePing, typePong:
 		least, most, opens = 8, 8, false
 	case typeGoaway:
@@ -116,7 +122,8 @@ func (h header) check() error {
 		return violate("%d bytes in a frame of type %d", h.length, h.typ)
 	case opens != (h.stream != 0):
 		return violate("stream %d in a frame of type %d", h.stream, h.typ)
-	case h.flags != 0 && (h.typ != typeReset || h.flags != flagNotBegun):
+	case h.flags != 0 && (h.typ != typeReset || h.flags != flagNotBegun) &&
+		(h.typ != typeRequest && h.typ != typeAnswer || h.flags != flagHeld):
 		return violate("flags %#x in a frame of type %d", h.flags, h.typ)
 	}
 	return nil
@@ -124,6 +131,7 @@ func (h header) check() error {
 
 // opening is the payload of REQUEST, QUERY, ANSWER and REPLY.
 type opening struct {
+	held     bool   // the frame's flag
 	deadline uint32 // milliseconds; 0: none. REQUEST and QUERY only
 	size     uint64 // of the body
 	head     []byte // envelope, or a query's kind
@@ -136,7 +144,11 @@ func appendOpening(b []byte, typ byte, stream uint64, o opening) []byte {
 	if typ == typeRequest || typ == typeQuery {
 		n = requestHead
 	}
-	b = appendHeader(b, header{length: uint32(n + len(o.head) + len(o.inline)), typ: typ, stream: stream})
+	h := header{length: uint32(n + len(o.head) + len(o.inline)), typ: typ, stream: stream}
+	if o.held {
+		h.flags = flagHeld
+	}
+	b = appendHeader(b, h)
 	if n == requestHead {
 		b = binary.BigEndian.AppendUint32(b, o.deadline)
 	}
@@ -147,7 +159,8 @@ func appendOpening(b []byte, typ byte, stream uint64, o opening) []byte {
 }
 
 // parseOpening reads a payload that header.check let pass. Its slices are p's.
-func parseOpening(typ byte, p []byte) (o opening, err error) {
+func parseOpening(typ, flags byte, p []byte) (o opening, err error) {
+	o.held = flags == flagHeld
 	if typ == typeRequest || typ == typeQuery {
 		o.deadline = binary.BigEndian.Uint32(p)
 		p = p[4:]

@@ -56,7 +56,7 @@ func FuzzFrame(f *testing.F) {
 		p := b[headerSize:]
 		switch h.typ {
 		case typeRequest, typeQuery, typeAnswer, typeReply:
-			o, err := parseOpening(h.typ, p)
+			o, err := parseOpening(h.typ, h.flags, p)
 			if err == nil && !bytes.Equal(appendOpening(nil, h.typ, h.stream, o), b) {
 				t.Fatal("opening changed")
 			}

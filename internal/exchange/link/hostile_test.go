@@ -126,6 +126,12 @@ func TestViolations(t *testing.T) {
 		frames []byte
 		why    string
 	}{
+		"oversize RELEASE":   {hdr(header{length: maxWord + 1, typ: typeRelease, stream: 1}), "bytes in a frame of type 12"},
+		"RELEASE of nothing": {hdr(header{typ: typeRelease, stream: 1}), "never opened"},
+		"RELEASE not held":   {append(request(1, []byte("stay"), nil, 0), hdr(header{typ: typeRelease, stream: 1})...), "which is not held"},
+		"RELEASE twice": {append(append(appendOpening(nil, typeRequest, 1, opening{held: true, head: []byte("stay")}),
+			hdr(header{typ: typeRelease, stream: 1})...), hdr(header{typ: typeRelease, stream: 1})...), "second RELEASE"},
+		"held QUERY":             {appendOpening(nil, typeQuery, 1, opening{held: true, head: []byte("k")}), "flags 0x2"},
 		"second HELLO":           {appendHello(nil, hello{min: 1, max: 1}), "second HELLO"},
 		"oversize REQUEST":       {hdr(header{length: requestHead + maxEnvelope + maxInline + 1, typ: typeRequest, stream: 1}), "bytes in a frame of type 2"},
 		"oversize BODY":          {append(request(1, nil, nil, maxInline+1), hdr(header{length: maxChunk + 1, typ: typeBody, stream: 1})...), "bytes in a frame of type 4"},
@@ -157,7 +163,12 @@ func TestViolations(t *testing.T) {
 		"endless RESETs":         {append(request(1, nil, nil, 0), bytes.Repeat(appendReset(nil, 1, fault.New(fault.Timeout, ""), 0), maxNoise+9)...), "frames that serve no call"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, w := bare(t, Config{}, hands{}, false)
+			_, w := bare(t, Config{}, hands{exchange: func(ctx context.Context, p Peer, m *Message) (*Message, error) {
+				if string(m.Envelope) == "stay" {
+					<-ctx.Done()
+				}
+				return echo(ctx, p, m)
+			}}, false)
 			go w.Write(c.frames) // the pipe breaks under it
 			_, e := w.notice(typeGoaway)
 			if e.Code != fault.MessageMalformed || !strings.Contains(e.Detail, c.why) {

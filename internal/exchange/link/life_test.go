@@ -5,8 +5,10 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -654,4 +656,143 @@ func TestAskedBeforeEachCall(t *testing.T) {
 	}
 	present.Store(renewed)
 	eventually(t, "it is called under its new certificate", func() bool { return call() == nil })
+}
+
+// TestHold: what is held travels and is not acted on before its sender stands
+// by it; where he does not, nothing came of it.
+func TestHold(t *testing.T) {
+	unable := fault.New(fault.DiskFull, "no room")
+	arrived, acted := make(chan bool, 1), make(chan error, 1)
+	var answer func() ([]byte, error)
+	p := newPair(t, Config{}, Config{}, hands{exchange: func(ctx context.Context, p Peer, m *Message) (*Message, error) {
+		arrived <- true
+		word, err := m.Released(ctx)
+		if size := m.Size; err == nil && string(word) != fmt.Sprint("request ", size) {
+			t.Errorf("%d bytes with the word %q", size, word)
+		}
+		acted <- err
+		if err != nil {
+			return nil, err
+		}
+		m, err = echo(ctx, p, m)
+		m.Hold = answer
+		return m, err
+	}})
+	call := func(size int, hold func() ([]byte, error)) (*Message, error) {
+		m := NewMessage([]byte("e"), bytes.Repeat([]byte("b"), size))
+		m.Hold = hold
+		return p.bh.Exchange(soon(t), p.to, m)
+	}
+	for _, size := range []int{0, 10, maxInline} {
+		var order []string
+		answer = func() ([]byte, error) { order = append(order, "answer holds"); return []byte("answer"), nil }
+		m, err := call(size, func() ([]byte, error) {
+			<-arrived // it is there, long before
+			select {
+			case err := <-acted:
+				t.Errorf("acted on while it was held: %v", err)
+			case <-time.After(20 * time.Millisecond):
+			}
+			order = append(order, "request holds")
+			return fmt.Append(nil, "request ", size), nil
+		})
+		ok(t, err)
+		word, err := m.Released(soon(t))
+		ok(t, err)
+		if string(word) != "answer" {
+			t.Errorf("an answer of %d bytes with the word %q", m.Size, word)
+		}
+		ok(t, <-acted)
+		if got := strings.Join(order, ", "); got != "request holds, answer holds" {
+			t.Errorf("%d bytes: %s", size, got)
+		}
+	}
+	t.Run("large", func(t *testing.T) {
+		answer = func() ([]byte, error) { return []byte("answer"), nil }
+		m, err := call(maxInline+1, func() ([]byte, error) {
+			select {
+			case <-arrived:
+				t.Error("a large message left before it counted")
+			case <-time.After(20 * time.Millisecond):
+			}
+			return fmt.Append(nil, "request ", maxInline+1), nil
+		})
+		ok(t, err)
+		word, err := m.Released(soon(t))
+		ok(t, err)
+		if string(word) != "answer" {
+			t.Errorf("an answer of %d bytes with the word %q", m.Size, word)
+		}
+		_, err = io.ReadAll(m.Body)
+		ok(t, err)
+		m.Body.Close()
+		<-arrived
+		ok(t, <-acted)
+	})
+	t.Run("request given up", func(t *testing.T) {
+		if _, err := call(10, func() ([]byte, error) { <-arrived; return nil, unable }); err != unable {
+			t.Errorf("the caller's own error became %v", err)
+		}
+		if err := <-acted; err == nil {
+			t.Error("acted on, though its sender gave it up")
+		}
+		if _, err := call(maxInline+1, func() ([]byte, error) { return nil, unable }); err != unable {
+			t.Errorf("large: %v", err)
+		}
+	})
+	t.Run("answer given up", func(t *testing.T) {
+		for _, size := range []int{10, maxInline + 1} {
+			answer = func() ([]byte, error) { return nil, unable }
+			m, err := call(size, func() ([]byte, error) { return fmt.Append(nil, "request ", size), nil })
+			if err == nil {
+				_, err = m.Released(soon(t))
+			}
+			<-arrived
+			ok(t, <-acted)
+			wantFault(t, err, fault.DiskFull, ErrRefused)
+		}
+	})
+	t.Run("nobody waits", func(t *testing.T) {
+		held := make(chan bool, 1)
+		ctx, hangUp := context.WithCancel(t.Context())
+		answer = func() ([]byte, error) { hangUp(); time.Sleep(20 * time.Millisecond); held <- true; return nil, nil }
+		first := NewMessage([]byte("e"), nil)
+		first.Hold = func() ([]byte, error) { return []byte("request 0"), nil }
+		m, err := p.bh.Exchange(ctx, p.to, first)
+		if err == nil {
+			_, err = m.Released(ctx)
+		}
+		if err == nil {
+			t.Error("released before it held")
+		}
+		<-arrived
+		<-acted
+		if !<-held {
+			t.Error("an answer that nobody waits for was not made to hold")
+		}
+	})
+	t.Run("broken", func(t *testing.T) {
+		answer = func() ([]byte, error) { return []byte("answer"), nil }
+		_, err := call(10, func() ([]byte, error) {
+			<-arrived
+			p.sa.Drop(func(Peer) bool { return true })
+			return nil, nil
+		})
+		if err == nil {
+			t.Error("an answer over a connection that is gone")
+		}
+		if err := <-acted; err == nil {
+			t.Error("acted on without RELEASE")
+		}
+	})
+	eventually(t, "nothing is left at work", func() bool {
+		for _, l := range []*Link{p.bh, p.sa} {
+			for _, c := range l.Peers() {
+				if c.Streams != 0 {
+					return false
+				}
+			}
+		}
+		return true
+	})
 }

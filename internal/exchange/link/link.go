@@ -52,7 +52,7 @@ type Target struct {
 
 // Handler is what stands behind the link at the answering side.
 type Handler interface {
-	// Exchange answers one sealed request. The request's body must be read
+	// Exchange answers one sealed request, which may still have to be Released. The request's body must be read
 	// before the answer is returned: an answer ends it. A returned error
 	// reaches the peer as a fault: code, support id and detail, never the
 	// cause; one that wraps ErrNotSent tells it that the call surely had no
@@ -205,7 +205,8 @@ func def[T comparable](v *T, d T) {
 
 // Exchange sends one sealed request and waits for its answer. It closes
 // req.Body, perhaps after it has returned. The answer's body, if any, must be
-// closed; ctx governs until then.
+// closed, and nothing be done with the answer before it is Released; ctx governs
+// until then. An error of req.Hold is returned as it is.
 func (l *Link) Exchange(ctx context.Context, to Target, req *Message) (*Message, error) {
 	if e := req.check(l.cfg); e != nil {
 		req.close()

@@ -2,6 +2,7 @@ package link
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,45 @@ type Message struct {
 	Envelope []byte
 	Body     io.ReadCloser // nil where Size is 0, or not
 	Size     int64
+
+	// Hold, of a message that is to be sent, does what must be done before the
+	// message counts, at most once: while the message is on its way where its
+	// body is in the opening frame, otherwise before. The receiver acts on
+	// nothing before Hold has returned, and gets its word, of at most 1 KiB; its
+	// error ends the call. Of an answer it is called whatever becomes of the call.
+	Hold func() (word []byte, err error)
+
+	hold *hold // of a received message; nil: it came with no reserve
+}
+
+// hold is a received message's reserve.
+type hold struct {
+	s    *stream
+	over chan struct{} // closed when the message is released, or never will be
+	word []byte        // what the sender said
+	err  error         // why it never will be
+
+	forget func() bool // at the caller's side: stops what ends the call with its ctx
+}
+
+// Released waits until the sender stands by a received message, and gives the
+// word that he adds, if any. Nothing may be done with the message before but
+// what leaves no trace.
+func (m *Message) Released(ctx context.Context) (word []byte, err error) {
+	if m.hold == nil {
+		return nil, nil
+	}
+	select {
+	case <-m.hold.over:
+		return m.hold.word, m.hold.err
+	default:
+	}
+	select {
+	case <-m.hold.over:
+		return m.hold.word, m.hold.err
+	case <-ctx.Done():
+		return nil, fault.Wrap(fault.Timeout, errors.Join(ErrBroken, ctx.Err()), "%s sent a message and did not release it in time", m.hold.s.c.peer.State)
+	}
 }
 
 // memory is a body that is already here.

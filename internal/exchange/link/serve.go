@@ -9,6 +9,7 @@ import (
 	"net"
 	"runtime"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/falaj/falaj/internal/fault"
@@ -220,7 +221,7 @@ func (c *conn) opened(h header) error {
 	if err != nil {
 		return err
 	}
-	o, err := parseOpening(h.typ, p)
+	o, err := parseOpening(h.typ, h.flags, p)
 	if err != nil {
 		return err
 	}
@@ -251,6 +252,10 @@ func (c *conn) opened(h header) error {
 	s := &stream{c: c, id: h.stream, query: h.typ == typeQuery, sends: firstCredit}
 	s.cond.L = &c.mu
 	m := NewMessage(o.head, o.inline)
+	if o.held {
+		s.hold = &hold{s: s, over: make(chan struct{})}
+		m.hold = s.hold
+	}
 	if o.size > maxInline {
 		s.in = newInflow(c, s, int64(o.size))
 		m.Body, m.Size = s.in, int64(o.size)
@@ -360,16 +365,26 @@ func (c *conn) invoke(ctx context.Context, s *stream, m *Message) (*Message, err
 }
 
 // reply sends an answer, its large body included, and ends the stream. An
-// error means that nothing was sent.
+// error means that nothing was sent, or nothing that counts.
 func (c *conn) reply(ctx context.Context, s *stream, m *Message) error {
 	if m == nil {
 		return fault.New(fault.Internal, "")
 	}
 	defer m.close()
+	held := func() ([]byte, error) { return nil, nil }
+	if m.Hold != nil {
+		held = sync.OnceValues(m.Hold)
+		defer func() { _, _ = held() }() // what came of the call is true also where nobody hears it
+	}
 	if e := m.check(c.l.cfg); e != nil {
 		return e
 	}
-	o := opening{size: uint64(m.Size), head: m.Envelope}
+	o := opening{held: m.Hold != nil, size: uint64(m.Size), head: m.Envelope}
+	if m.Size > maxInline {
+		if _, err := held(); err != nil {
+			return err
+		}
+	}
 	if m.Size <= maxInline {
 		var err error
 		if o.inline, err = m.inline(); err != nil {
@@ -391,6 +406,15 @@ func (c *conn) reply(ctx context.Context, s *stream, m *Message) error {
 	}
 	c.put(func(b []byte) []byte { return appendOpening(b, typ, s.id, o) })
 	c.mu.Unlock()
+	if o.held {
+		word, err := held()
+		if err != nil {
+			return err
+		}
+		c.mu.Lock()
+		c.release(s, word)
+		c.mu.Unlock()
+	}
 	if m.Size > maxInline {
 		stop := context.AfterFunc(ctx, func() { c.reset(s, fault.New(fault.Timeout, "the answer's body was not taken in time"), 0) })
 		c.pump(s, m.Body, m.Size)

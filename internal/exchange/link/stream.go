@@ -1,6 +1,7 @@
 package link
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"sync"
@@ -21,6 +22,7 @@ type stream struct {
 	chunk []byte    // what the writer is to take
 	cond  sync.Cond // on conn.mu: credit came, the chunk was taken, the stream is muted
 	in    *inflow   // the large body that we receive
+	hold  *hold     // the reserve of the message that we received
 
 	// Under conn.mu: what keeps small frames from costing more than they carry.
 	bodies, windows int64 // frames that came
@@ -46,6 +48,9 @@ func (c *conn) end(s *stream, why error) {
 	s.cond.Broadcast()
 	if s.in != nil {
 		s.in.abort(why)
+	}
+	if s.hold != nil {
+		s.hold.end(nil, cmp.Or(why, errUnreleased))
 	}
 	if s.cancel != nil {
 		s.cancel()
@@ -76,6 +81,62 @@ func (c *conn) remove(s *stream, why error) {
 	c.mu.Unlock()
 	if last {
 		c.finished()
+	}
+}
+
+var errUnreleased error = fault.New(fault.MessageMalformed, "the call ended with a message that was not released")
+
+// end says that a message is released, or why it never will be. Under mu.
+func (h *hold) end(word []byte, why error) {
+	if !h.ended() {
+		h.word, h.err = word, why
+		close(h.over)
+	}
+}
+
+func (h *hold) ended() bool {
+	select {
+	case <-h.over:
+		return true
+	default:
+		return false
+	}
+}
+
+// released hears RELEASE.
+func (c *conn) released(h header, word []byte) error {
+	c.mu.Lock()
+	s, err := c.find(h.stream)
+	if err != nil || s == nil {
+		c.mu.Unlock()
+		return err
+	}
+	if s.hold == nil {
+		c.mu.Unlock()
+		return violate("RELEASE of stream %d, which is not held", h.stream)
+	}
+	if s.hold.ended() {
+		c.mu.Unlock()
+		return violate("a second RELEASE of stream %d", h.stream)
+	}
+	s.hold.end(word, nil)
+	whole := c.dialled && (s.in == nil || s.in.whole())
+	if s.hold.forget != nil {
+		s.hold.forget()
+	}
+	c.mu.Unlock()
+	if whole {
+		c.remove(s, nil)
+	}
+	return nil
+}
+
+// release tells the other side that a held message counts. Under mu.
+func (c *conn) release(s *stream, word []byte) {
+	if !s.ended {
+		c.put(func(b []byte) []byte {
+			return append(appendHeader(b, header{length: uint32(len(word)), typ: typeRelease, stream: s.id}), word...)
+		})
 	}
 }
 
@@ -165,7 +226,7 @@ func (c *conn) chunk(h header) error {
 			return err
 		}
 	}
-	if in.whole() && c.dialled {
+	if in.whole() && c.dialled && (s.hold == nil || s.hold.ended()) {
 		c.remove(s, nil)
 	}
 	return nil

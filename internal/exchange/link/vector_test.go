@@ -57,7 +57,7 @@ func TestVectors(t *testing.T) {
 	if *e != *busy {
 		t.Errorf("the reset says %+v", e)
 	}
-	o, err := parseOpening(typeRequest, found["request"][headerSize:])
+	o, err := parseOpening(typeRequest, 0, found["request"][headerSize:])
 	ok(t, err)
 	if o.deadline != 1500 || !bytes.Equal(o.head, envelope) || string(o.inline) != "hi" {
 		t.Errorf("the request says %+v", o)

@@ -20,8 +20,8 @@ type Promise struct {
 }
 
 const (
-	promiseMark = 1 // no envelope begins with it: its first byte is that of a length below 2^24
-	// PromiseSize is what a promise takes before an envelope, in bytes.
+	promiseMark = 1 // the form of what follows
+	// PromiseSize is what a promise takes, in bytes.
 	PromiseSize = 1 + 1 + 8 + 8 + 4*32
 )
 
@@ -33,7 +33,7 @@ func PromiseOf(e journal.Entry, r *journal.Record) *Promise {
 	}
 }
 
-// Append writes the promise as it travels, before its envelope:
+// Append writes the promise as it travels, with the release of its message:
 //
 //	0x01 | kind (1) | index (8) | at (8) | salt (32) | class (32) | body (32) | local (32)
 func (p *Promise) Append(b []byte) []byte {
@@ -44,24 +44,6 @@ func (p *Promise) Append(b []byte) []byte {
 		b = append(b, x[:]...)
 	}
 	return b
-}
-
-// Promised joins a promise and an envelope as they travel.
-func Promised(p *Promise, envelope []byte) []byte {
-	return append(p.Append(make([]byte, 0, PromiseSize+len(envelope))), envelope...)
-}
-
-// Split parts what arrived into the promise, nil where there is none, and the
-// envelope, whose memory it shares.
-func Split(b []byte) (p *Promise, envelope []byte, err error) {
-	if len(b) == 0 || b[0] != promiseMark {
-		return nil, b, nil
-	}
-	if len(b) < PromiseSize {
-		return nil, nil, bad("a promise of %d bytes", len(b))
-	}
-	p, err = ParsePromise(b[:PromiseSize])
-	return p, b[PromiseSize:], err
 }
 
 // ParsePromise reads what Append wrote.

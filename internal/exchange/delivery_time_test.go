@@ -211,7 +211,9 @@ func TestSharedOutbox(t *testing.T) {
 	a := u.nodes["SA"]
 	second := func(l Caller) *Exchange {
 		db := storetest.Open(t, configs[1], journal.Migrations(), Migrations())
-		j, err := journal.New(journal.Config{}, journal.Deps{DB: db, Records: a.keys.Records()})
+		hidden, err := a.keys.HMAC("journal-1")
+		check(t, err)
+		j, err := journal.New(journal.Config{}, journal.Deps{DB: db, Records: a.keys.Records(), Keys: hidden})
 		check(t, err)
 		t.Cleanup(func() { _ = j.Close(context.Background()) })
 		deps := a.deps

@@ -135,6 +135,10 @@ func joinable(t *testing.T, person string, options ...kitOption) *holdings {
 			for _, b := range [][]byte{r.Envelope, r.Body} {
 				slide(h.shared, b)
 			}
+			own, err := readNote(r.Local)
+			check(t, err)
+			slide(h.shared, own.Promise)
+			slide(h.shared, []byte(base64.StdEncoding.EncodeToString(own.Promise)))
 			if head, _, err := message.Open(r.Envelope); err == nil {
 				var m struct{ Subject string }
 				check(t, json.Unmarshal(head, &m))

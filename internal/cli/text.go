@@ -144,7 +144,9 @@ func helpTexts() map[string]union.Text {
 
 		"verify":             t("Check exported evidence offline, by the union's root alone.", "التحقق من الأدلة المصدّرة دون اتصال، بجذر الاتحاد وحده."),
 		"verify <container>": t("Container (ASiC-E) that falaj evidence export wrote.", "حاوية (ASiC-E) كتبها falaj evidence export."),
-		"verify --root":      t("The union's root (<n>.root.json), got by a way that is trusted.", "جذر الاتحاد (<n>.root.json) من مصدر موثوق."),
+		"verify --stamp-root": t("Root certificate (PEM) of a time-stamp authority outside of the union, got by a way that is trusted; may be given again.",
+			"الشهادة الجذرية (PEM) لسلطة طوابع زمنية من خارج الاتحاد، من مصدر موثوق، ويمكن تكراره."),
+		"verify --root": t("The union's root (<n>.root.json), got by a way that is trusted.", "جذر الاتحاد (<n>.root.json) من مصدر موثوق."),
 
 		"directory":                  t("Found a union, change who is in it, see and verify its directory.", "تأسيس اتحاد وتغيير أعضائه والاطلاع على دليله والتحقق منه."),
 		"directory init":             t("Begin a union: write the first draft.", "بدء اتحاد: كتابة المسودة الأولى."),
@@ -259,6 +261,11 @@ func helpTexts() map[string]union.Text {
 		"bench verify --rounds":        t("Number of rounds; each reads all files anew.", "عدد الجولات، وتُقرأ الملفات كلها في كل جولة."),
 		"bench verify --size":          t("Bytes of each request and each answer.", "حجم كل طلب وكل رد بالبايت."),
 		"bench verify --data":          t("Folder to work in (default: the system's for temporary files).", "مجلد العمل (الافتراضي: مجلد الملفات المؤقتة في النظام)."),
+		"bench log":                    t("Measure how many records a second become durable in a log, and how soon another state has cosigned them.", "قياس عدد القيود التي تُحفظ في السجل في الثانية، وسرعة توقيع شاهد دولة أخرى عليها."),
+		"bench log --duration":         t("How long to append.", "مدة الإلحاق."),
+		"bench log --concurrency":      t("Records at a time.", "عدد القيود في آن واحد."),
+		"bench log --size":             t("Bytes of each record's message.", "حجم رسالة كل قيد بالبايت."),
+		"bench log --data":             t("Folder on the disk to be measured (default: the system's for temporary files).", "مجلد على القرص المراد قياسه (الافتراضي: مجلد الملفات المؤقتة في النظام)."),
 		"bench exchange --duration":    t("Length of one round of each of the three.", "مدة الجولة الواحدة لكل من الثلاثة."),
 		"bench exchange --rounds":      t("Number of rounds.", "عدد الجولات."),
 		"bench exchange --concurrency": t("Connections at once.", "عدد الاتصالات المتزامنة."),

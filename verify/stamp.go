@@ -22,8 +22,10 @@ const (
 )
 
 // stamp holds a record's time-stamp against the record and the authority of
-// another state, and gives the time by which the record was there.
-func (v *Verifier) stamp(box *container, r *evidence.Record, opening []byte) (at time.Time, detail string, err error) {
+// another state, or one whose root is given, and gives the time by which the
+// record was there. own is an edition of the record's day; nil where there is
+// none.
+func (v *Verifier) stamp(box *container, r *evidence.Record, own *edition, opening []byte) (at time.Time, detail string, err error) {
 	p, err := stamp.ReadRecord(r.Proof, v.token)
 	if err != nil {
 		return at, "", err
@@ -32,36 +34,47 @@ func (v *Verifier) stamp(box *container, r *evidence.Record, opening []byte) (at
 		return at, "", err
 	}
 	t := p.Token
+	names := r.StampNames()
+	files := map[string][]byte{names.Token: t.Raw, names.Leaf: opening}
+	by := "the time-stamp authority of " + string(r.Stamp.Authority)
+	e := own
 	switch {
 	case r.Stamp.Authority == r.State:
 		return at, "", errors.New("the authority is the log's own state's: a party's word about itself")
-	case r.Stamp.Authority == "":
-		return at, "", away("the authority is none that the directory names: openssl tells, given its root certificate")
+	case r.Stamp.Authority != "":
+		if e, err = v.edition(box, r.Stamp.Directory, r.Stamp.Authority); err != nil {
+			return at, "", err
+		}
+		c, err := e.stamper(r, t)
+		if err != nil {
+			return at, "", err
+		}
+		if t.At.After(e.expires) || t.At.After(e.partExpires) {
+			return at, "", away("stamped at %s, when that directory had expired", t.At.Format(time.RFC3339))
+		}
+		files[names.Authority] = c.authorityPEM
+	case len(v.roots) == 0:
+		return at, "", away("the authority is none that the directory names: its root certificate has to be given")
+	default:
+		c, err := t.Chain(v.roots...)
+		if err != nil {
+			return at, "", away("by the root certificates that were given: %v", err)
+		}
+		by = fmt.Sprintf("%.200q, an authority outside of the union", c.Subject)
 	}
-	e, err := v.edition(box, r.Stamp.Directory, r.Stamp.Authority)
-	if err != nil {
-		return at, "", err
-	}
-	c, err := e.stamper(r, t)
-	if err != nil {
-		return at, "", err
-	}
-	if t.At.After(e.expires) || t.At.After(e.partExpires) {
-		return at, "", away("stamped at %s, when that directory had expired", t.At.Format(time.RFC3339))
-	}
-	names := r.StampNames()
-	for name, want := range map[string][]byte{
-		names.Token: t.Raw, names.Leaf: opening, names.Authority: c.authorityPEM,
-	} {
+	for name, want := range files {
 		if b, err := box.Read(name, evidence.MaxFile); err != nil || !bytes.Equal(b, want) {
 			return at, "", errors.Join(fmt.Errorf("%s is another than what was stamped", name), err)
 		}
+	}
+	if e == nil {
+		e = &edition{} // no directory says whose log it is
 	}
 	if err := e.checkpoint(box, r, t); err != nil {
 		return at, "", err
 	}
 	at = t.At.Add(t.Accuracy)
-	return at, fmt.Sprintf("%s by the time-stamp authority of %s, give or take %v", t.At.Format(time.RFC3339), r.Stamp.Authority, t.Accuracy), nil
+	return at, fmt.Sprintf("%s by %s, give or take %v", t.At.Format(time.RFC3339), by, t.Accuracy), nil
 }
 
 // token reads a token; the same one once.

@@ -3,6 +3,7 @@ package verify
 import (
 	"bytes"
 	"crypto/sha256"
+	"crypto/x509"
 	"math/big"
 	"slices"
 	"strings"
@@ -180,6 +181,50 @@ func TestTimeStamps(t *testing.T) {
 				t.Errorf("%d %+v", r.Verdict, got)
 			}
 		})
+	}
+}
+
+// TestRely: what an authority outside of the union stamped shows a time to who
+// has its root, and to nobody else.
+func TestRely(t *testing.T) {
+	w, outside := newWorld(t), newWorld(t)
+	key, cert := outside.Stamp("BH")
+	b := pack(t, w.stamp(w.both(w.call(nil)), func(x *stamping) {
+		x.by, x.directory, x.authority = "", 0, stamp.Authority{Key: key, Cert: cert, Accuracy: time.Second}
+	}))
+	for name, c := range map[string]struct {
+		root   *x509.Certificate
+		result Result
+		want   string
+	}{
+		"none":      {nil, Unchecked, "has to be given"},
+		"its own":   {outside.CA["BH"].Cert, Passed, "outside of the union"},
+		"another's": {outside.CA["AE"].Cert, Unchecked, "by the root certificates that were given"},
+	} {
+		v, err := New(w.Root)
+		must(t, err)
+		if c.root != nil {
+			v.Rely(c.root)
+		}
+		r := v.Container(bytes.NewReader(b), int64(len(b)))
+		if got := stampCheck(t, r, checkStamp); r.Verdict != Holds || got.Result != c.result || !strings.Contains(got.Detail, c.want) {
+			t.Errorf("%s: %d %+v", name, r.Verdict, got)
+		}
+		if got := stampCheck(t, r, checkAge); got.Result != c.result {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+	// The own state's authority does not pass under no name either: it says
+	// nothing to who does not trust its root himself.
+	v, err := New(w.Root)
+	must(t, err)
+	v.Rely(outside.CA["BH"].Cert)
+	own, ownCert := w.Stamp("SA")
+	x := pack(t, w.stamp(w.both(w.call(nil)), func(x *stamping) {
+		x.by, x.directory, x.authority = "", 0, stamp.Authority{Key: own, Cert: ownCert}
+	}))
+	if got := stampCheck(t, v.Container(bytes.NewReader(x), int64(len(x))), checkStamp); got.Result != Unchecked {
+		t.Errorf("%+v", got)
 	}
 }
 

@@ -7,6 +7,7 @@ package verify
 import (
 	"bytes"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -91,6 +92,7 @@ func (r *Report) judge() *Report {
 // use, and follows each version of the directory once.
 type Verifier struct {
 	pin    *statement
+	roots  []*x509.Certificate   // of time-stamp authorities outside of the union
 	tokens memo[*stamp.Token]    // by their digest
 	last   atomic.Pointer[chain] // directory that was read
 	held   sync.Pool             // *[]byte, that containers are read into
@@ -133,6 +135,11 @@ func New(root []byte) (*Verifier, error) {
 	}
 	return &Verifier{pin: s, known: map[edited]*edition{}}, nil
 }
+
+// Rely takes the root certificate of a time-stamp authority that no state of
+// the union names, got by a way that is trusted. It is for before the first
+// container.
+func (v *Verifier) Rely(root *x509.Certificate) { v.roots = append(v.roots, root) }
 
 // Container checks a container of size bytes. It reads bodies of any size
 // without keeping them.
@@ -428,13 +435,17 @@ func (v *Verifier) records(out *Report, box *container, in *evidence.Contents, m
 		out.add(fmt.Sprintf("record of %.2s, leaf %d: it opens to the %.8s", r.State, r.Leaf, r.Message),
 			fmt.Sprintf("قيد %.2s، الورقة %d: ورقته ورقة هذه الرسالة", r.State, r.Leaf), false, "", opened)
 		if r.Stamp != nil {
-			at, detail, err := v.stamp(box, r, opening)
-			out.add(fmt.Sprintf("record of %.2s, leaf %d: an authority of another state has stamped the time by which it was there", r.State, r.Leaf),
-				fmt.Sprintf("قيد %.2s، الورقة %d: وثّقت سلطة طوابع زمنية لدولة أخرى وقت وجوده", r.State, r.Leaf), false, detail, err)
 			part := seal.Answer
 			if r.Message == "request" {
 				part = seal.Request
 			}
+			var own *edition
+			if m := messages[part]; m != nil {
+				own = m.edition
+			}
+			at, detail, err := v.stamp(box, r, own, opening)
+			out.add(fmt.Sprintf("record of %.2s, leaf %d: another's time-stamp authority has stamped the time by which it was there", r.State, r.Leaf),
+				fmt.Sprintf("قيد %.2s، الورقة %d: وثّقت سلطة طوابع زمنية لغير تلك الدولة وقت وجوده", r.State, r.Leaf), false, detail, err)
 			if err == nil && opened == nil && (there[part].IsZero() || at.Before(there[part])) {
 				there[part] = at
 			}

@@ -1,6 +1,9 @@
 package cli
 
 import (
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
 	"os"
 
 	"github.com/falaj/falaj/internal/fault"
@@ -11,6 +14,8 @@ import (
 type verifyCmd struct {
 	Files []string `arg:"" name:"container" type:"path"`
 	Root  string   `required:"" type:"path" placeholder:"FILE"`
+
+	StampRoot []string `sep:"none" type:"path" placeholder:"FILE"`
 }
 
 // verified is what was found of one file.
@@ -30,6 +35,13 @@ func (c *verifyCmd) Run(s *session) error {
 	v, err := verify.New(root)
 	if err != nil {
 		return fault.New(fault.Usage, "--root: %s: %v", c.Root, err)
+	}
+	for _, name := range c.StampRoot {
+		cert, err := readCertificate(name)
+		if err != nil {
+			return fault.New(fault.Usage, "--stamp-root: %v", err)
+		}
+		v.Rely(cert)
 	}
 	worst := verify.Holds
 	all := make([]verified, 0, len(c.Files))
@@ -57,6 +69,23 @@ func (c *verifyCmd) Run(s *session) error {
 		return errExit(ExitUsage)
 	}
 	return nil
+}
+
+// readCertificate reads a file that is one certificate in PEM.
+func readCertificate(name string) (*x509.Certificate, error) {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(b)
+	if block == nil || block.Type != "CERTIFICATE" {
+		return nil, fmt.Errorf("%s holds no PEM certificate", name)
+	}
+	c, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return c, nil
 }
 
 func read(v *verify.Verifier, name string) (*verify.Report, error) {

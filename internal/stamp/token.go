@@ -357,6 +357,27 @@ func (t *Token) Verify(c *x509.Certificate) error {
 	return nil
 }
 
+// Chain holds the token against root certificates that are trusted, through
+// the certificates that it carries (RFC 5280 §6), at its own time, and gives
+// its signer's. Nobody is asked about revocation.
+func (t *Token) Chain(anchors ...*x509.Certificate) (*x509.Certificate, error) {
+	c := t.Signer()
+	if c == nil {
+		return nil, errors.New("stamp: the token does not carry its signer's certificate")
+	}
+	roots, between := x509.NewCertPool(), x509.NewCertPool()
+	for _, a := range anchors {
+		roots.AddCert(a)
+	}
+	for _, x := range t.Carried {
+		between.AddCert(x)
+	}
+	if _, err := c.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: t.At, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageTimeStamping}}); err != nil {
+		return nil, fmt.Errorf("stamp: the certificate of the token's signer: %w", err)
+	}
+	return c, t.Verify(c)
+}
+
 // Fit tells whether a certificate is one of a time-stamp authority: that use
 // alone, marked critical, and a key for signatures.
 func Fit(c *x509.Certificate) error {

@@ -144,7 +144,9 @@ func helpTexts() map[string]union.Text {
 
 		"verify":             t("Check exported evidence offline, by the union's root alone.", "التحقق من الأدلة المصدّرة دون اتصال، بجذر الاتحاد وحده."),
 		"verify <container>": t("Container (ASiC-E) that falaj evidence export wrote.", "حاوية (ASiC-E) كتبها falaj evidence export."),
-		"verify --root":      t("The union's root (<n>.root.json), got by a way that is trusted.", "جذر الاتحاد (<n>.root.json) من مصدر موثوق."),
+		"verify --stamp-root": t("Root certificate (PEM) of a time-stamp authority outside of the union, got by a way that is trusted; may be given again.",
+			"الشهادة الجذرية (PEM) لسلطة طوابع زمنية من خارج الاتحاد، من مصدر موثوق، ويمكن تكراره."),
+		"verify --root": t("The union's root (<n>.root.json), got by a way that is trusted.", "جذر الاتحاد (<n>.root.json) من مصدر موثوق."),
 
 		"directory":                  t("Found a union, change who is in it, see and verify its directory.", "تأسيس اتحاد وتغيير أعضائه والاطلاع على دليله والتحقق منه."),
 		"directory init":             t("Begin a union: write the first draft.", "بدء اتحاد: كتابة المسودة الأولى."),

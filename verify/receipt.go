@@ -48,6 +48,9 @@ func (e *edition) trust(state string) (merkle.Trust, bool) {
 			trust.Witnesses = append(trust.Witnesses, l.Witness)
 		}
 	}
+	if e.witness != (merkle.Key{}) {
+		trust.Witnesses = append(trust.Witnesses, e.witness)
+	}
 	return trust, true
 }
 

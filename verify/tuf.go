@@ -268,6 +268,7 @@ type edition struct {
 	partExpires   time.Time         // of the state's part
 	files         map[string][]byte // the state's, by their names there
 	quorum        int               // witnesses that a log's head takes
+	witness       merkle.Key        // the secretariat's; zero: it has none
 	logs          map[string]logKeys
 
 	certificates memo[*certificate]  // of seals, by their digest
@@ -473,6 +474,7 @@ func (e *edition) charter(b []byte, d *delegations) error {
 		Name          string `json:"name"`
 		Demonstration bool   `json:"demonstration"`
 		Quorum        int    `json:"quorum"`
+		Witness       string `json:"witness"`
 		States        []struct {
 			Code string `json:"code"`
 		} `json:"states"`
@@ -498,6 +500,9 @@ func (e *edition) charter(b []byte, d *delegations) error {
 		}
 	}
 	e.union, e.quorum = c.Name, c.Quorum
+	if k, err := merkle.ParseKey(c.Witness); err == nil && k.Kind() == merkle.Cosignature {
+		e.witness = k
+	}
 	return nil
 }
 

@@ -35,7 +35,7 @@ func (s *spoiler) RoundTrip(r *http.Request) (*http.Response, error) {
 	b, err := io.ReadAll(resp.Body)
 	err = errors.Join(err, resp.Body.Close())
 	if len(b) > 0 {
-		b[len(b)/2] ^= 1
+		b[min(len(b)/2, 50)] ^= 1 // of a checkpoint, what the log signed: others' lines are not judged here
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(b))
 	return resp, err

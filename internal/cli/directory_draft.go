@@ -41,7 +41,7 @@ func (c *directoryInitCmd) Run(s *session) error {
 		return err
 	}
 	if c.Keys != "" {
-		keys, err := openKeys(c.Keys, c.Demonstration, directory.OnlineKey)
+		keys, err := openKeys(c.Keys, c.Demonstration, directory.OnlineKey, directory.WitnessKey)
 		if err != nil {
 			return err
 		}
@@ -50,6 +50,9 @@ func (c *directoryInitCmd) Run(s *session) error {
 			return err
 		}
 		f.Secretariat = online.Public()
+		if f.Witness, err = directory.SecretariatWitness("falaj", keys); err != nil {
+			return err
+		}
 	}
 	d, err := directory.Found(f)
 	if err != nil {

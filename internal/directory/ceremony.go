@@ -11,6 +11,7 @@ import (
 	"unicode"
 
 	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/merkle"
 	"github.com/falaj/falaj/internal/union"
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 )
@@ -23,6 +24,7 @@ type Founding struct {
 	Quorum        int // witnesses that a log's head takes
 	Purposes      []Purpose
 	Secretariat   crypto.PublicKey // its online key; nil for a union without one
+	Witness       merkle.Key       // its witness; zero: it has none
 	Now           time.Time
 }
 
@@ -117,7 +119,7 @@ func Found(f Founding) (*Draft, error) {
 	d := &Draft{
 		root:    metadata.Root(f.Now.Add(rootLife).UTC().Truncate(time.Second)),
 		targets: metadata.Targets(f.Now.Add(rootLife).UTC().Truncate(time.Second)),
-		charter: &Charter{Name: f.Name, Demonstration: f.Demonstration, Quorum: f.Quorum, Purposes: f.Purposes, States: []Seat{}},
+		charter: &Charter{Name: f.Name, Demonstration: f.Demonstration, Quorum: f.Quorum, Witness: f.Witness, Purposes: f.Purposes, States: []Seat{}},
 		files:   bundle{}, parts: map[string]int64{},
 	}
 	if d.charter.Purposes == nil {

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/falaj/falaj/internal/merkle"
 	"github.com/falaj/falaj/internal/policy"
 	"github.com/falaj/falaj/internal/union"
 	"github.com/go-json-experiment/json"
@@ -37,7 +38,8 @@ const (
 type Charter struct {
 	Name          string         `json:"name"`
 	Demonstration bool           `json:"demonstration"`
-	Quorum        int            `json:"quorum"` // witnesses whose cosignature a log's head needs
+	Quorum        int            `json:"quorum"`           // witnesses whose cosignature a log's head needs
+	Witness       merkle.Key     `json:"witness,omitzero"` // the secretariat's, which counts beside the states'
 	Purposes      []Purpose      `json:"purposes"`
 	States        []Seat         `json:"states"`
 	Successions   []Succession   `json:"successions,omitempty"`
@@ -213,6 +215,9 @@ func (c *Charter) check() error {
 	}
 	if c.Quorum < 0 || c.Quorum > maxSeats {
 		return fmt.Errorf("quorum %d", c.Quorum)
+	}
+	if c.Witness != (merkle.Key{}) && (c.Witness.Kind() != merkle.Cosignature || !secretariatName.MatchString(c.Witness.Name())) {
+		return fmt.Errorf("the witness %q: wanted one named host/secretariat/label, of kind %d", clip(c.Witness.Name()), merkle.Cosignature)
 	}
 	if len(c.Purposes) > maxPurposes || len(c.States) > maxSeats ||
 		len(c.Successions) > maxSeats || len(c.Announcements) > maxSeats {

@@ -32,6 +32,22 @@ type Log struct {
 // state can present another's as its own.
 var logName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,126}/([A-Z]{2})/[a-z0-9]{1,32}$`)
 
+// secretariatName is the name of the secretariat's witness: no state's.
+var secretariatName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,126}/secretariat/[a-z0-9]{1,32}$`)
+
+// SecretariatWitness is the secretariat's witness by the key of its folder.
+func SecretariatWitness(host string, keys Keys) (merkle.Key, error) {
+	s, err := keys.Signer(WitnessKey)
+	if err != nil {
+		return merkle.Key{}, fmt.Errorf("the key %s of the secretariat: %w", WitnessKey, err)
+	}
+	name := strings.ToLower(host) + "/secretariat/" + WitnessKey + "1"
+	if !secretariatName.MatchString(name) {
+		name = "falaj/secretariat/" + WitnessKey + "1"
+	}
+	return merkle.NewKey(name, merkle.Cosignature, s.Public())
+}
+
 // LogName makes the name of a state's log or witness. host is where it might
 // be found, which nobody relies on.
 func LogName(host string, state union.State, label string) string {

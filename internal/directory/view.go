@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/merkle"
 	"github.com/falaj/falaj/internal/policy"
 	"github.com/falaj/falaj/internal/union"
 )
@@ -169,6 +170,9 @@ func (v *View) Union() string { return v.charter.Name }
 
 // Demonstration tells whether the union is one for demonstration.
 func (v *View) Demonstration() bool { return v.charter.Demonstration }
+
+// Witness is the secretariat's witness; zero: it has none.
+func (v *View) Witness() merkle.Key { return v.charter.Witness }
 
 // Quorum is how many witnesses a log's head needs.
 func (v *View) Quorum() int { return v.charter.Quorum }

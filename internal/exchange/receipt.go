@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/falaj/falaj/internal/exchange/message"
@@ -109,7 +110,7 @@ func (x *Exchange) receipt(ctx context.Context, id string, by Reader) (*CallRece
 		}
 		out.Records = append(out.Records, RecordReceipt{Kind: r.Kind, Leaf: r.Leaf, Hash: r.Hash, Proof: string(p.Bytes()), Stamp: s})
 	}
-	out.Quorum, out.Time = quorumOf(u, x.cfg.State, trust, head), timeNote(len(u.Parties), out.Records)
+	out.Quorum, out.Time = quorumOf(u, x.cfg.State, trust, head), timeNote(u.States(), out.Records)
 	return out, nil
 }
 
@@ -140,16 +141,16 @@ func quorumOf(u witness.Union, own union.State, trust merkle.Trust, head merkle.
 		}
 	}
 	q.Note = union.Text{
-		En: fmt.Sprintf("Cosigned by %d of %d witnesses of other states; the directory asks for %d.", q.Met, q.Others, q.Needed),
-		Ar: fmt.Sprintf("وقّع %d من أصل %d من شهود الدول الأخرى، والدليل يشترط %d.", q.Met, q.Others, q.Needed),
+		En: fmt.Sprintf("Cosigned by %d of %d witnesses of others; the directory asks for %d.", q.Met, q.Others, q.Needed),
+		Ar: fmt.Sprintf("وقّع %d من أصل %d من شهود الآخرين، والدليل يشترط %d.", q.Met, q.Others, q.Needed),
 	}
 	switch {
 	case q.Needed == 0:
 		q.Note.En += " So the log's own word is all that there is."
 		q.Note.Ar += " فلا يُعتمد إلا على قول صاحب سجل الشفافية نفسه."
-	case len(u.Parties) == 2:
-		q.Note.En += " The union has two states: the only witness is the other one, which may be a party to the call."
-		q.Note.Ar += " الاتحاد من دولتين، فالشاهد الوحيد هو الدولة الأخرى، وقد تكون طرفاً في الطلب."
+	case u.States() == 2 && !slices.ContainsFunc(q.Witnesses, func(c Cosigner) bool { return c.State == witness.Secretariat }):
+		q.Note.En += " The union has two states: only the other one has cosigned, which may be a party to the call."
+		q.Note.Ar += " الاتحاد من دولتين، ولم يوقّع إلا الدولة الأخرى، وقد تكون طرفاً في الطلب."
 	}
 	return q
 }

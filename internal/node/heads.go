@@ -40,6 +40,10 @@ func (n *Node) listHeads(ctx context.Context, who admin.Person, q url.Values) (a
 				answers[i], errs[i] = n.witness.Heads(within)
 				return
 			}
+			if p.State == witness.Secretariat {
+				answers[i], errs[i] = n.askSecretariat(within, witness.KindHeads, nil)
+				return
+			}
 			answers[i], errs[i] = n.asker(p.State)(within, witness.KindHeads, nil)
 		})
 	}

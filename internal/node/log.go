@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
@@ -20,8 +21,9 @@ import (
 
 // Logs are the states' logs and witnesses as the directory names them.
 type Logs struct {
-	Quorum int        `json:"quorum"` // witnesses of other states that a head takes
-	Logs   []LogPlace `json:"logs"`
+	Quorum  int        `json:"quorum"`           // witnesses of others that a head takes
+	Witness merkle.Key `json:"witness,omitzero"` // the secretariat's
+	Logs    []LogPlace `json:"logs"`
 }
 
 // LogPlace is one state's log and witness.
@@ -32,7 +34,7 @@ type LogPlace struct {
 
 func (n *Node) listLogs(context.Context, admin.Person, url.Values) (any, error) {
 	v := n.directory.View()
-	out := Logs{v.Quorum(), []LogPlace{}}
+	out := Logs{v.Quorum(), v.Witness(), []LogPlace{}}
 	for _, s := range v.States() {
 		if s.Log != (directory.Log{}) {
 			out.Logs = append(out.Logs, LogPlace{s.Code, s.Log})
@@ -46,6 +48,9 @@ func (l Logs) Union() witness.Union {
 	u := witness.Union{Quorum: l.Quorum}
 	for _, p := range l.Logs {
 		u.Parties = append(u.Parties, witness.Party{State: p.State, Log: p.Key, Witness: p.Witness})
+	}
+	if l.Witness != (merkle.Key{}) {
+		u.Parties = append(u.Parties, witness.Party{State: witness.Secretariat, Witness: l.Witness})
 	}
 	return u
 }
@@ -69,6 +74,9 @@ func (n *Node) renewLog(ctx context.Context, _ admin.Person, _ struct{}) (admin.
 // Where the directory names neither, nothing comes of it.
 func (n *Node) openLog() {
 	ask := func(ctx context.Context, state union.State, kind string, body []byte) ([]byte, error) {
+		if state == witness.Secretariat {
+			return n.askSecretariat(ctx, kind, body)
+		}
 		return n.asker(state)(ctx, kind, body)
 	}
 	signer := func(name string, kind merkle.Kind, named func(directory.Log) merkle.Key) func() (merkle.Signer, error) {
@@ -97,11 +105,15 @@ func (n *Node) openLog() {
 }
 
 // parties are the logs and witnesses that the directory names now.
-func (n *Node) parties() witness.Union {
-	v := n.directory.View()
+func (n *Node) parties() witness.Union { return partiesOf(n.directory.View()) }
+
+func partiesOf(v *directory.View) witness.Union {
 	u := witness.Union{Quorum: v.Quorum()}
 	for _, s := range v.States() {
 		u.Parties = append(u.Parties, witness.Party{State: s.Code, Log: s.Log.Key, Witness: s.Log.Witness})
+	}
+	if k := v.Witness(); k != (merkle.Key{}) {
+		u.Parties = append(u.Parties, witness.Party{State: witness.Secretariat, Witness: k})
 	}
 	return u
 }
@@ -177,16 +189,23 @@ func (n *Node) public() http.Handler {
 		_, _ = w.Write(b)
 	})
 	mux.HandleFunc("POST "+stampPath, n.serveStamp)
-	mux.HandleFunc("POST "+logPath+"add-checkpoint", func(w http.ResponseWriter, r *http.Request) {
+	witnessDoor(mux, logPath, n.witness, n.log)
+	return mux
+}
+
+// witnessDoor lets everybody submit a head to a witness (C2SP tlog-witness), and
+// see which heads it has cosigned: each is signed by its log.
+func witnessDoor(mux *http.ServeMux, under string, of *witness.Witness, log *slog.Logger) {
+	mux.HandleFunc("POST "+under+"add-checkpoint", func(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(submitTime))
 		b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, merkle.MaxSubmission))
 		if err != nil {
-			n.plain(w, fault.Wrap(fault.TooLarge, err, "a submission of more than %d bytes, or one that did not end", merkle.MaxSubmission))
+			plain(w, log, fault.Wrap(fault.TooLarge, err, "a submission of more than %d bytes, or one that did not end", merkle.MaxSubmission))
 			return
 		}
-		a, err := n.witness.Add(r.Context(), b)
+		a, err := of.Add(r.Context(), b)
 		if err != nil {
-			n.plain(w, err)
+			plain(w, log, err)
 			return
 		}
 		h := w.Header()
@@ -198,14 +217,25 @@ func (n *Node) public() http.Handler {
 		w.WriteHeader(a.Status)
 		_, _ = w.Write(a.Body)
 	})
-	return mux
+	mux.HandleFunc("GET "+under+"heads", func(w http.ResponseWriter, r *http.Request) {
+		b, err := of.Heads(r.Context())
+		if err != nil {
+			plain(w, log, err)
+			return
+		}
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Header().Set("Cache-Control", "no-store")
+		_, _ = w.Write(b)
+	})
 }
 
+func (n *Node) plain(w http.ResponseWriter, err error) { plain(w, n.log, err) }
+
 // plain answers a stranger with a fault in both languages, without its cause.
-func (n *Node) plain(w http.ResponseWriter, err error) {
+func plain(w http.ResponseWriter, log *slog.Logger, err error) {
 	f := fault.From(err)
 	if f.Code == fault.Internal || f.Code == fault.StoreFailed {
-		n.log.Error("the public door", "error", err)
+		log.Error("the public door", "error", err)
 	}
 	e := f.Entry()
 	h := w.Header()

@@ -9,12 +9,15 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/falaj/falaj/internal/directory"
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/node/operation"
 	"github.com/falaj/falaj/internal/seal"
+	"github.com/falaj/falaj/internal/store"
+	"github.com/falaj/falaj/internal/witness"
 )
 
 // SecretariatConfig describes the union's secretariat: it keeps a copy of the
@@ -30,6 +33,9 @@ type SecretariatConfig struct {
 // Secretariat is a running secretariat.
 type Secretariat struct {
 	directory *directory.Directory
+	db        *store.DB
+	witness   *witness.Witness
+	alarms    *witness.Promises // hears, and holds nobody
 	listener  net.Listener
 	server    *http.Server
 	lock      *os.File
@@ -72,13 +78,18 @@ func NewSecretariat(ctx context.Context, cfg SecretariatConfig, deps Deps) (_ *S
 	if err != nil {
 		return nil, fmt.Errorf("opening the secretariat's directory: %w", err)
 	}
+	if keys.Has(directory.WitnessKey) {
+		if err := s.openWitness(ctx, cfg, deps, keys); err != nil {
+			return nil, err
+		}
+	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", cfg.Listen)
 	if err != nil {
 		return nil, listenFault(err, "the secretariat's door", cfg.Listen)
 	}
 	s.listener = operation.Bound(l, operation.Connections(operation.Descriptors(), deps.Doors, 1024))
-	s.server = operation.Server(s.directory.Handler(), 16<<10, 10*time.Second, time.Minute, time.Minute)
+	s.server = operation.Server(s.handler(deps), 16<<10, 10*time.Second, time.Minute, time.Minute)
 	s.server.ReadTimeout = time.Minute
 	return s, nil
 }
@@ -91,6 +102,12 @@ func (s *Secretariat) Directory() *directory.Directory { return s.directory }
 
 // Run serves until ctx ends.
 func (s *Secretariat) Run(ctx context.Context) error {
+	working, stop := context.WithCancel(ctx)
+	defer stop()
+	var unlocking sync.WaitGroup
+	if s.witness != nil {
+		unlocking.Go(func() { _ = s.witness.Unlock(working) })
+	}
 	done := make(chan error, 1)
 	go func() { done <- s.server.Serve(s.listener) }()
 	var err error
@@ -105,6 +122,8 @@ func (s *Secretariat) Run(ctx context.Context) error {
 	if errors.Is(err, http.ErrServerClosed) {
 		err = nil
 	}
+	stop()
+	unlocking.Wait()
 	s.Close()
 	return err
 }
@@ -113,6 +132,10 @@ func (s *Secretariat) Run(ctx context.Context) error {
 func (s *Secretariat) Close() {
 	if s.listener != nil {
 		s.listener.Close()
+	}
+	if s.db != nil {
+		_ = s.db.Close()
+		s.db = nil
 	}
 	if s.lock != nil {
 		s.lock.Close()

@@ -106,7 +106,7 @@ func (c *Clock) compare(ctx context.Context) {
 	var mu sync.Mutex
 	var asking sync.WaitGroup
 	for _, p := range c.deps.Union().Parties {
-		if p.State == c.deps.State {
+		if p.State == c.deps.State || p.State == Secretariat {
 			continue
 		}
 		asking.Go(func() {

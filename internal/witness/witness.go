@@ -31,6 +31,20 @@ type Party struct {
 	Witness merkle.Key
 }
 
+// Secretariat stands in the place of a state for the secretariat's witness: it
+// has no log.
+const Secretariat union.State = "secretariat"
+
+// States counts the states.
+func (u Union) States() (n int) {
+	for _, p := range u.Parties {
+		if p.State != Secretariat {
+			n++
+		}
+	}
+	return n
+}
+
 // Union is what the directory says now: the states, and how many witnesses a
 // head needs.
 type Union struct {

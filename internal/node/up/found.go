@@ -37,12 +37,16 @@ type party struct {
 func (u *Union) found(ctx context.Context) error {
 	states := u.plan.States
 	secretariat := &party{dir: u.folder("secretariat")}
-	if err := secretariat.open(directory.OnlineKey); err != nil {
+	if err := secretariat.open(directory.OnlineKey, directory.WitnessKey); err != nil {
 		return err
 	}
 	online, err := secretariat.keys.Signer(directory.OnlineKey)
 	if err != nil {
 		return fmt.Errorf("the secretariat's key: %w", err)
+	}
+	overseer, err := directory.SecretariatWitness(logHost, secretariat.keys)
+	if err != nil {
+		return err
 	}
 	now := u.deps.Now()
 	votes := 0
@@ -56,7 +60,7 @@ func (u *Union) found(ctx context.Context) error {
 	alone := votes == 0 // a partner's union of one still needs a vote
 	draft, err := directory.Found(directory.Founding{
 		Name: unionName, Demonstration: true, Threshold: max(1, votes/2+1), Quorum: len(states) / 2,
-		Purposes: purposes(), Secretariat: online.Public(), Now: now,
+		Purposes: purposes(), Secretariat: online.Public(), Witness: overseer, Now: now,
 	})
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/falaj/falaj/internal/merkle"
 	"github.com/falaj/falaj/internal/node"
 	"github.com/falaj/falaj/internal/node/admin"
+	"github.com/falaj/falaj/internal/seal"
 	"github.com/falaj/falaj/internal/union"
 	"github.com/falaj/falaj/internal/witness"
 )
@@ -25,7 +27,7 @@ import (
 func (p *played) trust(s union.State) merkle.Trust {
 	p.t.Helper()
 	v := p.union.nodes[0].Directory().View()
-	u := witness.Union{Quorum: v.Quorum()}
+	u := witness.Union{Quorum: v.Quorum(), Parties: []witness.Party{{State: witness.Secretariat, Witness: v.Witness()}}}
 	for _, x := range v.States() {
 		u.Parties = append(u.Parties, witness.Party{State: x.Code, Log: x.Log.Key, Witness: x.Log.Witness})
 	}
@@ -198,18 +200,25 @@ func TestCallReceipt(t *testing.T) {
 		}
 		other := map[union.State]union.State{"SA": "BH", "BH": "SA"}[of]
 		q := r.Quorum
-		if r.Stage != "cosigned" && r.Stage != "stamped" || len(r.Records) != 2 || q.Needed != 1 || q.Met != 1 || q.Others != 1 || len(q.Witnesses) != 1 || q.Witnesses[0].State != other {
+		if r.Stage != "cosigned" && r.Stage != "stamped" || len(r.Records) != 2 || q.Needed != 1 || q.Met < 1 || q.Others != 2 || len(q.Witnesses) != q.Met {
 			t.Errorf("%s: %+v", of, r)
 		}
-		if !strings.Contains(q.Note.En, "two states") || !strings.Contains(q.Note.Ar, "دولتين") {
-			t.Errorf("%s: %+v", of, q.Note)
+		independent := false
+		for _, x := range q.Witnesses {
+			independent = independent || x.State == witness.Secretariat
+			if x.State != witness.Secretariat && x.State != other {
+				t.Errorf("%s: cosigned by %s", of, x.State)
+			}
+		}
+		if strings.Contains(q.Note.En, "two states") == independent || strings.Contains(q.Note.Ar, "دولتين") == independent {
+			t.Errorf("%s: %+v", of, q)
 		}
 		for _, x := range r.Records {
 			proof, err := merkle.ParseReceipt([]byte(x.Proof))
 			if err != nil || proof.Index != x.Leaf {
 				t.Fatalf("%s: %v", of, err)
 			}
-			if s, err := proof.Verify(x.Hash[:], p.trust(of)); err != nil || s.Witnesses() != 1 {
+			if s, err := proof.Verify(x.Hash[:], p.trust(of)); err != nil || s.Witnesses() < 1 {
 				t.Errorf("%s, %s: %v", of, x.Kind, err)
 			}
 		}
@@ -220,4 +229,77 @@ func TestCallReceipt(t *testing.T) {
 	if resp, _ := receipt("BH", "first", p.at("BH").Client); resp.StatusCode != 404 {
 		t.Errorf("of another's call: %s", resp.Status)
 	}
+}
+
+// TestSecretariatWitness: the secretariat's witness, which the directory names,
+// cosigns every state's log beside the states', says what it has seen, and
+// takes alarms that a state has signed.
+func TestSecretariatWitness(t *testing.T) {
+	p := play(t, t.TempDir(), Deps{}, "BH", "SA")
+	if resp, body := p.call("SA", "BH/GOV/interior/civil/registry", "/persons"); resp.StatusCode != 200 {
+		t.Fatalf("%s %s", resp.Status, body)
+	}
+	own := p.union.nodes[0].Directory().View().Witness()
+	for _, s := range []union.State{"BH", "SA"} {
+		trust := p.trust(s)
+		trust.Witnesses = []merkle.Key{own}
+		var err error
+		var a witness.Audited
+		for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+			if a, err = witness.Audit(t.Context(), p.fetch(s), trust); err == nil && a.Entries > 0 && a.Head.Witnesses() == 1 {
+				break
+			}
+		}
+		if err != nil || a.Head.Witnesses() != 1 {
+			t.Errorf("%s: %+v, %v", s, a.Head, err)
+		}
+	}
+	at := p.union.secretariat.Address() + "/witness/"
+	resp, heads := ask(t, http.DefaultTransport, at+"heads")
+	if resp.StatusCode != 200 || len(witness.Known("secretariat", []byte(heads), p.trust("BH").Log)) != 1 {
+		t.Errorf("what it has seen: %s %s", resp.Status, heads)
+	}
+	post := func(path, body string) int {
+		resp, err := http.Post(at+path, "text/plain", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp.StatusCode
+	}
+	if got := post("add-checkpoint", "old 0\n\nx"); got != 404 {
+		t.Errorf("nonsense: %d", got)
+	}
+	if got := post("alarm", "falaj alarm v1\n{}\n\n— x y\n"); got != 400 {
+		t.Errorf("an alarm of nobody: %d", got)
+	}
+	if got := post("alarm", strings.Repeat("x", 1<<20)); got != 400 {
+		t.Errorf("an endless alarm: %d", got)
+	}
+	keys, err := seal.OpenKeys(filepath.Join(p.union.folder("BH"), "keys"), seal.KeyConfig{Demonstration: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := keys.Signer("log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := merkle.NewSigner(p.trust("BH").Log.Name(), merkle.LogSignature, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	note, err := witness.Alarm{From: "BH", Of: "SA", Kind: witness.AlarmLate, At: time.Now().UTC(), Count: 1}.Sign(signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := post("alarm", string(note)); got != 204 {
+		t.Errorf("a true alarm: %d", got)
+	}
+	if resp, _ := ask(t, http.DefaultTransport, p.union.secretariat.Address()+"/timestamp.json"); resp.StatusCode != 200 {
+		t.Errorf("the directory: %s", resp.Status)
+	}
+	if err := p.stop(); err != nil {
+		t.Error(err)
+	}
+	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
 }

@@ -69,7 +69,7 @@ func (x *Exchange) Erase(ctx context.Context, e journal.Erasure, sign journal.Si
 			if _, err := tx.Exec(ctx, `UPDATE exchange_spool SET leaf = ? WHERE leaf = ?`, forgotten, leaf); err != nil {
 				return fmt.Errorf("erasing a call: %w", err)
 			}
-			if _, err := tx.Exec(ctx, `DELETE FROM exchange_trace WHERE block = ?`, leaf/x.cfg.traceBlock); err != nil {
+			if err := x.untrace(ctx, tx, leaf); err != nil {
 				return fmt.Errorf("erasing a call: %w", err)
 			}
 		}

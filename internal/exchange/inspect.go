@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"strconv"
 
 	"github.com/falaj/falaj/internal/exchange/message"
 	"github.com/falaj/falaj/internal/fault"
@@ -21,6 +22,7 @@ const (
 	PlaceClaim    = "claim"    // an id that may not be used twice
 	PlaceDelivery = "delivery" // a row of the outbox
 	PlaceSpool    = "spool"    // which spool belongs to which database
+	PlaceTrace    = "trace"    // a row of the index of whose data records are about
 )
 
 // Wrong is one stored value that is not what was written.
@@ -60,17 +62,25 @@ func (i *inspector) add(place, name, format string, args ...any) {
 // inspectStep is how many rows are read at a time.
 const inspectStep = 500
 
-// Inspect holds claims, deliveries and spooled bodies against the records that
-// they are about. It needs no running exchange: records, names (the keyed hash
-// of Deps.Names) and spool are handed in. The error is only of reading.
-func Inspect(ctx context.Context, db *store.DB, records *journal.Journal, names interface{ Sum(b []byte) [32]byte }, spool *seal.Spool, seen func(place string, done int64)) (Inspected, error) {
-	i := &inspector{x: &Exchange{deps: Deps{DB: db, Journal: records, Names: names, Spool: spool}}, seen: seen}
-	for _, part := range []func(context.Context) error{i.place, i.bodies, i.claims, i.deliveries} {
+// Inspect holds claims, deliveries, spooled bodies and the trace's index against
+// the records that they are about. It needs no running exchange: records, their
+// keys, names (the keyed hash of Deps.Names) and spool are handed in. The error
+// is only of reading.
+func Inspect(ctx context.Context, db *store.DB, records *journal.Journal, keys journal.Cipher, names interface{ Sum(b []byte) [32]byte }, spool *seal.Spool, seen func(place string, done int64)) (Inspected, error) {
+	i := &inspector{x: &Exchange{cfg: Config{traceBlock: traceBlock}, deps: Deps{DB: db, Journal: records, Records: keys, Names: names, Spool: spool}}, seen: seen}
+	for _, part := range []func(context.Context) error{i.place, i.bodies, i.claims, i.deliveries, i.traces} {
 		if err := part(ctx); err != nil {
 			return i.Inspected, fmt.Errorf("looking through what stands beside the journal: %w", err)
 		}
 	}
 	return i.Inspected, nil
+}
+
+// traces derives the trace's index once more.
+func (i *inspector) traces(ctx context.Context) error {
+	return i.x.checkTrace(ctx, func(block int64) { i.seen(PlaceTrace, block*traceBlock) }, func(block int64) {
+		i.add(PlaceTrace, strconv.FormatInt(block*traceBlock, 10), "the %d records from here on give another row", traceBlock)
+	})
 }
 
 // place holds the names of database and spool against each other.

@@ -105,7 +105,7 @@ func inspectOn(t *testing.T, on engine) {
 	sa := u.nodes["SA"]
 	look := func() Inspected {
 		t.Helper()
-		i, err := Inspect(context.Background(), sa.db, sa.journal, sa.deps.Names, sa.deps.Spool, func(string, int64) {})
+		i, err := Inspect(context.Background(), sa.db, sa.journal, sa.deps.Records, sa.deps.Names, sa.deps.Spool, func(string, int64) {})
 		check(t, err)
 		return i
 	}

@@ -251,19 +251,11 @@ func (x *Exchange) index(ctx context.Context, block int64) (row []byte, unread i
 	return row, 0, err
 }
 
-// Untrace takes what the trace's index says of records out of it: it belongs
-// into the transaction that erases them.
-func Untrace(ctx context.Context, tx *store.Tx, leaves []int64) error {
-	return untrace(ctx, tx, leaves, traceBlock)
-}
-
-func untrace(ctx context.Context, tx *store.Tx, leaves []int64, size int64) error {
-	for _, leaf := range leaves {
-		if _, err := tx.Exec(ctx, "UPDATE exchange_trace SET parts = ? WHERE block = ?", []byte{}, leaf/size); err != nil {
-			return fmt.Errorf("taking record %d out of the trace's index: %w", leaf, err)
-		}
-	}
-	return nil
+// untrace takes what the trace's index says of a record's block out of it, in
+// the transaction that erases the record.
+func (x *Exchange) untrace(ctx context.Context, tx *store.Tx, leaf int64) error {
+	_, err := tx.Exec(ctx, "DELETE FROM exchange_trace WHERE block = ?", leaf/x.cfg.traceBlock)
+	return err
 }
 
 // indexTrace indexes, until ctx ends, the blocks that have become full.
@@ -305,33 +297,46 @@ func (x *Exchange) indexFull(ctx context.Context) error {
 	return err
 }
 
-// CheckTrace makes the trace's index anew from the records and names the blocks
-// whose row said something else. They are put right.
-func (x *Exchange) CheckTrace(ctx context.Context) (wrong []int64, err error) {
+// checkTrace makes the trace's index anew from the records, and tells wrong of
+// the blocks whose row says something else. It changes nothing.
+func (x *Exchange) checkTrace(ctx context.Context, seen func(block int64), wrong func(block int64)) error {
 	size, _, err := x.deps.Journal.Head(ctx)
 	if err != nil {
-		return nil, err
+		return err
+	}
+	read := func(block int64) (row []byte, err error) {
+		err = x.deps.DB.QueryRow(ctx, "SELECT parts FROM exchange_trace WHERE block = ?", block).Scan(&row)
+		if errors.Is(err, sql.ErrNoRows) {
+			err = nil
+		}
+		return row, err
 	}
 	for block := range size / x.cfg.traceBlock {
-		var row []byte
-		err := x.deps.DB.QueryRow(ctx, "SELECT parts FROM exchange_trace WHERE block = ?", block).Scan(&row)
-		if err != nil && !errors.Is(err, sql.ErrNoRows) {
-			return wrong, err
+		seen(block)
+		row, err := read(block)
+		if err != nil {
+			return err
 		}
 		if len(row) <= traceMark {
 			continue // it says nothing, and is made before it is to say something
 		}
-		want, _, err := x.index(ctx, block)
+		want, unread, err := x.condense(ctx, block)
 		if err != nil {
-			return wrong, err
+			return err
 		}
 		is, err := x.unfoldRow(block, row)
 		should, _ := x.unfoldRow(block, want)
-		if err != nil || !slices.EqualFunc(lit(is), lit(should), bytes.Equal) {
-			wrong = append(wrong, block)
+		if err == nil && (unread > 0 || slices.EqualFunc(lit(is), lit(should), bytes.Equal)) {
+			continue
+		}
+		// A record may have been erased meanwhile.
+		if now, err := read(block); err != nil {
+			return err
+		} else if bytes.Equal(now, row) {
+			wrong(block)
 		}
 	}
-	return wrong, nil
+	return nil
 }
 
 // lit leaves out the parts that are dark: they are made no more.

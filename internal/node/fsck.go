@@ -110,6 +110,9 @@ func placeText(place string) (what, do union.Text) {
 		return t("What keeps an identifier from being used twice is not what was written.", "ما يمنع استعمال معرّف مرتين ليس ما كُتب."), record
 	case exchange.PlaceDelivery:
 		return t("A row of the outbox is not what was written.", "صف في صندوق الصادر ليس ما كُتب."), record
+	case exchange.PlaceTrace:
+		return t("A row of what finds a person's records does not follow from them.", "صف مما يُعثر به على قيود شخص لا ينتج عنها."),
+			t("It is made anew the next time that a trace is asked for (falaj trace); find out how it came to be changed.", "يُنشأ من جديد عند أول طلب لسجل اطلاع (falaj trace)، فابحث عن سبب تغيّره.")
 	case exchange.PlaceSpool:
 		return t("Spool and database do not name each other.", "المخزن المؤقت وقاعدة البيانات لا يسمّي أحدهما الآخر."),
 			t("Name the right spool with the setting spool; docs/operations.md tells of its mark.", "حدّد المخزن المؤقت الصحيح بالإعداد spool، وخبر علامته في docs/operations.md.")
@@ -275,7 +278,7 @@ func (n *Node) inspect(ctx context.Context, progress Progress) (Checked, error) 
 	if err != nil {
 		return c, fmt.Errorf("the key that hides calls' names: %w", err)
 	}
-	x, err := exchange.Inspect(ctx, n.db, n.journal, names, n.spool, func(place string, done int64) { progress(place, done, 0) })
+	x, err := exchange.Inspect(ctx, n.db, n.journal, deps.Records, names, n.spool, func(place string, done int64) { progress(place, done, 0) })
 	if err != nil {
 		return c, err
 	}

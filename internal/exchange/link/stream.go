@@ -1,7 +1,6 @@
 package link
 
 import (
-	"cmp"
 	"errors"
 	"io"
 	"sync"
@@ -50,7 +49,10 @@ func (c *conn) end(s *stream, why error) {
 		s.in.abort(why)
 	}
 	if s.hold != nil {
-		s.hold.end(nil, cmp.Or(why, errUnreleased))
+		if why == nil && !s.hold.ended() {
+			why = fault.New(fault.MessageMalformed, "the call ended with a message that was not released")
+		}
+		s.hold.end(nil, why)
 	}
 	if s.cancel != nil {
 		s.cancel()
@@ -83,8 +85,6 @@ func (c *conn) remove(s *stream, why error) {
 		c.finished()
 	}
 }
-
-var errUnreleased error = fault.New(fault.MessageMalformed, "the call ended with a message that was not released")
 
 // end says that a message is released, or why it never will be. Under mu.
 func (h *hold) end(word []byte, why error) {

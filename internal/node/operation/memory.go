@@ -10,7 +10,7 @@ const (
 	// before it is collected. What a call leaves behind is all garbage, and
 	// what lives is little: at Go's 100 a node would collect many times a
 	// second to save memory that its machine has.
-	collectAt = 400
+	collectAt = 800
 	// memoryGoal is where the collector begins to work harder instead: well
 	// below the 256 MiB that a node may take.
 	memoryGoal = 160 << 20

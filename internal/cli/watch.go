@@ -53,8 +53,16 @@ func (s *session) find(ask func(*target) error) error {
 }
 
 func (c *evidenceShowCmd) Run(s *session) error {
-	var e exchange.Evidence
-	if err := s.ask("evidence", c.ID, &e); err != nil {
+	var e *exchange.Evidence
+	err := s.find(func(n *target) (err error) {
+		e, err = exchange.Pages(func(p exchange.Page) (*exchange.Evidence, error) {
+			q, page := url.Values{"id": {c.ID}}, new(exchange.Evidence)
+			p.Query(q)
+			return page, n.Query(s.ctx, "evidence", q, page)
+		})
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	return s.show(e, func() {

@@ -118,6 +118,9 @@ func (x *Exchange) open(b *body) (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader(b.inline)), nil
 	}
 	r, err := x.deps.Spool.Open(b.spool)
+	if errors.Is(err, seal.ErrDestroyed) {
+		return nil, fault.Wrap(fault.AnswerGone, err, "its retention has ended")
+	}
 	if err != nil {
 		return nil, storeFault(err, "reading a spool file")
 	}

@@ -244,7 +244,7 @@ func (x *Exchange) Deliveries(ctx context.Context, f DeliveryFilter, most int) (
 		return nil, fmt.Errorf("listing deliveries: %w", err)
 	}
 	for i := range out {
-		if err := x.name(ctx, &out[i], &raw[i]); err != nil {
+		if err := x.name(ctx, &out[i], &raw[i]); err != nil && !away(err) {
 			return nil, err
 		}
 	}

@@ -115,6 +115,43 @@ type Page struct {
 	From  int64
 }
 
+// mostParts is how many parts of evidence Pages asks for: who has more to look
+// at, asks for it piece by piece.
+const mostParts = 64
+
+// Pages asks for all parts of a call's evidence and joins them. What is beyond
+// its bound stays in Half.More.
+func Pages(ask func(Page) (*Evidence, error)) (*Evidence, error) {
+	e, err := ask(Page{})
+	if err != nil {
+		return nil, err
+	}
+	asked := 1
+	for i := range e.Halves {
+		h := &e.Halves[i]
+		for ; h.More != 0 && asked < mostParts; asked++ {
+			next, err := ask(Page{State: h.State, From: h.More})
+			if err != nil {
+				return nil, err
+			}
+			j := slices.IndexFunc(next.Halves, func(o Half) bool { return o.State == h.State && o.Node == h.Node })
+			if j < 0 || len(next.Halves) > 1 {
+				break // of several clients' calls one id: each has its own pages
+			}
+			h.Records, h.More = append(h.Records, next.Halves[j].Records...), next.Halves[j].More
+		}
+	}
+	return e, nil
+}
+
+// Query writes what ParsePage reads.
+func (p Page) Query(q url.Values) {
+	if p.State != "" {
+		q.Set("state", string(p.State))
+		q.Set("from", strconv.FormatInt(p.From, 10))
+	}
+}
+
 // ParsePage reads a page from a query: state=BH&from=120.
 func ParsePage(q url.Values) (p Page, err error) {
 	if s := q.Get("state"); s != "" {

@@ -12,7 +12,8 @@ import (
 )
 
 // Outcome is a call whose effect nobody knows. Where the retention of its
-// records has ended, so has what is told of it.
+// records has ended, so has what is told of it; the same where they are in a
+// file that is not there, or damaged.
 type Outcome struct {
 	Client  string    `json:"client"`
 	ID      string    `json:"id"`
@@ -49,14 +50,20 @@ func (x *Exchange) Outcomes(ctx context.Context, most int) ([]Outcome, error) {
 	}
 	for i := range out {
 		r, err := x.requestAt(ctx, out[i].Request)
-		if err != nil {
+		if err != nil && !away(err) {
 			return nil, err
 		}
-		if r != nil {
+		if err == nil && r != nil {
 			out[i].Client, out[i].ID, out[i].Service = r.Client.String(), r.ID, r.Service.String()
 		}
 	}
 	return out, nil
+}
+
+// away tells whether one record cannot be read, and others can.
+func away(err error) bool {
+	c := fault.CodeOf(err)
+	return c == fault.Archived || c == fault.Corrupt
 }
 
 // requestAt reads the head of a recorded request; nil where its retention has

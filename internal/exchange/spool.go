@@ -83,31 +83,26 @@ func (x *Exchange) sweep(ctx context.Context) error {
 	if err := x.Forgotten(ctx); err != nil {
 		return err
 	}
-	n, err := x.deps.Spool.Sweep(func() (map[string]bool, error) { return x.wanted(ctx) })
+	n, err := x.deps.Spool.Sweep(func(ids []string) (map[string]bool, error) { return x.wanted(ctx, ids) })
 	if n > 0 {
 		x.deps.Log.Info("removed bodies that an earlier run left unrecorded", "files", n)
 	}
 	return err
 }
 
-// wanted are the spool files that records name.
-func (x *Exchange) wanted(ctx context.Context) (map[string]bool, error) {
+// wanted are those of some spool files that records name.
+func (x *Exchange) wanted(ctx context.Context, ids []string) (map[string]bool, error) {
 	wanted := map[string]bool{}
 	err := x.deps.DB.Read(ctx, func(tx *store.Tx) error {
 		clear(wanted)
-		rows, err := tx.Query(ctx, `SELECT id FROM exchange_spool`)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var id string
-			if err := rows.Scan(&id); err != nil {
+		for _, id := range ids {
+			var n int
+			if err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM exchange_spool WHERE id = ?`, id).Scan(&n); err != nil {
 				return err
 			}
-			wanted[id] = true
+			wanted[id] = n > 0
 		}
-		return rows.Err()
+		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("reading which bodies are kept: %w", err)

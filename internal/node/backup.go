@@ -90,7 +90,24 @@ func (n *Node) backup(ctx context.Context, _ admin.Person, p Backup) (admin.Done
 	if err != nil {
 		return admin.Done{}, err
 	}
-	if err := os.WriteFile(filepath.Join(p.Folder, backupFile), append(b, '\n'), 0o600); err != nil {
+	// All that it vouches for is on the disk before it is.
+	err = syncTree(p.Folder)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(p.Folder, backupFile+".new"), append(b, '\n'), 0o600)
+	}
+	if err == nil {
+		err = syncPath(filepath.Join(p.Folder, backupFile+".new"))
+	}
+	if err == nil {
+		err = os.Rename(filepath.Join(p.Folder, backupFile+".new"), filepath.Join(p.Folder, backupFile))
+	}
+	if err == nil {
+		err = syncPath(p.Folder)
+	}
+	if err == nil {
+		err = syncPath(filepath.Dir(p.Folder))
+	}
+	if err != nil {
 		return admin.Done{}, fmt.Errorf("closing the copy: %w", err)
 	}
 	return admin.Done{Result: note, After: note}, nil
@@ -148,6 +165,12 @@ func Restore(cfg config.Config, from string) error {
 			err = copyTree(from, s.to)
 		} else if err == nil {
 			err = copyFile(from, s.to)
+		}
+		if err == nil && info.IsDir() {
+			err = syncTree(s.to)
+		}
+		if err == nil {
+			err = syncPath(filepath.Dir(s.to))
 		}
 		if err != nil {
 			return fmt.Errorf("restoring %s: %w", s.from, err)
@@ -221,6 +244,25 @@ func copyTree(from, to string) error {
 		}
 		return nil
 	})
+}
+
+// syncTree makes the entries of a folder and of those in it durable; their files
+// are.
+func syncTree(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		return syncPath(path)
+	})
+}
+
+func syncPath(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 func copyFile(from, to string) error {

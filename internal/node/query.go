@@ -228,7 +228,9 @@ type Verification struct {
 }
 
 func (n *Node) verifyEvidence(ctx context.Context, who admin.Person, q url.Values) (any, error) {
-	e, err := n.exchange.Evidence(ctx, q.Get("id"), exchange.Reader{Name: who.Name, May: everyone}, exchange.Page{})
+	e, err := exchange.Pages(func(p exchange.Page) (*exchange.Evidence, error) {
+		return n.exchange.Evidence(ctx, q.Get("id"), exchange.Reader{Name: who.Name, May: everyone}, p)
+	})
 	if err != nil {
 		return nil, err
 	}

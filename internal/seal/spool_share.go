@@ -93,9 +93,9 @@ func (s *Spool) Close() error { return s.session.lock.Close() }
 // Sweep removes what processes that are gone left behind: unfinished bodies,
 // and finished ones older than a minute that nobody wants. What this and other
 // live processes write, or have written and not yet recorded, stays. wanted
-// tells the ids that records name; it is asked after it is known who is gone,
-// and only where somebody is. Sweep tells how many bodies it removed.
-func (s *Spool) Sweep(wanted func() (map[string]bool, error)) (removed int, err error) {
+// tells which of some ids records name; it is asked after it is known who is
+// gone, and only about bodies of these. Sweep tells how many it removed.
+func (s *Spool) Sweep(wanted func(ids []string) (map[string]bool, error)) (removed int, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("sweeping the spool: %w", err)
@@ -110,16 +110,25 @@ func (s *Spool) Sweep(wanted func() (map[string]bool, error)) (removed int, err 
 	if err != nil || len(gone) == 0 {
 		return 0, err
 	}
-	keep, err := wanted()
-	if err != nil {
-		return 0, err
-	}
 	now, err := s.clock()
 	if err != nil {
 		return 0, err
 	}
 	young := map[string]bool{}
 	err = s.each(func(names []string) error {
+		var finished []string
+		for _, name := range names {
+			if id, part := strings.CutSuffix(name, partSuffix); !part && gone[id[:2*sessionBytes]] != nil {
+				finished = append(finished, id)
+			}
+		}
+		var keep map[string]bool
+		if len(finished) > 0 {
+			var err error
+			if keep, err = wanted(finished); err != nil {
+				return err
+			}
+		}
 		for _, name := range names {
 			id, part := strings.CutSuffix(name, partSuffix)
 			owner := id[:2*sessionBytes]

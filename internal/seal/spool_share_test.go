@@ -13,7 +13,7 @@ import (
 	"github.com/falaj/falaj/internal/seal"
 )
 
-func nobody() (map[string]bool, error) { return nil, nil }
+func nobody([]string) (map[string]bool, error) { return nil, nil }
 
 // age makes a body older than any transaction that may still name it.
 func age(t *testing.T, dir, id string) {
@@ -55,7 +55,7 @@ func TestSweepLeavesTheLivingAlone(t *testing.T) {
 	age(t, dir, done.ID)
 	age(t, dir, part()[0])
 	for _, s := range []*seal.Spool{first, second} {
-		if n, err := s.Sweep(func() (map[string]bool, error) { t.Error("asked, though nobody is gone"); return nil, nil }); n != 0 || err != nil {
+		if n, err := s.Sweep(func([]string) (map[string]bool, error) { t.Error("asked, though nobody is gone"); return nil, nil }); n != 0 || err != nil {
 			t.Errorf("swept %d, %v", n, err)
 		}
 	}
@@ -95,8 +95,8 @@ func TestSweepAfterAProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{"README", keep.ID, other, other + ".bak", "live"}
-	wanted := func() (map[string]bool, error) { return map[string]bool{keep.ID: true}, nil }
-	if _, err := second.Sweep(func() (map[string]bool, error) { return nil, os.ErrPermission }); !errors.Is(err, os.ErrPermission) {
+	wanted := func([]string) (map[string]bool, error) { return map[string]bool{keep.ID: true}, nil }
+	if _, err := second.Sweep(func([]string) (map[string]bool, error) { return nil, os.ErrPermission }); !errors.Is(err, os.ErrPermission) {
 		t.Errorf("swept without knowing what is wanted: %v", err)
 	}
 	if n, err := second.Sweep(wanted); n != 2 || err != nil {

@@ -42,7 +42,7 @@ func TestFsck(t *testing.T) {
 			break
 		}
 	}
-	if !c.OK || c.Records == 0 || c.Checkpoints < 4 || !slices.Equal(c.Witnesses, []union.State{"BH"}) || len(c.Gaps) > 0 {
+	if !c.OK || c.Records == 0 || c.Checkpoints < 4 || !slices.Contains(c.Witnesses, union.State("BH")) || len(c.Gaps) > 0 {
 		t.Fatalf("%+v", c)
 	}
 	db := storetest.Open(t, store.Config{DSN: filepath.Join(dir, "SA", "node.db")})

@@ -224,7 +224,11 @@ func (x *Exchange) decide(v *directory.View, q policy.Question, offer directory.
 	q.Basis, q.DataClass, q.At = purpose.Basis.En, offer.DataClass, x.deps.Now()
 	d := x.rules(v).Decide(q)
 	if !d.Allow {
-		return d, fault.New(fault.PolicyDenied, "%s: %s", q.Role, d.Rules[0].En)
+		side := "قواعد الدولة الطالبة"
+		if q.Role == policy.Provider {
+			side = "قواعد الدولة المقدِّمة"
+		}
+		return d, fault.New(fault.PolicyDenied, "%s: %s", q.Role, d.Rules[0].En).Arabic("%s: %s", side, d.Rules[0].Ar)
 	}
 	return d, nil
 }

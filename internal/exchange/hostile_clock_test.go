@@ -111,7 +111,8 @@ func TestRulesOfEitherSide(t *testing.T) {
 				t.Errorf("%d %s", a.status, a.body)
 			}
 			a := u.call("SA", "POST", offered("BH", "things"), "/", nil, "X-Road-Id: night")
-			if e := a.fault(t); e.Code != string(fault.PolicyDenied) || !strings.Contains(e.Message, "Nothing is written here tonight.") {
+			if e := a.fault(t); e.Code != string(fault.PolicyDenied) || !strings.Contains(e.Message, "Nothing is written here tonight.") ||
+				!strings.Contains(e.MessageAr, "لا كتابة هنا الليلة.") || strings.Contains(e.MessageAr, "tonight") {
 				t.Errorf("%d %s", a.status, a.body)
 			}
 			for i, s := range []union.State{"SA", "BH"} {

@@ -79,8 +79,8 @@ func (s *session) checked(r node.Checked) {
 		s.indent("    ", g.Detail)
 	}
 	for _, f := range r.Flaws {
-		s.printf("✗ %s: %s %s\n    %s\n", s.say(f.What), s.word(f.Place), f.Name, s.say(f.Do))
-		s.indent("    ", f.Detail)
+		s.printf("✗ %s\n    %s\n", s.say(f.What), s.say(f.Do))
+		s.indent("    ", s.word(f.Place)+" "+f.Name+": "+f.Detail)
 	}
 	if r.Omitted > 0 {
 		s.printf(s.say(t("… and %d more\n", "… و%d غيرها\n")), r.Omitted)

@@ -282,8 +282,8 @@ func strict(note []byte) bool {
 }
 
 // Confront holds this log against the heads that the other states' witnesses
-// have seen of it, now. It tells who answered and who did not; a head that is
-// not a beginning of the log is LogDivided.
+// have seen of it, now. It tells whose agree with it and who did not answer; a
+// head that is not a beginning of the log is LogDivided.
 func (l *Log) Confront(ctx context.Context) (heard, lost []union.State, err error) {
 	own, u, ok := l.own()
 	if !ok {
@@ -300,7 +300,7 @@ func (l *Log) Confront(ctx context.Context) (heard, lost []union.State, err erro
 		case e == nil:
 			heard = append(heard, p.State)
 		case fault.CodeOf(e) == fault.LogDivided:
-			heard, err = append(heard, p.State), e
+			err = e
 		default:
 			lost = append(lost, p.State)
 		}

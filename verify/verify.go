@@ -144,7 +144,7 @@ func (v *Verifier) Rely(root *x509.Certificate) { v.roots = append(v.roots, root
 // Container checks a container of size bytes. It reads bodies of any size
 // without keeping them.
 func (v *Verifier) Container(r io.ReaderAt, size int64) *Report {
-	out := &Report{Checks: []Check{}}
+	out := &Report{Checks: make([]Check, 0, 32)}
 	opened, done, err := v.open(r, size)
 	defer done()
 	box := &container{Container: opened}
@@ -484,13 +484,13 @@ func opens(r *evidence.Record, id string, messages [2]*message) ([]byte, error) 
 	if r.State != m.head.Client.State && r.State != m.head.Service.State {
 		return nil, fmt.Errorf("%.2s took no part in the call", r.State)
 	}
-	envelope := binary.BigEndian.AppendUint32(nil, uint32(len(m.raw)))
+	envelope := binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(m.raw)+len(m.seal)), uint32(len(m.raw)))
 	envelope = append(append(envelope, m.raw...), m.seal...)
 	sum, key := sha256.Sum256(envelope), sha256.Sum256([]byte(id))
 	if r.Key != evidence.Digest(key) {
 		return nil, errors.New("it is of another id")
 	}
-	b := append([]byte("falaj record v1\n"), r.Kind)
+	b := append(append(make([]byte, 0, 256), "falaj record v1\n"...), r.Kind)
 	b = binary.BigEndian.AppendUint64(b, uint64(r.At))
 	for _, d := range [...][32]byte{r.Class, r.Key, sum, r.Body, r.Local} {
 		b = append(b, d[:]...)

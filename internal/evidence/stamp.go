@@ -2,7 +2,7 @@ package evidence
 
 import (
 	"crypto/x509"
-	"fmt"
+	"strconv"
 
 	"github.com/falaj/falaj/internal/stamp"
 	"github.com/falaj/falaj/internal/union"
@@ -26,13 +26,13 @@ type StampNames struct{ Token, Root, Checkpoint, Authority, Proof, Leaf string }
 // StampNames names the files of the record's time-stamp.
 func (r *Record) StampNames() StampNames {
 	n := stampNames(r.State, r.Stamp.End)
-	own := fmt.Sprintf("%s%s-%s-%d", StampDir, r.State, r.Message, r.Leaf)
+	own := StampDir + string(r.State) + "-" + r.Message + "-" + strconv.FormatInt(r.Leaf, 10)
 	n.Proof, n.Leaf = own+".ers", own+".leaf"
 	return n
 }
 
 func stampNames(state union.State, end int64) StampNames {
-	of := fmt.Sprintf("%s%s-%d", StampDir, state, end)
+	of := StampDir + string(state) + "-" + strconv.FormatInt(end, 10)
 	return StampNames{Token: of + ".tst", Root: of + ".root", Checkpoint: of + ".checkpoint", Authority: of + "-authority.pem"}
 }
 

@@ -8,7 +8,6 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
-	"path"
 	"slices"
 	"strings"
 	"time"
@@ -155,11 +154,11 @@ func check(entries []*entry) (end int64, err error) {
 	files := entries[1:] // in order; mimetype stands before it
 	last := ""
 	for _, e := range entries {
-		dir := path.Dir(e.name)
+		dir := folder(e.name)
 		if dir == last {
 			continue // as the one before it
 		}
-		for last = dir; dir != "."; dir = path.Dir(dir) {
+		for last = dir; dir != ""; dir = folder(dir) {
 			if _, ok := find(files, dir); ok || dir == mimeName {
 				return 0, fmt.Errorf("%s is a file and a folder", dir)
 			}
@@ -167,6 +166,9 @@ func check(entries []*entry) (end int64, err error) {
 	}
 	return end, nil
 }
+
+// folder is what stands before the last slash of a name, "" where there is none.
+func folder(name string) string { return name[:max(0, strings.LastIndexByte(name, '/'))] }
 
 // Container is a container that is read. It is safe for concurrent use.
 type Container struct {

@@ -19,6 +19,7 @@ import (
 type logKeys struct {
 	Log     merkle.Key `json:"key"`
 	Witness merkle.Key `json:"witness"`
+	Quantum merkle.Key `json:"witness_mldsa"`
 }
 
 // readLog reads a state's log.json. A key that is not named as the state's is
@@ -27,7 +28,7 @@ func readLog(state string, b []byte) (l logKeys) {
 	if json.Unmarshal(b, &l) != nil {
 		return logKeys{}
 	}
-	for k, kind := range map[*merkle.Key]merkle.Kind{&l.Log: merkle.LogSignature, &l.Witness: merkle.Cosignature} {
+	for k, kind := range map[*merkle.Key]merkle.Kind{&l.Log: merkle.LogSignature, &l.Witness: merkle.Cosignature, &l.Quantum: merkle.Quantum} {
 		if parts := strings.Split(k.Name(), "/"); len(parts) != 3 || parts[1] != state || k.Kind() != kind {
 			*k = merkle.Key{}
 		}
@@ -46,6 +47,9 @@ func (e *edition) trust(state string) (merkle.Trust, bool) {
 	for other, l := range e.logs {
 		if other != state && l.Witness != (merkle.Key{}) {
 			trust.Witnesses = append(trust.Witnesses, l.Witness)
+			if l.Quantum != (merkle.Key{}) {
+				trust.Witnesses = append(trust.Witnesses, l.Quantum)
+			}
 		}
 	}
 	if e.witness != (merkle.Key{}) {

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"filippo.io/mldsa"
 	"github.com/falaj/falaj/internal/directory"
 	"github.com/falaj/falaj/internal/directory/directorytest"
 	"github.com/falaj/falaj/internal/evidence"
@@ -38,10 +39,11 @@ type world struct {
 	*directorytest.Union
 	t               testing.TB
 	logs, witnesses map[union.State]merkle.Signer
+	seconds         map[union.State]merkle.Signer // the witnesses', of ML-DSA-44
 }
 
 func newWorld(t testing.TB) *world {
-	w := &world{t: t, logs: map[union.State]merkle.Signer{}, witnesses: map[union.State]merkle.Signer{}}
+	w := &world{t: t, logs: map[union.State]merkle.Signer{}, witnesses: map[union.State]merkle.Signer{}, seconds: map[union.State]merkle.Signer{}}
 	w.Union = directorytest.New(t, []union.State{"BH", "SA", "AE"}, func(s union.State, e *directory.Edition) {
 		for to, kind := range map[*map[union.State]merkle.Signer]merkle.Kind{&w.logs: merkle.LogSignature, &w.witnesses: merkle.Cosignature} {
 			_, key, err := ed25519.GenerateKey(cryptorand.Reader)
@@ -49,7 +51,11 @@ func newWorld(t testing.TB) *world {
 			(*to)[s], err = merkle.NewSigner(directory.LogName("log.example", s, fmt.Sprintf("k%d", kind)), kind, key)
 			must(t, err)
 		}
-		must(t, e.SetLog(directory.Log{Key: w.logs[s].Key, Witness: w.witnesses[s].Key}))
+		key, err := mldsa.GenerateKey(mldsa.MLDSA44())
+		must(t, err)
+		w.seconds[s], err = merkle.NewSigner(w.witnesses[s].Name(), merkle.Quantum, key)
+		must(t, err)
+		must(t, e.SetLog(directory.Log{Key: w.logs[s].Key, Witness: w.witnesses[s].Key, Quantum: w.seconds[s].Key}))
 	})
 	return w
 }
@@ -280,7 +286,13 @@ func TestReceipts(t *testing.T) {
 		want    string
 	}{
 		"by two others": {func(r *evidence.Record) { w.receipt(r, w.logs["SA"], w.witnesses["BH"], w.witnesses["AE"]) }, Passed, Holds, "2 of the 2"},
-		"by one other":  {func(r *evidence.Record) { w.receipt(r, w.logs["SA"], w.witnesses["BH"]) }, Unchecked, Holds, "1 of 2"},
+		"by two others, with their second keys too": {func(r *evidence.Record) {
+			w.receipt(r, w.logs["SA"], w.witnesses["BH"], w.seconds["BH"], w.witnesses["AE"], w.seconds["AE"])
+		}, Passed, Holds, "2 of the 2"},
+		"by one other, with both its keys": {func(r *evidence.Record) {
+			w.receipt(r, w.logs["SA"], w.witnesses["BH"], w.seconds["BH"])
+		}, Unchecked, Holds, "1 of 2"},
+		"by one other": {func(r *evidence.Record) { w.receipt(r, w.logs["SA"], w.witnesses["BH"]) }, Unchecked, Holds, "1 of 2"},
 		"by one other and its own": {func(r *evidence.Record) {
 			w.receipt(r, w.logs["SA"], w.witnesses["BH"], w.witnesses["SA"])
 		}, Unchecked, Holds, "1 of 2"},

@@ -72,11 +72,31 @@ func (c *logRenewCmd) Run(s *session) error {
 	})
 }
 
+type logMLDSACmd struct {
+	Off bool
+}
+
+func (c *logMLDSACmd) Run(s *session) error {
+	n, err := s.node("")
+	if err != nil {
+		return err
+	}
+	var log directory.Log
+	return s.changed(n, "log.mldsa", node.Quantum{On: !c.Off}, &log, func() {
+		if log.Quantum == (merkle.Key{}) {
+			s.line(t("The state's witness cosigns with Ed25519 alone.", "شاهد الدولة يوقّع بخوارزمية Ed25519 وحدها."))
+			return
+		}
+		s.line(t("The state's witness cosigns with Ed25519 and ML-DSA-44.", "شاهد الدولة يوقّع بخوارزميتي Ed25519 وML-DSA-44."))
+	})
+}
+
 type logCmd struct {
 	Alarms logAlarmsCmd `cmd:""`
 	Renew  logRenewCmd  `cmd:""`
 	Audit  logAuditCmd  `cmd:""`
 	Watch  logWatchCmd  `cmd:""`
+	MLDSA  logMLDSACmd  `cmd:"" name:"mldsa"`
 }
 
 type logAuditCmd struct {

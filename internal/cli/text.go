@@ -121,6 +121,8 @@ func helpTexts() map[string]union.Text {
 		"log watch --once":          t("Look once.", "النظر مرة واحدة."),
 		"log watch --every":         t("Time between two looks.", "المدة بين نظرتين."),
 		"log watch --memory":        t("File that remembers what was seen (default: .falaj/watch.json in the home folder).", "ملف يحفظ ما شوهد (الافتراضي: .falaj/watch.json في مجلد المستخدم)."),
+		"log mldsa":                 t("Let this state's witness cosign with ML-DSA-44 as well.", "توقيع شاهد هذه الدولة بخوارزمية ML-DSA-44 أيضاً."),
+		"log mldsa --off":           t("Let it do so no more.", "الكف عن ذلك."),
 		"log audit":                 t("Recompute a whole log and check its signature and cosignatures.", "إعادة حساب سجل شفافية كامل والتحقق من توقيعه وتواقيع الشهود."),
 		"log audit <url>":           t("Address of the log, such as https://node.example/log.", "عنوان سجل الشفافية، مثل https://node.example/log."),
 		"log audit --log-key":       t("Verifier key of the log (default: as the directory of a running node says).", "مفتاح التحقق من سجل الشفافية (الافتراضي: ما في دليل عقدة عاملة)."),

@@ -14,8 +14,9 @@ import (
 
 // The names of the keys, in a key folder, that hold logs to their word.
 const (
-	LogKey     = "log"     // signs the heads of the state's log
-	WitnessKey = "witness" // cosigns the heads of the other states' logs
+	LogKey     = "log"           // signs the heads of the state's log
+	WitnessKey = "witness"       // cosigns the heads of the other states' logs
+	QuantumKey = "witness-mldsa" // the same, with ML-DSA-44 beside it
 )
 
 // logFile stands beside state.json, so that nodes who do not know it go on.
@@ -25,7 +26,8 @@ const logFile = "log.json"
 type Log struct {
 	Key     merkle.Key `json:"key,omitzero"` // its name is the log's origin
 	Witness merkle.Key `json:"witness,omitzero"`
-	Address string     `json:"address,omitzero"` // http(s) URL under which everybody reads the log; "" where there is none
+	Quantum merkle.Key `json:"witness_mldsa,omitzero"` // the witness's second key, of its name
+	Address string     `json:"address,omitzero"`       // http(s) URL under which everybody reads the log; "" where there is none
 }
 
 // logName is the name of a log or a witness. It tells the state, so that no
@@ -113,13 +115,16 @@ func DecodeLog(state union.State, b []byte) (Log, error) {
 	if err := unmarshal(b, &l); err != nil {
 		return Log{}, fmt.Errorf("log.json: %w", err)
 	}
-	for k, kind := range map[merkle.Key]merkle.Kind{l.Key: merkle.LogSignature, l.Witness: merkle.Cosignature} {
+	for k, kind := range map[merkle.Key]merkle.Kind{l.Key: merkle.LogSignature, l.Witness: merkle.Cosignature, l.Quantum: merkle.Quantum} {
 		if k == (merkle.Key{}) {
 			continue
 		}
 		if m := logName.FindStringSubmatch(k.Name()); m == nil || m[1] != string(state) || k.Kind() != kind {
 			return Log{}, fmt.Errorf("log.json: the key %q: wanted one named host/%s/label, of kind %d", clip(k.Name()), state, kind)
 		}
+	}
+	if l.Quantum != (merkle.Key{}) && l.Quantum.Name() != l.Witness.Name() {
+		return Log{}, fmt.Errorf("log.json: the key %q is beside no witness of its name", clip(l.Quantum.Name()))
 	}
 	if l.Address != "" {
 		u, err := url.Parse(l.Address)

@@ -42,6 +42,7 @@ type Quorum struct {
 	Met       int        `json:"met"`
 	Others    int        `json:"others"` // witnesses there are, of other states than the log's
 	Witnesses []Cosigner `json:"witnesses"`
+	Quantum   int        `json:"mldsa,omitzero"` // how many have cosigned with ML-DSA-44 as well
 	Note      union.Text `json:"note"`
 }
 
@@ -132,7 +133,12 @@ func (x *Exchange) halves(ctx context.Context, id string, by Reader) (out []Reco
 
 // quorumOf says in both languages what a head's cosignatures are worth.
 func quorumOf(u witness.Union, own union.State, trust merkle.Trust, head merkle.Signed) Quorum {
-	q := Quorum{Needed: trust.Quorum, Met: head.Witnesses(), Others: len(trust.Witnesses), Witnesses: []Cosigner{}}
+	q := Quorum{Needed: trust.Quorum, Met: head.Witnesses(), Witnesses: []Cosigner{}, Quantum: head.Quantum()}
+	for _, k := range trust.Witnesses {
+		if k.Kind() == merkle.Cosignature {
+			q.Others++
+		}
+	}
 	for _, c := range head.Cosignatures {
 		for _, p := range u.Parties {
 			if p.State != own && p.Witness == c.Key {

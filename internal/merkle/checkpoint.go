@@ -114,7 +114,7 @@ func OpenCheckpoint(msg []byte, log Key, witnesses ...Key) (Signed, error) {
 			continue
 		}
 		raw, err := base64.StdEncoding.DecodeString(g.Base64)
-		if w := byKey[g.Hash]; err == nil && w.name == g.Name && w.kind == Cosignature {
+		if w := byKey[g.Hash]; err == nil && w.name == g.Name && w.kind != LogSignature {
 			at := time.Unix(int64(binary.BigEndian.Uint64(raw[4:])), 0).UTC()
 			s.Cosignatures = append(s.Cosignatures, Witnessed{Key: w, At: at, Line: line})
 		}

@@ -15,17 +15,30 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"filippo.io/mldsa"
 	"golang.org/x/mod/sumdb/note"
 )
 
 // Kind is a type of note signature: the byte that C2SP signed-note assigns.
 type Kind byte
 
-// The kinds in use. ML-DSA-44 cosignatures (6) have room beside them.
+// The kinds in use.
 const (
 	LogSignature Kind = 1 // Ed25519 over the note's text
 	Cosignature  Kind = 4 // Ed25519 over a time and the text: C2SP tlog-cosignature, v1
+	Quantum      Kind = 6 // ML-DSA-44 over a time, both names and the head: the same document
 )
+
+// size is that of a kind's public keys, in bytes; 0 where it is not known here.
+func (k Kind) size() int {
+	switch k {
+	case LogSignature, Cosignature:
+		return ed25519.PublicKeySize
+	case Quantum:
+		return mldsa.MLDSA44PublicKeySize
+	}
+	return 0
+}
 
 // MaxKeyName bounds a key's name, in bytes.
 const MaxKeyName = 255
@@ -35,7 +48,7 @@ const MaxKeyName = 255
 type Key struct {
 	name   string
 	kind   Kind
-	public [ed25519.PublicKeySize]byte
+	public string // its bytes
 }
 
 // NewKey makes a key of its parts.
@@ -43,14 +56,20 @@ func NewKey(name string, kind Kind, public crypto.PublicKey) (Key, error) {
 	if err := checkKeyName(name); err != nil {
 		return Key{}, err
 	}
-	if kind != LogSignature && kind != Cosignature {
+	if kind.size() == 0 {
 		return Key{}, fmt.Errorf("merkle: signatures of kind %d are not known here", kind)
 	}
-	p, ok := public.(ed25519.PublicKey)
-	if !ok || len(p) != ed25519.PublicKeySize {
-		return Key{}, fmt.Errorf("merkle: the key of %s is not an Ed25519 key", name)
+	var b []byte
+	switch p := public.(type) {
+	case ed25519.PublicKey:
+		b = p
+	case *mldsa.PublicKey:
+		b = p.Bytes()
 	}
-	return Key{name: name, kind: kind, public: [ed25519.PublicKeySize]byte(p)}, nil
+	if _, large := public.(*mldsa.PublicKey); len(b) != kind.size() || large != (kind == Quantum) {
+		return Key{}, fmt.Errorf("merkle: the key of %s is not one for signatures of kind %d", name, kind)
+	}
+	return Key{name: name, kind: kind, public: string(b)}, nil
 }
 
 // ParseKey reads a verifier key (C2SP signed-note: name+identifier+key). There
@@ -59,10 +78,16 @@ func ParseKey(s string) (Key, error) {
 	name, rest, _ := strings.Cut(s, "+")
 	_, b64, ok := strings.Cut(rest, "+")
 	b, err := base64.StdEncoding.Strict().DecodeString(b64)
-	if !ok || err != nil || len(b) != 1+ed25519.PublicKeySize {
+	if !ok || err != nil || len(b) < 1 || len(b) != 1+Kind(b[0]).size() {
 		return Key{}, errors.New("merkle: not a verifier key: wanted name+identifier+key")
 	}
-	k, err := NewKey(name, Kind(b[0]), ed25519.PublicKey(b[1:]))
+	var public crypto.PublicKey = ed25519.PublicKey(b[1:])
+	if Kind(b[0]) == Quantum {
+		if public, err = mldsa.NewPublicKey(mldsa.MLDSA44(), b[1:]); err != nil {
+			return Key{}, fmt.Errorf("merkle: the key of %.64q: %w", name, err)
+		}
+	}
+	k, err := NewKey(name, Kind(b[0]), public)
 	if err != nil {
 		return Key{}, err
 	}
@@ -77,7 +102,7 @@ func (k Key) String() string {
 	if k == (Key{}) {
 		return ""
 	}
-	return fmt.Sprintf("%s+%08x+%s", k.name, k.KeyHash(), base64.StdEncoding.EncodeToString(append([]byte{byte(k.kind)}, k.public[:]...)))
+	return fmt.Sprintf("%s+%08x+%s", k.name, k.KeyHash(), base64.StdEncoding.EncodeToString(append([]byte{byte(k.kind)}, k.public...)))
 }
 
 // MarshalText writes the verifier key.
@@ -110,7 +135,7 @@ func (k Key) KeyHash() uint32 {
 	h := sha256.New()
 	h.Write([]byte(k.name + "\n"))
 	h.Write([]byte{byte(k.kind)})
-	h.Write(k.public[:])
+	h.Write([]byte(k.public))
 	return binary.BigEndian.Uint32(h.Sum(nil))
 }
 
@@ -120,12 +145,36 @@ const timeSize = 8
 // Verify tells whether sig is this key's over the text of a note.
 func (k Key) Verify(text, sig []byte) bool {
 	if k.kind == LogSignature {
-		return len(sig) == ed25519.SignatureSize && ed25519.Verify(k.public[:], text, sig)
+		return len(sig) == ed25519.SignatureSize && ed25519.Verify(ed25519.PublicKey(k.public), text, sig)
 	}
-	if k.kind != Cosignature || len(sig) != timeSize+ed25519.SignatureSize || sig[0]&0x80 != 0 {
+	if len(sig) <= timeSize || sig[0]&0x80 != 0 {
 		return false
 	}
-	return ed25519.Verify(k.public[:], cosigned(text, binary.BigEndian.Uint64(sig)), sig[timeSize:])
+	at, sig := binary.BigEndian.Uint64(sig), sig[timeSize:]
+	switch k.kind {
+	case Cosignature:
+		return len(sig) == ed25519.SignatureSize && ed25519.Verify(ed25519.PublicKey(k.public), cosigned(text, at), sig)
+	case Quantum:
+		p, err := mldsa.NewPublicKey(mldsa.MLDSA44(), []byte(k.public))
+		msg, ok := cosignedHead(k.name, string(text), at)
+		return err == nil && ok && mldsa.Verify(p, msg, sig, nil) == nil
+	}
+	return false
+}
+
+// cosignedHead is what an ML-DSA-44 cosignature of a checkpoint is made over: C2SP
+// tlog-cosignature, cosigned_message.
+func cosignedHead(name, text string, at uint64) ([]byte, bool) {
+	c, err := ParseCheckpoint(text)
+	if err != nil {
+		return nil, false
+	}
+	b := append([]byte("subtree/v1\n\x00"), byte(len(name)))
+	b = binary.BigEndian.AppendUint64(append(b, name...), at)
+	b = append(append(b, byte(len(c.Origin))), c.Origin...)
+	b = binary.BigEndian.AppendUint64(b, 0)
+	b = binary.BigEndian.AppendUint64(b, uint64(c.Size))
+	return append(b, c.Root[:]...), true
 }
 
 // cosigned is what a cosignature of a time, in seconds, is made over.
@@ -156,12 +205,18 @@ func (s Signer) As(name string) (Signer, error) {
 func (s Signer) Line(text string, at time.Time) (string, error) {
 	sig := binary.BigEndian.AppendUint32(nil, s.KeyHash())
 	msg := []byte(text)
-	if s.kind == Cosignature {
+	if s.kind != LogSignature {
 		if at.Unix() < 0 {
 			return "", errors.New("merkle: a cosignature's time lies before 1970")
 		}
 		sig = binary.BigEndian.AppendUint64(sig, uint64(at.Unix()))
 		msg = cosigned(msg, uint64(at.Unix()))
+	}
+	if s.kind == Quantum {
+		var ok bool
+		if msg, ok = cosignedHead(s.name, text, uint64(at.Unix())); !ok {
+			return "", errors.New("merkle: what is cosigned is no checkpoint")
+		}
 	}
 	b, err := s.private.Sign(rand.Reader, msg, crypto.Hash(0))
 	if err != nil {

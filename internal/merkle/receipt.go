@@ -108,12 +108,25 @@ func (r Receipt) Under(s Signed, entry []byte, quorum int) error {
 // ErrQuorum says that fewer witnesses have cosigned than it takes.
 var ErrQuorum = errors.New("merkle: fewer witnesses have cosigned than it takes")
 
-// Witnesses counts who cosigned: keys, since a cosignature does not say under
+// Quantum counts the cosignatures that stay good when Ed25519 no longer is.
+func (s Signed) Quantum() (n int) {
+	for _, w := range s.Cosignatures {
+		if w.Key.kind == Quantum {
+			n++
+		}
+	}
+	return n
+}
+
+// Witnesses counts who cosigned: keys of Ed25519, which every witness has,
+// since such a cosignature does not say under
 // which name it was made.
 func (s Signed) Witnesses() int {
-	keys := map[[32]byte]bool{}
+	keys := map[string]bool{}
 	for _, w := range s.Cosignatures {
-		keys[w.Key.public] = true
+		if w.Key.kind == Cosignature {
+			keys[w.Key.public] = true
+		}
 	}
 	return len(keys)
 }

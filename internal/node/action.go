@@ -43,6 +43,8 @@ func (n *Node) actions() []admin.Action {
 			Roles: officer, Two: true, Do: admin.Params(n.renewLog)},
 		{Name: "trace.delay", Event: "trace.delayed", Text: t("Set how many days later persons hear of calls for a purpose, as the law has it.", "تحديد عدد الأيام التي يُؤجَّل بعدها إطلاع أصحاب البيانات على طلبات غرض ما، بحسب القانون."),
 			Roles: officer, Two: true, Do: admin.Params(n.setDelay)},
+		{Name: "log.mldsa", Event: "log.mldsa.set", Text: t("Let this state's witness cosign with ML-DSA-44 as well, or no more.", "توقيع شاهد هذه الدولة بخوارزمية ML-DSA-44 أيضاً أو الكف عنه."),
+			Roles: officer, Two: true, Do: admin.Params(n.setQuantum)},
 		{Name: "directory.refresh", Event: "directory.refreshed", Text: t("Fetch the newest directory now.", "جلب أحدث نسخة من الدليل الآن."),
 			Roles: registrar, Do: admin.Params(n.refreshDirectory)},
 		{Name: "directory.install", Event: "directory.installed", Text: t("Bring a change of the union into force that its states have signed.", "إنفاذ تغيير في الاتحاد وقّعته دوله."),

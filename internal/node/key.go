@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -12,6 +11,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	pkix "filippo.io/mldsa/x509"
 
 	"github.com/falaj/falaj/internal/directory"
 	"github.com/falaj/falaj/internal/fault"
@@ -96,7 +97,7 @@ func (n *Node) keyDigest(name string) (string, error) {
 }
 
 func publicDigest(key crypto.Signer) (string, error) {
-	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	der, err := pkix.MarshalPKIXPublicKey(key.Public())
 	if err != nil {
 		return "", fmt.Errorf("writing a public key: %w", err)
 	}

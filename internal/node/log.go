@@ -2,7 +2,10 @@ package node
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -15,6 +18,7 @@ import (
 	"github.com/falaj/falaj/internal/merkle"
 	"github.com/falaj/falaj/internal/node/admin"
 	"github.com/falaj/falaj/internal/node/operation"
+	"github.com/falaj/falaj/internal/seal"
 	"github.com/falaj/falaj/internal/union"
 	"github.com/falaj/falaj/internal/witness"
 )
@@ -47,7 +51,7 @@ func (n *Node) listLogs(context.Context, admin.Person, url.Values) (any, error) 
 func (l Logs) Union() witness.Union {
 	u := witness.Union{Quorum: l.Quorum}
 	for _, p := range l.Logs {
-		u.Parties = append(u.Parties, witness.Party{State: p.State, Log: p.Key, Witness: p.Witness})
+		u.Parties = append(u.Parties, witness.Party{State: p.State, Log: p.Key, Witness: p.Witness, Quantum: p.Quantum})
 	}
 	if l.Witness != (merkle.Key{}) {
 		u.Parties = append(u.Parties, witness.Party{State: witness.Secretariat, Witness: l.Witness})
@@ -64,6 +68,40 @@ func (n *Node) renewLog(ctx context.Context, _ admin.Person, _ struct{}) (admin.
 		before = s.Log
 		if after, err = before.Renewed(); err != nil {
 			return err
+		}
+		return e.SetLog(after)
+	})
+	return admin.Done{Result: after, Before: before, After: after}, err
+}
+
+// Quantum says whether this state's witness cosigns with ML-DSA-44 as well.
+type Quantum struct {
+	On bool `json:"on"`
+}
+
+// setQuantum gives this state's witness its second key, in the directory, or
+// takes it away. The key itself stays in the folder.
+func (n *Node) setQuantum(ctx context.Context, _ admin.Person, p Quantum) (admin.Done, error) {
+	var before, after directory.Log
+	err := n.publish(ctx, func(e *directory.Edition) error {
+		s, _ := n.directory.View().State(n.cfg.State)
+		before = s.Log
+		after = before
+		after.Quantum = merkle.Key{}
+		if before.Witness == (merkle.Key{}) {
+			return fault.New(fault.NotFound, "the directory names no witness of %s", n.cfg.State)
+		}
+		if p.On {
+			key, err := n.keys.Signer(directory.QuantumKey)
+			if errors.Is(err, fs.ErrNotExist) {
+				key, err = n.keys.Create(directory.QuantumKey, seal.MLDSA44)
+			}
+			if err != nil {
+				return fmt.Errorf("the witness's second key: %w", err)
+			}
+			if after.Quantum, err = merkle.NewKey(before.Witness.Name(), merkle.Quantum, key.Public()); err != nil {
+				return err
+			}
 		}
 		return e.SetLog(after)
 	})
@@ -101,6 +139,12 @@ func (n *Node) openLog() {
 	n.witness = witness.New(witness.Deps{
 		DB: n.db, State: n.cfg.State, Union: n.parties, Ask: ask, Now: n.now, Log: n.log,
 		Signer: signer(directory.WitnessKey, merkle.Cosignature, func(l directory.Log) merkle.Key { return l.Witness }),
+		Second: func() (merkle.Signer, error) {
+			if s, _ := n.directory.View().State(n.cfg.State); s.Log.Quantum == (merkle.Key{}) {
+				return merkle.Signer{}, nil
+			}
+			return signer(directory.QuantumKey, merkle.Quantum, func(l directory.Log) merkle.Key { return l.Quantum })()
+		},
 	})
 }
 
@@ -110,7 +154,7 @@ func (n *Node) parties() witness.Union { return partiesOf(n.directory.View()) }
 func partiesOf(v *directory.View) witness.Union {
 	u := witness.Union{Quorum: v.Quorum()}
 	for _, s := range v.States() {
-		u.Parties = append(u.Parties, witness.Party{State: s.Code, Log: s.Log.Key, Witness: s.Log.Witness})
+		u.Parties = append(u.Parties, witness.Party{State: s.Code, Log: s.Log.Key, Witness: s.Log.Witness, Quantum: s.Log.Quantum})
 	}
 	if k := v.Witness(); k != (merkle.Key{}) {
 		u.Parties = append(u.Parties, witness.Party{State: witness.Secretariat, Witness: k})

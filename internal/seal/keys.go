@@ -7,7 +7,6 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +15,9 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"filippo.io/mldsa"
+	pkcs8 "filippo.io/mldsa/x509"
 )
 
 // KeyConfig says how a key folder is used. Its zero value is a node in earnest
@@ -207,13 +209,15 @@ func (k *Keys) generate(name string, alg Algorithm) (crypto.Signer, []byte, erro
 		key, err = ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	case Ed25519:
 		_, key, err = ed25519.GenerateKey(rand.Reader)
+	case MLDSA44:
+		key, err = mldsa.GenerateKey(mldsa.MLDSA44())
 	default:
 		err = fmt.Errorf("no keys of %v are made here", alg)
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("creating key %s: %w", name, err)
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
+	der, err := pkcs8.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		return nil, nil, fmt.Errorf("creating key %s: %w", name, err)
 	}
@@ -242,7 +246,7 @@ func (s *signer) Sign(r io.Reader, digest []byte, opts crypto.SignerOpts) ([]byt
 }
 
 func parseSigner(name string, der []byte) (crypto.Signer, error) {
-	key, err := x509.ParsePKCS8PrivateKey(der)
+	key, err := pkcs8.ParsePKCS8PrivateKey(der)
 	if err != nil {
 		// The cause is left out: it could quote the file.
 		return nil, fmt.Errorf("key %s is not a private key in PKCS #8", name)
@@ -258,8 +262,12 @@ func parseSigner(name string, der []byte) (crypto.Signer, error) {
 		}
 	case ed25519.PrivateKey:
 		return newSigner(key), nil
+	case *mldsa.PrivateKey:
+		if key.PublicKey().Parameters() == mldsa.MLDSA44() {
+			return newSigner(key), nil
+		}
 	}
-	return nil, fmt.Errorf("key %s is of a kind that is not used here: want ECDSA P-256 or P-384, Ed25519, RSA of 2048 to 4096 bits", name)
+	return nil, fmt.Errorf("key %s is of a kind that is not used here: want ECDSA P-256 or P-384, Ed25519, ML-DSA-44, RSA of 2048 to 4096 bits", name)
 }
 
 // checkName accepts the names that are also file names: the characters of a

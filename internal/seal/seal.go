@@ -30,6 +30,7 @@ const (
 	ECDSAP384 Algorithm = 2 // ecdsa-with-SHA256 on P-384: certificate authorities, national certificates
 	RSAPKCS1  Algorithm = 3 // sha256WithRSAEncryption, 2048 to 4096 bits: national certificates
 	Ed25519   Algorithm = 4 // keys of logs and notes; never a seal
+	MLDSA44   Algorithm = 5 // FIPS 204: a witness's second key; never a seal
 )
 
 // String names the algorithm for people.
@@ -43,6 +44,8 @@ func (a Algorithm) String() string {
 		return "RSA PKCS #1 v1.5"
 	case Ed25519:
 		return "Ed25519"
+	case MLDSA44:
+		return "ML-DSA-44"
 	}
 	return fmt.Sprintf("algorithm %d", uint8(a))
 }

@@ -104,7 +104,7 @@ func (l *Log) settle(ctx context.Context, quorum int) error {
 func (l *Log) submit(ctx context.Context, own, to Party, head merkle.Signed, known int64) {
 	within, cancel := context.WithTimeout(ctx, l.cfg.Answer)
 	defer cancel()
-	line, known, err := l.cosign(within, own, to, head, known)
+	lines, known, err := l.cosign(within, own, to, head, known)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	w := l.peers[to.Witness]
@@ -123,10 +123,10 @@ func (l *Log) submit(ctx context.Context, own, to Party, head merkle.Signed, kno
 	}
 	w.pause, w.after, w.lost = 0, time.Time{}, false
 	t := &l.target
-	if line.Line == "" || t.Origin != head.Origin || t.Size != head.Size || t.has(to.Witness) {
+	if len(lines) == 0 || t.Origin != head.Origin || t.Size != head.Size || t.has(to.Witness) {
 		return
 	}
-	t.Cosignatures = append(t.Cosignatures[:len(t.Cosignatures):len(t.Cosignatures)], line)
+	t.Cosignatures = append(t.Cosignatures[:len(t.Cosignatures):len(t.Cosignatures)], lines...)
 	t.fresh = true
 	if err := l.settle(ctx, l.deps.Union().Quorum); err != nil && ctx.Err() == nil {
 		l.deps.Log.Error("storing a cosigned checkpoint", "error", err)
@@ -135,55 +135,59 @@ func (l *Log) submit(ctx context.Context, own, to Party, head merkle.Signed, kno
 
 // cosign asks one witness for its cosignature, from wherever it stands. It
 // gives none, and no error, where the witness is ahead of this head.
-func (l *Log) cosign(ctx context.Context, own, to Party, head merkle.Signed, known int64) (merkle.Witnessed, int64, error) {
+func (l *Log) cosign(ctx context.Context, own, to Party, head merkle.Signed, known int64) ([]merkle.Witnessed, int64, error) {
 	alone := head
 	alone.Cosignatures = nil
 	for range 3 {
 		if known > head.Size {
 			now, _, err := l.deps.Source.Head(ctx)
 			if err != nil || known <= now {
-				return merkle.Witnessed{}, known, err // another process submitted a newer head
+				return nil, known, err // another process submitted a newer head
 			}
-			return merkle.Witnessed{}, known, l.suspect(ctx, own, to)
+			return nil, known, l.suspect(ctx, own, to)
 		}
 		proof, _, _, err := merkle.ProveGrowth(known, head.Size, l.tiles(ctx))
 		if err != nil {
-			return merkle.Witnessed{}, known, err
+			return nil, known, err
 		}
 		b, err := l.deps.Ask(ctx, to.State, KindAdd, merkle.Submission{Old: known, Proof: proof, Note: alone.Note()}.Bytes())
 		if err != nil {
-			return merkle.Witnessed{}, known, err
+			return nil, known, err
 		}
 		a, err := ParseAnswer(b)
 		if err != nil {
-			return merkle.Witnessed{}, known, err
+			return nil, known, err
 		}
 		switch a.Status {
 		case Done:
-			s, err := merkle.OpenCheckpoint(append(alone.Note(), a.Body...), own.Log, to.Witness)
+			keys := []merkle.Key{to.Witness}
+			if to.Quantum != (merkle.Key{}) {
+				keys = append(keys, to.Quantum)
+			}
+			s, err := merkle.OpenCheckpoint(append(alone.Note(), a.Body...), own.Log, keys...)
 			if err != nil {
-				return merkle.Witnessed{}, known, fmt.Errorf("its cosignature: %w", err)
+				return nil, known, fmt.Errorf("its cosignature: %w", err)
 			}
-			if len(s.Cosignatures) != 1 {
-				return merkle.Witnessed{}, known, errors.New("it gave no cosignature of its own")
+			if s.Witnesses() != 1 || len(s.Cosignatures) > len(keys) {
+				return nil, known, errors.New("it gave no cosignature of its own")
 			}
-			return s.Cosignatures[0], head.Size, nil
+			return s.Cosignatures, head.Size, nil
 		case Behind:
 			n, err := strconv.ParseInt(strings.TrimSuffix(string(a.Body), "\n"), 10, 64)
 			if err != nil || n < 0 || n > merkle.MaxSize {
-				return merkle.Witnessed{}, known, errors.New("it does not say where it stands")
+				return nil, known, errors.New("it does not say where it stands")
 			}
 			if n == known {
-				return merkle.Witnessed{}, known, l.suspect(ctx, own, to)
+				return nil, known, l.suspect(ctx, own, to)
 			}
 			known = n
 		case NotGrown:
-			return merkle.Witnessed{}, known, l.suspect(ctx, own, to)
+			return nil, known, l.suspect(ctx, own, to)
 		default:
-			return merkle.Witnessed{}, known, fmt.Errorf("it answered %d %.200q", a.Status, a.Body)
+			return nil, known, fmt.Errorf("it answered %d %.200q", a.Status, a.Body)
 		}
 	}
-	return merkle.Witnessed{}, known, errors.New("its record moves faster than this log")
+	return nil, known, errors.New("its record moves faster than this log")
 }
 
 // suspect looks into why a witness will not follow this log. If it shows a

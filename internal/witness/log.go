@@ -301,6 +301,9 @@ func others(u Union, own union.State) (keys []merkle.Key) {
 	for _, p := range u.Parties {
 		if p.State != own && p.Witness != (merkle.Key{}) {
 			keys = append(keys, p.Witness)
+			if p.Quantum != (merkle.Key{}) {
+				keys = append(keys, p.Quantum)
+			}
 		}
 	}
 	return keys

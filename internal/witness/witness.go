@@ -29,6 +29,7 @@ type Party struct {
 	State   union.State
 	Log     merkle.Key // its name is the log's origin
 	Witness merkle.Key
+	Quantum merkle.Key // the witness's second key, of ML-DSA-44; it counts for no quorum
 }
 
 // Secretariat stands in the place of a state for the secretariat's witness: it
@@ -82,6 +83,7 @@ type Deps struct {
 	State  union.State
 	Union  func() Union
 	Signer func() (merkle.Signer, error) // this state's, for cosignatures
+	Second func() (merkle.Signer, error) // of ML-DSA-44; of no key: it has none. nil the same
 	Ask    Ask
 	Now    func() time.Time
 	Log    *slog.Logger
@@ -180,7 +182,17 @@ func (w *Witness) Add(ctx context.Context, body []byte) (Answer, error) {
 		return refused, err
 	}
 	line, err := signer.Line(head.Text(), at)
-	return Answer{Done, []byte(line)}, err
+	if err != nil || w.deps.Second == nil {
+		return Answer{Done, []byte(line)}, err
+	}
+	if signer, err = w.deps.Second(); err != nil {
+		return Answer{}, fmt.Errorf("the witness's second key: %w", err)
+	}
+	if signer.Key == (merkle.Key{}) {
+		return Answer{Done, []byte(line)}, nil
+	}
+	second, err := signer.Line(head.Text(), at)
+	return Answer{Done, []byte(line + second)}, err
 }
 
 // log finds the log of another state by its origin.

@@ -100,6 +100,7 @@ func (w *world) newWitness(n *node) *witness.Witness {
 	return witness.New(witness.Deps{
 		DB: n.db, State: n.state, Union: w.union, Ask: w.asker(n.state), Now: time.Now, Log: quiet(),
 		Signer: func() (merkle.Signer, error) { return n.signers[merkle.Cosignature], nil },
+		Second: func() (merkle.Signer, error) { return n.signers[merkle.Quantum], nil },
 	})
 }
 
@@ -109,7 +110,7 @@ func (w *world) union() witness.Union {
 	u := witness.Union{Quorum: w.quorum}
 	for _, s := range w.order {
 		n := w.nodes[s]
-		u.Parties = append(u.Parties, witness.Party{State: s, Log: n.signers[merkle.LogSignature].Key, Witness: n.signers[merkle.Cosignature].Key})
+		u.Parties = append(u.Parties, witness.Party{State: s, Log: n.signers[merkle.LogSignature].Key, Witness: n.signers[merkle.Cosignature].Key, Quantum: n.signers[merkle.Quantum].Key})
 	}
 	return u
 }
@@ -452,4 +453,35 @@ func ExampleAnswer() {
 	// Output:
 	// 409 12
 	//  <nil>
+}
+
+// TestSecondKey: a witness that has a second key cosigns with both, a log takes
+// both home and counts one, and whoever does not know the second goes on.
+func TestSecondKey(t *testing.T) {
+	w := newWorld(t, 1, "BH", "SA")
+	bh, sa := w.nodes["BH"], w.nodes["SA"]
+	if _, err := sa.keys.Create("witness-mldsa", seal.MLDSA44); err != nil {
+		t.Fatal(err)
+	}
+	key, err := sa.keys.Signer("witness-mldsa") // as it was written
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := merkle.NewSigner(sa.signers[merkle.Cosignature].Name(), merkle.Quantum, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sa.signers[merkle.Quantum] = second
+	w.unlocked("SA")
+	stop := w.run("BH")
+	e := bh.fill(t, 3)
+	head := w.receipt("BH", e.Index, e.Leaf)
+	if head.Witnesses() != 1 || head.Quantum() != 1 {
+		t.Errorf("%d and %d: %s", head.Witnesses(), head.Quantum(), head.Note())
+	}
+	stop()
+	delete(sa.signers, merkle.Quantum)
+	if a := sa.add(t, bh.submission(t, 3, 3)); a.Status != witness.Done || strings.Count(string(a.Body), "\n") != 1 {
+		t.Errorf("without it: %d %s", a.Status, a.Body)
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -302,4 +303,36 @@ func TestSecretariatWitness(t *testing.T) {
 		t.Error(err)
 	}
 	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
+}
+
+// TestQuantumWitness: a state has its witness cosign with ML-DSA-44 as well;
+// the other states' logs take it, receipts tell of it, and it is taken away.
+func TestQuantumWitness(t *testing.T) {
+	p := play(t, t.TempDir(), Deps{}, "BH", "SA")
+	p.change("SA", "log.mldsa", node.Quantum{On: true})
+	s, _ := p.union.nodes[0].Directory().View().State("SA")
+	if s.Log.Quantum.Name() != s.Log.Witness.Name() || s.Log.Quantum.Kind() != merkle.Quantum {
+		t.Fatalf("the directory names %v", s.Log.Quantum)
+	}
+	trust := p.trust("BH")
+	trust.Witnesses = []merkle.Key{s.Log.Witness, s.Log.Quantum}
+	var a witness.Audited
+	var err error
+	for end := time.Now().Add(30 * time.Second); a.Head.Quantum() != 1 && time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if resp, body := p.call("SA", "BH/GOV/interior/civil/registry", "/persons"); resp.StatusCode != 200 {
+			t.Fatalf("%s %s", resp.Status, body)
+		}
+		a, err = witness.Audit(t.Context(), p.fetch("BH"), trust)
+	}
+	if err != nil || a.Head.Quantum() != 1 || a.Head.Witnesses() != 1 {
+		t.Errorf("%+v, %v", a.Head, err)
+	}
+	var keys []node.Key
+	if err := p.admin("SA").Query(t.Context(), "keys", nil, &keys); err != nil || !slices.ContainsFunc(keys, func(k node.Key) bool { return k.Name == "witness-mldsa" }) {
+		t.Errorf("the keys: %+v, %v", keys, err)
+	}
+	p.change("SA", "log.mldsa", node.Quantum{})
+	if s, _ := p.union.nodes[0].Directory().View().State("SA"); s.Log.Quantum != (merkle.Key{}) || s.Log.Witness == (merkle.Key{}) {
+		t.Errorf("it is still there: %+v", s.Log)
+	}
 }

@@ -16,21 +16,28 @@ import (
 )
 
 type evidenceEraseCmd struct {
-	ID     string `arg:"" name:"id"`
-	Client string `placeholder:"CLIENT"`
-	Reason string `required:"" placeholder:"TEXT"`
+	ID     string  `arg:"" name:"id" optional:""`
+	Client string  `placeholder:"CLIENT"`
+	Leaf   []int64 `placeholder:"N"`
+	Reason string  `required:"" placeholder:"TEXT"`
 }
 
 // Run finds the call's records at one node and has them erased by their
-// leaves: in what stays of the change, its id does not stand.
+// leaves: in what stays of the change, its id does not stand. Leaves are named
+// where an erasure broke off: the id finds nothing any more.
 func (c *evidenceEraseCmd) Run(s *session) error {
 	n, err := s.node("")
 	if err != nil {
 		return err
 	}
-	leaves, err := s.leaves(n, c.ID, c.Client)
-	if err != nil {
-		return err
+	leaves := c.Leaf
+	if (c.ID == "") == (len(leaves) == 0) {
+		return fault.New(fault.Usage, "an X-Road-Id or --leaf: what is to be erased").Arabic("المعرّف X-Road-Id أو --leaf: ما المراد محوه")
+	}
+	if c.ID != "" {
+		if leaves, err = s.leaves(n, c.ID, c.Client); err != nil {
+			return err
+		}
 	}
 	var done node.Erased
 	return s.changed(n, "evidence.erase", node.Erase{Leaves: leaves, Reason: c.Reason}, &done, func() {

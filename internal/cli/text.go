@@ -235,6 +235,7 @@ func helpTexts() map[string]union.Text {
 
 		"evidence erase":          t("Erase a node's records of a call for good: only their leaves in the log stay. Takes two persons.", "محو قيود العقدة لطلب نهائياً: لا تبقى إلا أوراقها في سجل الشفافية. ويتطلب شخصين."),
 		"evidence erase --client": t("Only the calls of this client.", "طلبات هذا العميل فقط."),
+		"evidence erase --leaf":   t("Records by their leaves, where the id finds them no more; may be repeated.", "قيود بأوراقها حين لا يُعثر عليها بالمعرّف، ويمكن تكراره."),
 		"hold":                    t("Keep records from being erased or ended, by law.", "حفظ قيود من المحو والإنهاء بحكم القانون."),
 		"hold add":                t("Hold a retention class, one of its months, or the records of a call.", "حفظ فئة حفظ أو شهر منها أو قيود طلب."),
 		"<hold>":                  t("Name of the hold: a word such as case-12.", "اسم أمر الحفظ: كلمة مثل case-12."),

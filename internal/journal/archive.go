@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/seal"
@@ -81,6 +82,11 @@ func (j *Journal) Archive(ctx context.Context, before seal.Period, sign Sign, vo
 	if err := syncFolder(filepath.Dir(j.archive)); err != nil {
 		return fmt.Errorf("making the archive's folder: %w", err)
 	}
+	lock, err := j.lockArchive()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = lock.Close() }()
 	for {
 		a, err := j.archiveSome(ctx, before, sign, vouch)
 		if err != nil || a.Count == 0 {
@@ -90,6 +96,23 @@ func (j *Journal) Archive(ctx context.Context, before seal.Period, sign Sign, vo
 			return nil
 		}
 	}
+}
+
+// lockArchive keeps every other writer out of the archive's folder, of this
+// process and of those that share it, until the file is closed.
+func (j *Journal) lockArchive() (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(j.archive, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("locking the archive: %w", err)
+	}
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		err = fault.New(fault.Conflict, "somebody else is writing to the archive; ask again")
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // archiveSome makes one file; none where nothing is left.
@@ -430,6 +453,14 @@ func (j *Journal) eraseArchived(ctx context.Context, leaves []int64, decision in
 		}
 		files[[2]int64{first, upto}] = true
 	}
+	if len(files) == 0 {
+		return nil
+	}
+	lock, err := j.lockArchive()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = lock.Close() }()
 	for f := range files {
 		if err := j.rewrite(f[0], f[1], leaves, decision, sign); err != nil {
 			return err

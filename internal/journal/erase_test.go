@@ -346,7 +346,7 @@ func TestDamagedArchive(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 60 {
+	for range 25 {
 		bit := rand.IntN(8 * len(whole))
 		changed := slices.Clone(whole)
 		changed[bit/8] ^= 1 << (bit % 8)
@@ -369,7 +369,7 @@ func TestDamagedArchive(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, column := range []string{"first", "upto"} {
-		for bit := range 40 {
+		for bit := 0; bit < 40; bit += 3 {
 			change := fmt.Sprintf("UPDATE journal_archive SET %s = (%s | %d) - (%s & %d)", column, column, 1<<bit, column, 1<<bit)
 			if _, err := db.Exec(t.Context(), change); err != nil {
 				t.Fatal(err)

@@ -118,7 +118,7 @@ func (v *verifier) strayFiles(ctx context.Context) error {
 	}
 	for _, e := range entries {
 		if name := e.Name(); strings.HasSuffix(name, archiveSuffix) && !known[name] {
-			v.addWrong(Wrong{Part: PartArchive, File: name, Detail: "no row names this file: left by an archiving that broke off, or of another database"})
+			v.addWrong(Wrong{Part: PartArchive, File: name, Detail: "no row names this file: an archiving is under way or broke off, or it is of another database"})
 		}
 	}
 	return nil

@@ -68,6 +68,7 @@ type Node struct {
 	stamps    *witness.Stamps
 	stampDoor *rate.Limiter
 	promises  *witness.Promises
+	overseer  *http.Client // asks the secretariat's witness
 	admin     *admin.Server
 	gate      *operation.Gate
 	health    *operation.Health
@@ -321,6 +322,9 @@ func (n *Node) close() error {
 	var errs []error
 	if n.link != nil {
 		n.link.Close()
+	}
+	if n.overseer != nil {
+		n.overseer.CloseIdleConnections()
 	}
 	n.doors.close()
 	if n.journal != nil {

@@ -27,6 +27,11 @@ const (
 	alarmBytes  = 64 << 10
 )
 
+// overseerClient has connections of its own, which end with whoever made it.
+func overseerClient() *http.Client {
+	return &http.Client{Timeout: patience, Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 2, IdleConnTimeout: time.Minute}}
+}
+
 // openWitness opens the secretariat's witness: of all states' logs. It reads
 // them, and what the states' witnesses have seen, where everybody may.
 func (s *Secretariat) openWitness(ctx context.Context, cfg SecretariatConfig, deps Deps, keys *seal.Keys) (err error) {
@@ -35,7 +40,8 @@ func (s *Secretariat) openWitness(ctx context.Context, cfg SecretariatConfig, de
 		return fault.Wrap(fault.StoreFailed, err, "opening %s: %v", path, err)
 	}
 	parties := func() witness.Union { return partiesOf(s.directory.View()) }
-	client := &http.Client{Timeout: patience}
+	s.client = overseerClient()
+	client := s.client
 	ask := func(ctx context.Context, state union.State, kind string, body []byte) ([]byte, error) {
 		x, ok := s.directory.View().State(state)
 		if !ok || x.Log.Address == "" {
@@ -105,7 +111,7 @@ func (s *Secretariat) handler(deps Deps) http.Handler {
 // askSecretariat puts a question to the secretariat's witness, at whichever of
 // the directory's sources answers for it.
 func (n *Node) askSecretariat(ctx context.Context, kind string, body []byte) ([]byte, error) {
-	client := &http.Client{Timeout: patience}
+	client := n.overseer
 	err := fault.New(fault.PeerUnreachable, "directory.sources names none that has a witness")
 	for _, source := range n.cfg.Directory.Sources {
 		base := strings.TrimSuffix(source, "/") + overseerPath

@@ -36,6 +36,7 @@ type Secretariat struct {
 	db        *store.DB
 	witness   *witness.Witness
 	alarms    *witness.Promises // hears, and holds nobody
+	client    *http.Client      // of the witness
 	listener  net.Listener
 	server    *http.Server
 	lock      *os.File
@@ -132,6 +133,9 @@ func (s *Secretariat) Run(ctx context.Context) error {
 func (s *Secretariat) Close() {
 	if s.listener != nil {
 		s.listener.Close()
+	}
+	if s.client != nil {
+		s.client.CloseIdleConnections()
 	}
 	if s.db != nil {
 		_ = s.db.Close()

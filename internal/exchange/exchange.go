@@ -127,6 +127,7 @@ type Exchange struct {
 	flights  flights
 	shares   shares
 	judge    atomic.Pointer[judge]
+	reloads  atomic.Uint64 // how often the local rules changed
 	backends backends
 	stranded stranded
 	senders  senders
@@ -190,21 +191,23 @@ func (x *Exchange) Run(ctx context.Context) error {
 
 // judge is the compiled rules of one directory version.
 type judge struct {
-	view *directory.View
-	set  *policy.Set
+	view    *directory.View
+	reloads uint64
+	set     *policy.Set
 }
 
 // rules compiles the directory's and the node's rules once a version. What is
 // faulty in them denies that state's calls alone: the set says so itself.
 func (x *Exchange) rules(v *directory.View) *policy.Set {
-	if j := x.judge.Load(); j != nil && j.view == v {
+	reloads := x.reloads.Load()
+	if j := x.judge.Load(); j != nil && j.view == v && j.reloads == reloads {
 		return j.set
 	}
 	set, err := policy.Compile(append(v.Policies(), x.deps.Rules()...), v.Agreements())
 	if err != nil {
 		x.deps.Log.Error("faulty rules in the directory", "version", v.Version(), "error", err)
 	}
-	x.judge.Store(&judge{view: v, set: set})
+	x.judge.Store(&judge{view: v, reloads: reloads, set: set})
 	return set
 }
 
@@ -242,7 +245,7 @@ func ruleNames(d policy.Decision) []string {
 }
 
 // Reload forgets compiled rules, after the node's local ones changed.
-func (x *Exchange) Reload() { x.judge.Store(nil) }
+func (x *Exchange) Reload() { x.reloads.Add(1) }
 
 // credential finds a member's seal, or the operator's where the member has none here.
 func (x *Exchange) credential(m union.MemberID) (Credential, error) {

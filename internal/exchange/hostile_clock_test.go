@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -132,5 +133,32 @@ func TestRulesOfEitherSide(t *testing.T) {
 			}
 			u.sound(t)
 		})
+	}
+}
+
+// TestReleasedLate: what a node finds right while a request is held is asked
+// again when it is released, if that takes its time.
+func TestReleasedLate(t *testing.T) {
+	t.Parallel()
+	end := time.Now().Add(3 * time.Second).Truncate(time.Second)
+	u := newUnion(t, []union.State{"BH", "SA"}, func(c *Config, d *Deps) {
+		if c.State == "BH" {
+			d.Rules = func() []policy.Source {
+				return []policy.Source{{Name: "local/end", State: "BH", Text: `
+					@id("over") @en("It is over.") @ar("انتهى الأمر.")
+					forbid (principal, action, resource) when { context.at >= datetime("` + end.UTC().Format(time.RFC3339) + `") };`}}
+			}
+		}
+	})
+	var calls atomic.Int32
+	u.backend("BH", "things", func(http.ResponseWriter, *http.Request) { calls.Add(1) })
+	k := &attack{r: u.request("SA", offered("BH", "things")), by: u.nodes["SA"].seals[desk("SA").MemberID], at: time.Now()}
+	m := k.message(t)
+	m.Hold = func() ([]byte, error) {
+		time.Sleep(max(time.Until(end), time.Second) + 100*time.Millisecond)
+		return nil, nil
+	}
+	if a, _, err := u.deliver("SA", "BH", m); err != nil || a.Fault != string(fault.PolicyDenied) || calls.Load() != 0 {
+		t.Errorf("%+v %v after %d calls", a, err, calls.Load())
 	}
 }

@@ -50,7 +50,7 @@ func (x *Exchange) send(ctx context.Context, c *asking) error {
 	if err != nil {
 		return err
 	}
-	timer.Reset(callMargin + transit(reply.Size))
+	timer.Reset(max(callMargin+transit(reply.Size), c.deadline.Sub(x.deps.Now())))
 	c.reply = reply
 	return nil
 }

@@ -65,11 +65,14 @@ func (m *meters) observe(o exchange.Observation) {
 	if o.Fault == fault.UnknownState || o.Fault == fault.UnknownClient {
 		peer = "" // anything can stand there
 	}
-	succeeded := "true"
-	if o.Fault != "" {
+	succeeded, code := "true", o.Fault
+	if code != "" {
 		succeeded = "false"
+		if known := fault.Lookup(code).Code; known != code {
+			code = "other" // another node's: anything can stand there, too
+		}
 	}
-	m.requests.WithLabelValues(side, string(peer), succeeded, string(o.Fault)).Inc()
+	m.requests.WithLabelValues(side, string(peer), succeeded, string(code)).Inc()
 	span := func(stage string, from, to time.Time) {
 		if !from.IsZero() && !to.IsZero() {
 			m.seconds.WithLabelValues(side, stage).Observe(to.Sub(from).Seconds())

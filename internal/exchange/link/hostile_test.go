@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -429,10 +430,14 @@ func TestPanic(t *testing.T) {
 }
 
 // TestUnreading: a peer that calls without reading answers waits itself; what
-// it makes us hold is bounded.
+// it makes us hold is bounded, and what came of its calls is recorded.
 func TestUnreading(t *testing.T) {
+	var begun, recorded atomic.Int64
 	l, w := bare(t, Config{MaxStreams: 4, Ping: time.Hour}, hands{exchange: func(context.Context, Peer, *Message) (*Message, error) {
-		return NewMessage(make([]byte, 600<<10), nil), nil
+		begun.Add(1)
+		m := NewMessage(make([]byte, 600<<10), nil)
+		m.Hold = func() ([]byte, error) { recorded.Add(1); return nil, nil }
+		return m, nil
 	}}, false)
 	done := make(chan int)
 	go func() {
@@ -447,6 +452,7 @@ func TestUnreading(t *testing.T) {
 		}
 	}()
 	n := <-done
+	eventually(t, "every answer is recorded", func() bool { return begun.Load() > 3 && recorded.Load() == begun.Load() })
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for c := range l.conns {

@@ -396,6 +396,14 @@ func (c *conn) reply(ctx context.Context, s *stream, m *Message) error {
 		typ = typeReply
 	}
 	c.mu.Lock()
+	if len(c.pending) > maxPending {
+		// What came of the call does not wait until its caller reads.
+		c.mu.Unlock()
+		if _, err := held(); err != nil {
+			return err
+		}
+		c.mu.Lock()
+	}
 	if err := c.wait(ctx); err != nil {
 		c.mu.Unlock()
 		return err

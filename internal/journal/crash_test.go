@@ -20,7 +20,7 @@ import (
 	"github.com/falaj/falaj/internal/store"
 )
 
-const childFolder, childLies = "FALAJ_TEST_JOURNAL_CHILD", "FALAJ_TEST_JOURNAL_LIES"
+const childFolder, childLies, childSteps = "FALAJ_TEST_JOURNAL_CHILD", "FALAJ_TEST_JOURNAL_LIES", "FALAJ_TEST_JOURNAL_STEPS"
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childFolder); dir != "" {
@@ -50,6 +50,9 @@ func child(dir string, lies bool) error {
 		return err
 	}
 	fmt.Println("ready")
+	if os.Getenv(childSteps) != "" {
+		return steps(ctx, j, db)
+	}
 	var wg sync.WaitGroup
 	for range 3 {
 		wg.Go(func() {
@@ -142,6 +145,18 @@ func TestCrashShows(t *testing.T) {
 // call, and gives its output.
 func suffer(t *testing.T, dir, inject string, lies bool) []string {
 	t.Helper()
+	call, _, _ := strings.Cut(inject, ":")
+	env := []string{childFolder + "=" + dir}
+	if lies {
+		env = append(env, childLies+"=yes")
+	}
+	return strace(t, env, "-o", "/dev/null", "-e", "trace="+call, "-e", "inject="+inject)
+}
+
+// strace runs the child as strace's arguments say, and gives its output, with a
+// line "ended" where it was content.
+func strace(t *testing.T, env []string, args ...string) (lines []string) {
+	t.Helper()
 	strace, err := exec.LookPath("strace")
 	if err != nil {
 		t.Fatal("strace is not installed; this installs it: scripts/deps")
@@ -150,12 +165,8 @@ func suffer(t *testing.T, dir, inject string, lies bool) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	call, _, _ := strings.Cut(inject, ":")
-	cmd := exec.Command(strace, "-f", "-qq", "-o", "/dev/null", "-e", "trace="+call, "-e", "inject="+inject, self)
-	cmd.Env = append(os.Environ(), childFolder+"="+dir)
-	if lies {
-		cmd.Env = append(cmd.Env, childLies+"=yes")
-	}
+	cmd := exec.Command(strace, append(append([]string{"-f", "-qq"}, args...), self)...)
+	cmd.Env = append(os.Environ(), env...)
 	var out, report bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &report
 	err = cmd.Run()
@@ -166,7 +177,6 @@ func suffer(t *testing.T, dir, inject string, lies bool) []string {
 	if report.Len() > 0 {
 		t.Fatalf("%v: %s", err, &report)
 	}
-	var lines []string
 	for s := bufio.NewScanner(&out); s.Scan(); {
 		lines = append(lines, s.Text())
 	}

@@ -57,6 +57,11 @@ func openSQLite(ctx context.Context, cfg Config, rooms []Migrations) (*lite, err
 	if err := migrate(ctx, w, SQLite, rooms); err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
+	// SQLite syncs the folder when it first syncs the write-ahead log in it, and
+	// passes over an error there: without its entry, the log would be lost.
+	if err := syncFolder(filepath.Dir(path)); err != nil {
+		return nil, errors.Join(err, w.Close())
+	}
 	e.writer = newPool(w, 1)
 	r, err := openFile(path, "_query_only=1")
 	if err != nil {
@@ -77,6 +82,14 @@ func create(path string) error {
 		return err
 	}
 	return f.Close()
+}
+
+func syncFolder(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 func openFile(path string, more ...string) (*sql.DB, error) {

@@ -285,7 +285,7 @@ func TestErasedIsDark(t *testing.T) {
 				if found := k.search(t, backup); len(found) > 0 {
 					t.Errorf("%s: in the backup, without the keys: %v", s, found)
 				}
-				_, err := n.Erase(t.Context(), journal.Erasure{Leaves: leaves, By: []string{"officer"}, Reason: "a decision", At: time.Now(), Class: "admin"}, nil, func() error { return nil })
+				_, err := n.Erase(t.Context(), journal.Erasure{Leaves: leaves, By: []string{"officer"}, Reason: "a decision", At: time.Now(), Class: "admin"}, nil, nil, func() error { return nil })
 				check(t, err)
 				check(t, n.db.Settle(t.Context(), n.db.Dialect() == store.Postgres)) // as docs/operations.md tells for PostgreSQL
 				for what, b := range cipher {

@@ -18,7 +18,7 @@ const forgotten = -1
 // stands about them beside the journal. A call that has not ended is not erased.
 // What keeps its id from being used again stays for its time, and says nothing.
 // held is asked in the transaction, for the last time, whether it may be.
-func (x *Exchange) Erase(ctx context.Context, e journal.Erasure, sign journal.Sign, held func() error) (journal.Entry, error) {
+func (x *Exchange) Erase(ctx context.Context, e journal.Erasure, sign journal.Sign, vouch journal.Vouch, held func() error) (journal.Entry, error) {
 	type call struct {
 		leaf int64
 		side int
@@ -44,7 +44,7 @@ func (x *Exchange) Erase(ctx context.Context, e journal.Erasure, sign journal.Si
 		}
 		calls = append(calls, c)
 	}
-	decision, err := x.deps.Journal.Erase(ctx, e, sign, func(ctx context.Context, tx *store.Tx) error {
+	decision, err := x.deps.Journal.Erase(ctx, e, sign, vouch, func(ctx context.Context, tx *store.Tx) error {
 		if err := held(); err != nil {
 			return err
 		}

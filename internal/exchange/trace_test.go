@@ -247,7 +247,7 @@ func TestTraceIndex(t *testing.T) {
 	check(t, err)
 	erase := func(leaf int64) {
 		t.Helper()
-		_, err := sa.journal.Erase(t.Context(), journal.Erasure{Leaves: []int64{leaf}, By: []string{"Fatima"}, At: sa.now(), Class: "exchange"}, nil, func(ctx context.Context, tx *store.Tx) error {
+		_, err := sa.journal.Erase(t.Context(), journal.Erasure{Leaves: []int64{leaf}, By: []string{"Fatima"}, At: sa.now(), Class: "exchange"}, nil, nil, func(ctx context.Context, tx *store.Tx) error {
 			return sa.untrace(ctx, tx, leaf)
 		})
 		check(t, err)

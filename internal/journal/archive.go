@@ -14,7 +14,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/seal"
@@ -82,11 +81,6 @@ func (j *Journal) Archive(ctx context.Context, before seal.Period, sign Sign, vo
 	if err := syncFolder(filepath.Dir(j.archive)); err != nil {
 		return fmt.Errorf("making the archive's folder: %w", err)
 	}
-	lock, err := j.lockArchive()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = lock.Close() }()
 	for {
 		a, err := j.archiveSome(ctx, before, sign, vouch)
 		if err != nil || a.Count == 0 {
@@ -98,33 +92,21 @@ func (j *Journal) Archive(ctx context.Context, before seal.Period, sign Sign, vo
 	}
 }
 
-// lockArchive keeps every other writer out of the archive's folder, of this
-// process and of those that share it, until the file is closed.
-func (j *Journal) lockArchive() (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(j.archive, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("locking the archive: %w", err)
-	}
-	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		err = fault.New(fault.Conflict, "somebody else is writing to the archive; ask again")
-	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
-}
-
 // archiveSome makes one file; none where nothing is left.
 func (j *Journal) archiveSome(ctx context.Context, before seal.Period, sign Sign, vouch Vouch) (a Archived, err error) {
+	lock, err := j.lockArchive(ctx)
+	if err != nil {
+		return a, err
+	}
+	defer func() { _ = lock.Close() }()
 	if err := j.db.QueryRow(ctx, "SELECT COALESCE(MAX(upto), 0) FROM journal_archive").Scan(&a.First); err != nil {
 		return a, fmt.Errorf("finding where the archive ends: %w", err)
 	}
-	temp, err := os.CreateTemp(j.archive, ".new-*")
+	temp, err := os.CreateTemp(j.archive, archiveTemp+"*")
 	if err != nil {
 		return a, fmt.Errorf("writing to the archive: %w", err)
 	}
-	defer func() { _, _ = temp.Close(), os.Remove(temp.Name()) }()
+	defer func() { _, _ = temp.Close(), os.Remove(temp.Name()) }() // no name of it is left if it was placed
 	w := archiveWriter{file: temp, first: a.First, at: int64(archiveHead)}
 	var rows []archivedRow
 	for len(w.leaves) < archiveRecords*leafSize && w.at < archiveBytes {
@@ -146,15 +128,15 @@ func (j *Journal) archiveSome(ctx context.Context, before seal.Period, sign Sign
 	a.Count = int64(len(w.leaves) / leafSize)
 	a.File = archiveName(a.First, a.First+a.Count)
 	path := filepath.Join(j.archive, a.File)
-	// Never over another: after a restore it may hold what is nowhere else.
-	if err := os.Link(temp.Name(), path); errors.Is(err, fs.ErrExist) {
-		if err := sameLeaves(path, a.First, w.leaves); err != nil {
+	// Never over another: after a restore it may hold what is nowhere else. What
+	// an archiving left that broke off gives way: records that it has may have
+	// been erased since.
+	if _, err := os.Lstat(path); err == nil {
+		if err := nothingMore(path, temp); err != nil {
 			return a, fault.Wrap(fault.Conflict, err, "%s is there already and is not of these records: move it away, and keep it", path)
 		}
-	} else if err != nil {
-		return a, fmt.Errorf("writing to the archive: %w", err)
 	}
-	if err := syncFolder(j.archive); err != nil {
+	if err := j.place(temp.Name(), path); err != nil {
 		return a, fmt.Errorf("writing to the archive: %w", err)
 	}
 	if err := j.checkArchive(ctx, a.First, w.leaves, vouch); err != nil {
@@ -390,24 +372,6 @@ func (j *Journal) checkArchive(ctx context.Context, first int64, leaves []byte, 
 	return nil
 }
 
-// sameLeaves tells whether a file is of these records.
-func sameLeaves(path string, first int64, leaves []byte) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }()
-	a, err := readArchive(f)
-	if err != nil {
-		return err
-	}
-	got := make([]byte, leafSize*a.count)
-	if _, err := a.ReadAt(got, a.leavesAt()); err != nil || a.first != first || !bytes.Equal(got, leaves) {
-		return errors.Join(err, errors.New("its leaves are others"))
-	}
-	return nil
-}
-
 // fromArchive reads an archived record as it was stored.
 func (j *Journal) fromArchive(ctx context.Context, index int64) ([]byte, error) {
 	first, upto, err := j.archivedIn(ctx, index)
@@ -432,83 +396,6 @@ func (j *Journal) archivedIn(ctx context.Context, index int64) (first, upto int6
 		return 0, 0, fmt.Errorf("looking for record %d in the archive: %w", index, err)
 	}
 	return first, upto, nil
-}
-
-// eraseArchived puts marks in the place of those records that lie in the
-// archive: their files are written anew.
-func (j *Journal) eraseArchived(ctx context.Context, leaves []int64, decision int64, sign Sign) error {
-	files := map[[2]int64]bool{}
-	for _, i := range leaves {
-		var n int
-		err := j.db.QueryRow(ctx, "SELECT COUNT(*) FROM journal_archive WHERE first <= ? AND upto > ?", i, i).Scan(&n)
-		if err != nil {
-			return fmt.Errorf("erasing from the archive: %w", err)
-		}
-		if n == 0 {
-			continue
-		}
-		first, upto, err := j.archivedIn(ctx, i)
-		if err != nil {
-			return err
-		}
-		files[[2]int64{first, upto}] = true
-	}
-	if len(files) == 0 {
-		return nil
-	}
-	lock, err := j.lockArchive()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = lock.Close() }()
-	for f := range files {
-		if err := j.rewrite(f[0], f[1], leaves, decision, sign); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// rewrite writes a file anew without some records, over itself.
-func (j *Journal) rewrite(first, upto int64, without []int64, decision int64, sign Sign) error {
-	a, err := j.openArchive(first, upto)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = a.Close() }()
-	temp, err := os.CreateTemp(j.archive, ".new-*")
-	if err != nil {
-		return fmt.Errorf("writing to the archive: %w", err)
-	}
-	defer func() { _, _ = temp.Close(), os.Remove(temp.Name()) }()
-	gone := map[int64]bool{}
-	for _, i := range without {
-		gone[i] = true
-	}
-	w := archiveWriter{file: temp, first: first, at: int64(archiveHead)}
-	for i := range upto - first {
-		var leaf [leafSize]byte
-		if _, err := a.ReadAt(leaf[:], a.leavesAt()+leafSize*i); err != nil {
-			return fault.Wrap(fault.StoreFailed, err, "reading the archive")
-		}
-		sealed, err := a.record(i)
-		if err != nil {
-			return err
-		}
-		if gone[first+i] {
-			sealed = j.mark(first+i, leaf, decision)
-		}
-		if err := w.add(leaf, sealed); err != nil {
-			return fmt.Errorf("writing to the archive: %w", err)
-		}
-	}
-	if _, err := w.finish(sign); err != nil {
-		return fmt.Errorf("writing to the archive: %w", err)
-	}
-	if err := os.Rename(temp.Name(), filepath.Join(j.archive, archiveName(first, upto))); err != nil {
-		return fmt.Errorf("writing to the archive: %w", err)
-	}
-	return syncFolder(j.archive)
 }
 
 func syncFolder(dir string) error {

@@ -71,10 +71,9 @@ const ErasedEvent = "evidence.erased"
 // finds them. Only their leaves stay, and a mark. The decision is a record of
 // its own and durable together with what it does; in, if there is one, does
 // what others have to do about the leaves in the same transaction. Records in
-// the archive are then removed from its files, which sign signs anew; where
-// that breaks off, Erase is asked again. What older copies of the database hold
-// stays there.
-func (j *Journal) Erase(ctx context.Context, e Erasure, sign Sign, in func(ctx context.Context, tx *store.Tx) error) (Entry, error) {
+// the archive are then removed from its files as FinishErasures says, which goes
+// on where that breaks off. What older copies of the database hold stays there.
+func (j *Journal) Erase(ctx context.Context, e Erasure, sign Sign, vouch Vouch, in func(ctx context.Context, tx *store.Tx) error) (Entry, error) {
 	if len(e.Leaves) == 0 || len(e.Leaves) > MaxFound {
 		return Entry{}, fault.New(fault.BadRequest, "%d records to erase; 1 to %d at a time", len(e.Leaves), MaxFound)
 	}
@@ -109,8 +108,11 @@ func (j *Journal) Erase(ctx context.Context, e Erasure, sign Sign, in func(ctx c
 	if err != nil {
 		return Entry{}, err
 	}
-	if err := j.eraseArchived(ctx, e.Leaves, decision.Index, sign); err != nil {
-		return decision, err
+	if err := j.FinishErasures(ctx, sign, vouch); err != nil {
+		all, readErr := j.pending(ctx)
+		if readErr != nil || slices.ContainsFunc(all, func(p pending) bool { return p.decision == decision.Index }) {
+			return decision, fmt.Errorf("the erasure is decided and goes on by itself in the archive: %w", errors.Join(err, readErr))
+		}
 	}
 	if err := j.db.Settle(ctx, false); err != nil {
 		return decision, fmt.Errorf("emptying the database's log of what was erased: %w", err)
@@ -137,6 +139,13 @@ func (j *Journal) eraseOne(ctx context.Context, tx *store.Tx, index, decision in
 	} else {
 		if ends, records, err = replace(ends, records, i, j.mark(index, [leafSize]byte(leaves[i*leafSize:]), decision)); err != nil {
 			return err
+		}
+	}
+	if j.archive != "" || len(ends) == 0 {
+		_, err := tx.Exec(ctx, `INSERT INTO journal_erase_pending (leaf, decision) VALUES (?, ?)
+			ON CONFLICT (leaf) DO UPDATE SET decision = excluded.decision`, index, decision)
+		if err != nil {
+			return fmt.Errorf("erasing record %d: %w", index, err)
 		}
 	}
 	key := [keySize]byte(keys[i*keySize:])
@@ -195,6 +204,11 @@ func (j *Journal) decided(ctx context.Context, decision, index int64) (bool, err
 	default:
 		return false, err
 	}
+	return s.Erased || s.decides(index), nil
+}
+
+// decides tells whether a record is the decision to erase another.
+func (s *Stored) decides(index int64) bool {
 	var e erasure
-	return s.Erased || s.Kind == Decision && json.Unmarshal(s.Local, &e) == nil && e.Event == ErasedEvent && slices.Contains(e.Leaves, index), nil
+	return !s.Erased && s.Kind == Decision && json.Unmarshal(s.Local, &e) == nil && e.Event == ErasedEvent && slices.Contains(e.Leaves, index)
 }

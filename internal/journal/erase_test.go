@@ -7,11 +7,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -36,9 +38,14 @@ func vouch(note []byte) error {
 	return nil
 }
 
+func tryErase(t *testing.T, j *journal.Journal, leaves ...int64) error {
+	_, err := j.Erase(t.Context(), journal.Erasure{Leaves: leaves, By: []string{"an officer"}, Reason: "a court", At: record(0).At, Class: "admin"}, sign, vouch, nil)
+	return err
+}
+
 func erase(t *testing.T, j *journal.Journal, leaves ...int64) journal.Entry {
 	t.Helper()
-	e, err := j.Erase(t.Context(), journal.Erasure{Leaves: leaves, By: []string{"an officer"}, Reason: "a court", At: record(0).At, Class: "admin"}, sign, nil)
+	e, err := j.Erase(t.Context(), journal.Erasure{Leaves: leaves, By: []string{"an officer"}, Reason: "a court", At: record(0).At, Class: "admin"}, sign, vouch, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +81,7 @@ func TestErase(t *testing.T) {
 			t.Fatal(err)
 		}
 		hooked := 0
-		d, err := j.Erase(ctx, journal.Erasure{Leaves: []int64{mine[0].Index, late.Index}, By: []string{"a"}, Reason: "r", At: record(0).At, Class: "admin"}, sign,
+		d, err := j.Erase(ctx, journal.Erasure{Leaves: []int64{mine[0].Index, late.Index}, By: []string{"a"}, Reason: "r", At: record(0).At, Class: "admin"}, sign, vouch,
 			func(context.Context, *store.Tx) error { hooked++; return nil })
 		if err != nil || hooked == 0 {
 			t.Fatal(hooked, err)
@@ -102,11 +109,11 @@ func TestErase(t *testing.T) {
 		if r := verify(t, j); !r.OK() || r.Erased != 2 {
 			t.Errorf("%+v", r)
 		}
-		_, err = j.Erase(ctx, journal.Erasure{Leaves: []int64{d.Index}, At: record(0).At, Class: "admin"}, sign, nil)
+		_, err = j.Erase(ctx, journal.Erasure{Leaves: []int64{d.Index}, At: record(0).At, Class: "admin"}, sign, vouch, nil)
 		if fault.CodeOf(err) != fault.Conflict {
 			t.Errorf("a decision is erased: %v", err)
 		}
-		_, err = j.Erase(ctx, journal.Erasure{Leaves: []int64{1 << 30}, At: record(0).At, Class: "admin"}, sign, nil)
+		_, err = j.Erase(ctx, journal.Erasure{Leaves: []int64{1 << 30}, At: record(0).At, Class: "admin"}, sign, vouch, nil)
 		if fault.CodeOf(err) != fault.NotFound {
 			t.Errorf("nothing is erased: %v", err)
 		}
@@ -314,22 +321,229 @@ func TestArchiveBreaksOff(t *testing.T) {
 func TestArchiveErasedMeanwhile(t *testing.T) {
 	j, _, d, _ := months(t, storetest.SQLite(t))
 	once := true
+	erased := make(chan error, 1)
 	err := j.Archive(t.Context(), 202610, func(text string) (string, error) {
 		if once {
 			once = false
-			erase(t, j, 5)
+			go func() { erased <- tryErase(t, j, 5) }()
+			for s, err := j.Get(t.Context(), 5); err == nil && !s.Erased; s, err = j.Get(t.Context(), 5) {
+				time.Sleep(time.Millisecond)
+			}
 		}
 		return sign(text)
 	}, vouch, func(journal.Archived) bool { return true })
 	if err == nil {
 		t.Fatal("it went on")
 	}
-	if s, err := j.Get(t.Context(), 5); err != nil || s.ErasedBy == 0 {
-		t.Errorf("%+v %v", s, err)
+	if err := <-erased; err != nil {
+		t.Fatal(err)
 	}
-	// The file has the record still: it is named until it is moved away.
+	gone := func() {
+		t.Helper()
+		if s, err := j.Get(t.Context(), 5); err != nil || s.ErasedBy == 0 {
+			t.Errorf("%+v %v", s, err)
+		}
+	}
+	gone()
+	// The file is not a row's: it is named until it is.
 	if r := fsck(t, d); len(r.Wrong) != 1 || r.Wrong[0].File == "" {
 		t.Errorf("%+v", r.Wrong)
+	}
+	if files := archive(t, j, 202610); len(files) != 1 || files[0].Count != 30 {
+		t.Fatalf("%+v", files)
+	}
+	gone()
+	if r := fsck(t, d); !r.OK() || r.Erased != 1 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestArchiveLeftOver: what an archiving left that broke off gives way to what
+// was erased since, and nothing else does.
+func TestArchiveLeftOver(t *testing.T) {
+	j, db, d, _ := months(t, storetest.SQLite(t))
+	j2 := start(t, journal.Config{}, journal.Deps{DB: db, Records: d.Records, Keys: d.Keys}) // erases without the archive's folder
+	if err := j.Archive(t.Context(), 202610, sign, func([]byte) error { return errors.New("broken off") }, nil); err == nil {
+		t.Fatal("it did not break off")
+	}
+	erase(t, j2, 5)
+	archive(t, j, 202610)
+	if s, err := j.Get(t.Context(), 5); err != nil || s.ErasedBy == 0 {
+		t.Errorf("it came back: %+v %v", s, err)
+	}
+	if r := fsck(t, d); !r.OK() || r.Erased != 1 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestEraseLeftOver: a file that an archiving left is erased from, too.
+func TestEraseLeftOver(t *testing.T) {
+	j, _, d, _ := months(t, storetest.SQLite(t))
+	broken := errors.New("broken off")
+	if err := j.Archive(t.Context(), 202610, sign, func([]byte) error { return broken }, nil); err == nil {
+		t.Fatal("it did not break off")
+	}
+	s, err := j.Get(t.Context(), 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed := inFolder(t, d.Archive)
+	erase(t, j, 5)
+	if now := inFolder(t, d.Archive); len(sealed)-len(now) < len(s.Body) {
+		t.Errorf("the folder had %d bytes and has %d", len(sealed), len(now))
+	}
+}
+
+// inFolder is all that stands in a folder's files.
+func inFolder(t *testing.T, dir string) (all []byte) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		b, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, b...)
+	}
+	return all
+}
+
+// TestEraseTogether: erasures in one file at one time all come to it.
+func TestEraseTogether(t *testing.T) {
+	j, _, d, _ := months(t, storetest.SQLite(t))
+	archive(t, j, 202611)
+	var all sync.WaitGroup
+	for n := range int64(6) {
+		all.Go(func() {
+			if err := tryErase(t, j, 10*n); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	for n := range int64(6) {
+		if s, err := j.Get(t.Context(), 10*n); err != nil || s.ErasedBy == 0 {
+			t.Errorf("record %d: %+v %v", 10*n, s.ErasedBy, err)
+		}
+	}
+	if r := fsck(t, d); !r.OK() || r.Erased != 6 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestEraseBreaksOff: an erasure that is decided and could not be written to
+// the archive is named, and finished later; what is in its table only, is none.
+func TestEraseBreaksOff(t *testing.T) {
+	j, db, d, _ := months(t, storetest.SQLite(t))
+	archive(t, j, 202611)
+	ctx := t.Context()
+	_, err := j.Erase(ctx, journal.Erasure{Leaves: []int64{5}, By: []string{"an officer"}, At: record(0).At, Class: "admin"}, func(string) (string, error) {
+		return "", errors.New("broken off")
+	}, vouch, nil)
+	if err == nil {
+		t.Fatal("it did not break off")
+	}
+	if r := fsck(t, d); !slices.ContainsFunc(r.Wrong, func(w journal.Wrong) bool { return w.Part == journal.PartErasure && w.Index == 5 }) {
+		t.Errorf("%+v", r.Wrong)
+	}
+	if err := j.FinishErasures(ctx, sign, vouch); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := j.Get(ctx, 5); err != nil || s.ErasedBy == 0 {
+		t.Errorf("%+v %v", s, err)
+	}
+	if r := fsck(t, d); !r.OK() || r.Erased != 1 {
+		t.Errorf("%+v", r)
+	}
+	for _, decision := range []int64{3, 90} { // a call, and a decision about another
+		if _, err := db.Exec(ctx, "INSERT INTO journal_erase_pending (leaf, decision) VALUES (7, ?)", decision); err != nil {
+			t.Fatal(err)
+		}
+		if err := j.FinishErasures(ctx, sign, vouch); fault.CodeOf(err) != fault.Corrupt {
+			t.Errorf("decision %d: %v", decision, err)
+		}
+		if s, err := j.Get(ctx, 7); err != nil || s.Erased {
+			t.Errorf("erased by a row: %+v %v", s, err)
+		}
+		if r := fsck(t, d); r.OK() {
+			t.Error("nobody says so")
+		}
+		if _, err := db.Exec(ctx, "DELETE FROM journal_erase_pending"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestEraseVouches: a file that was changed is not signed anew by an erasure.
+func TestEraseVouches(t *testing.T) {
+	j, _, d, _ := months(t, storetest.SQLite(t))
+	path := filepath.Join(d.Archive, archive(t, j, 202611)[0].File)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := slices.Clone(whole)
+	changed[3000] ^= 1
+	if err := os.WriteFile(path, changed, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := tryErase(t, j, 5); fault.CodeOf(err) != fault.Corrupt {
+		t.Errorf("%v", err)
+	}
+	if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, changed) {
+		t.Errorf("it was written anew: %v", err)
+	}
+	if err := os.WriteFile(path, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.FinishErasures(t.Context(), sign, vouch); err != nil {
+		t.Fatal(err)
+	}
+	if r := fsck(t, d); !r.OK() || r.Erased != 1 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestArchiveRemains: files that a crash left are named and go, and the old
+// file's bytes are overwritten; what another name still holds is not.
+func TestArchiveRemains(t *testing.T) {
+	j, _, d, _ := months(t, storetest.SQLite(t))
+	path := filepath.Join(d.Archive, archive(t, j, 202611)[0].File)
+	left, twin := filepath.Join(d.Archive, ".new-1"), filepath.Join(d.Archive, ".new-2")
+	if err := os.WriteFile(left, []byte("records"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Link(path, twin); err != nil {
+		t.Fatal(err)
+	}
+	if r := fsck(t, d); len(r.Wrong) != 2 || r.Wrong[0].File != ".new-1" {
+		t.Errorf("%+v", r.Wrong)
+	}
+	open := func(path string) *os.File {
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = f.Close() })
+		return f
+	}
+	old := []*os.File{open(left), open(path)}
+	archive(t, j, 202611)
+	if r := fsck(t, d); !r.OK() {
+		t.Errorf("%+v", r.Wrong)
+	}
+	erase(t, j, 5)
+	for _, f := range old {
+		b, err := io.ReadAll(f)
+		if err != nil || len(bytes.Trim(b, "\x00")) > 0 {
+			t.Errorf("%s: %d bytes are there still, %v", f.Name(), len(b), err)
+		}
+	}
+	if r := fsck(t, d); !r.OK() || r.Erased != 1 {
+		t.Errorf("%+v", r)
 	}
 }
 

@@ -26,6 +26,7 @@ const (
 	PartHead   Part = "head"   // size, root or edge of the head
 
 	PartArchive Part = "archive" // a file of the archive, or which records it is said to hold
+	PartErasure Part = "erasure" // of a record, decided and not finished in the archive
 )
 
 // Wrong is one value that is not what was written.
@@ -161,6 +162,9 @@ func (v *verifier) run(ctx context.Context) error {
 		v.Seen(min(at+1, size), size)
 	}
 	if err := v.erasures(ctx); err != nil {
+		return err
+	}
+	if err := v.unfinished(ctx); err != nil {
 		return err
 	}
 	v.Size, v.Root = v.edge.Size(), v.edge.Root()

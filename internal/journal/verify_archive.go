@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"math"
 	"os"
-	"strings"
 
 	"github.com/falaj/falaj/internal/fault"
 )
@@ -117,9 +116,21 @@ func (v *verifier) strayFiles(ctx context.Context) error {
 		known[archiveName(r[0], r[1])] = true
 	}
 	for _, e := range entries {
-		if name := e.Name(); strings.HasSuffix(name, archiveSuffix) && !known[name] {
+		if name := e.Name(); name != archiveLock && !known[name] {
 			v.addWrong(Wrong{Part: PartArchive, File: name, Detail: "no row names this file: an archiving is under way or broke off, or it is of another database"})
 		}
+	}
+	return nil
+}
+
+// unfinished names the erasures that have not come to the archive.
+func (v *verifier) unfinished(ctx context.Context) error {
+	all, err := v.j.pending(ctx)
+	if err != nil {
+		return err
+	}
+	for _, p := range all {
+		v.add(PartErasure, p.leaf, "its erasure, record %d, is under way in the archive or broke off", p.decision)
 	}
 	return nil
 }

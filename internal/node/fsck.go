@@ -91,6 +91,9 @@ func placeText(place string) (what, do union.Text) {
 	case string(journal.PartArchive):
 		return t("A file of the archive is not what was signed, or belongs to nothing.", "ملف في الأرشيف ليس ما وُقّع عليه أو لا ينتمي إلى شيء."),
 			t("Bring the file back from a copy of the archive; one that belongs to nothing is moved away and kept.", "استعد الملف من نسخة من الأرشيف، أما الذي لا ينتمي إلى شيء فيُنقل ويُحفظ.")
+	case string(journal.PartErasure):
+		return t("A record that was to be erased may still stand in a file of the archive.", "قيد تقرر محوه قد يكون باقياً في ملف من الأرشيف."),
+			t("The running node erases it within a minute; if it does not, its log says why: bring the archive's file back from a copy.", "تمحوه العقدة العاملة خلال دقيقة، فإن لم تفعل ففي سجلها السبب: استعد ملف الأرشيف من نسخة.")
 	case witness.PlaceCheckpoint:
 		return t("A checkpoint of the log is not the one that was signed.", "نقطة تحقق لسجل الشفافية ليست التي وُقّع عليها."),
 			t("The next head replaces it once the log itself is whole.", "يحل محلها الرأس التالي متى كان سجل الشفافية سليماً.")

@@ -65,7 +65,7 @@ func (n *Node) erase(ctx context.Context, who admin.Person, p Erase) (admin.Done
 	}
 	d, err := n.exchange.Erase(ctx, journal.Erasure{
 		Leaves: p.Leaves, By: []string{who.Name}, Reason: p.Reason, At: n.now(), Class: "admin",
-	}, n.signArchive, held)
+	}, n.signArchive, n.vouch, held)
 	if err != nil {
 		return admin.Done{}, err
 	}

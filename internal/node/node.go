@@ -268,6 +268,7 @@ func (n *Node) Run(ctx context.Context) error {
 	group.Go(func() error { return n.promises.Run(working) })
 	group.Go(func() error { return n.keepYoung(working) })
 	group.Go(func() error { return n.retire(working) })
+	group.Go(func() error { return n.finish(working) })
 	n.health.Started()
 	n.log.Info("the node serves", "event", admin.EventStarted, "r1", n.doors.addr(n.doors.r1), "link", n.doors.addr(n.doors.link))
 	if _, err := n.identity.TLS(); err != nil {

@@ -74,6 +74,27 @@ func (n *Node) retire(ctx context.Context) error {
 	}
 }
 
+// finishEvery is how long an erasure that broke off waits for the next try.
+const finishEvery = time.Minute
+
+// finish goes on, until ctx ends, with erasures that are decided and broke off,
+// here or in another process.
+func (n *Node) finish(ctx context.Context) error {
+	tick := time.NewTicker(finishEvery)
+	defer tick.Stop()
+	for {
+		err := errors.Join(n.journal.FinishErasures(ctx, n.signArchive, n.vouch), n.exchange.Forgotten(ctx))
+		if err != nil && ctx.Err() == nil {
+			n.log.Warn("finishing what is to be erased failed", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
 // endWhatIsOver goes through it once. buried is with how many destroyed keys
 // their bodies were last removed; what it is now, is given back.
 func (n *Node) endWhatIsOver(ctx context.Context, buried int) (int, error) {

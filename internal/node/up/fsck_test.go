@@ -78,7 +78,7 @@ func TestFsck(t *testing.T) {
 	// Every table is somebody's to look through.
 	for _, c := range storetest.Columns(t, db) {
 		looked := map[string]bool{
-			"journal_head": true, "journal_commit": true, "journal_tile": true, "journal_key": true, "journal_archive": true, // internal/journal
+			"journal_head": true, "journal_commit": true, "journal_tile": true, "journal_key": true, "journal_archive": true, "journal_erase_pending": true, // internal/journal
 			"witness_checkpoint": true, "witness_head": true, "witness_stamp": true, // internal/witness
 			"witness_alarm": true, "witness_promise": true, "witness_alarm_told": true, // of the last two: how far a process is, and who need not be told again
 			"exchange_claim": true, "exchange_delivery": true, "exchange_spool": true, "exchange_place": true, // internal/exchange, with what is exempt in these

@@ -1,0 +1,10 @@
+-- +goose Up
+-- Records whose erasure is decided, by which record, and whose marks may not
+-- stand in the files of the archive yet.
+CREATE TABLE journal_erase_pending (
+    leaf     INTEGER NOT NULL PRIMARY KEY,
+    decision INTEGER NOT NULL
+) STRICT;
+
+-- +goose Down
+DROP TABLE journal_erase_pending;

@@ -23,9 +23,10 @@ const (
 
 // stamp holds a record's time-stamp against the record and the authority of
 // another state, or one whose root is given, and gives the time by which the
-// record was there. own is an edition of the record's day; nil where there is
-// none.
-func (v *Verifier) stamp(box *container, r *evidence.Record, own *edition, opening []byte) (at time.Time, detail string, err error) {
+// record was there. m is the record's message, nil where there is none. Nothing
+// that a record is opened with says whose log it is from: only its receipt, if
+// that was verified, or the checkpoint that was stamped with it.
+func (v *Verifier) stamp(box *container, r *evidence.Record, m *message, opening []byte, received bool) (at time.Time, detail string, err error) {
 	p, err := stamp.ReadRecord(r.Proof, v.token)
 	if err != nil {
 		return at, "", err
@@ -37,7 +38,10 @@ func (v *Verifier) stamp(box *container, r *evidence.Record, own *edition, openi
 	names := r.StampNames()
 	files := map[string][]byte{names.Token: t.Raw, names.Leaf: opening}
 	by := "the time-stamp authority of " + string(r.Stamp.Authority)
-	e := own
+	var e *edition
+	if m != nil {
+		e = m.edition
+	}
 	switch {
 	case r.Stamp.Authority == r.State:
 		return at, "", errors.New("the authority is the log's own state's: a party's word about itself")
@@ -70,8 +74,11 @@ func (v *Verifier) stamp(box *container, r *evidence.Record, own *edition, openi
 	if e == nil {
 		e = &edition{} // no directory says whose log it is
 	}
-	if err := e.checkpoint(box, r, t); err != nil {
+	if err := e.checkpoint(box, r, t); err != nil && !(received && errors.Is(err, errAway)) {
 		return at, "", err
+	}
+	if m != nil && r.Stamp.Authority != "" && r.Stamp.Authority == m.sealer.State {
+		return at, "", away("the authority is of %s, which sealed the message: a party's word about its own seal", r.Stamp.Authority)
 	}
 	at = t.At.Add(t.Accuracy)
 	return at, fmt.Sprintf("%s by %s, give or take %v", t.At.Format(time.RFC3339), by, t.Accuracy), nil
@@ -128,11 +135,12 @@ func (e *edition) checkpoint(box *container, r *evidence.Record, t *stamp.Token)
 	}
 	trust, ok := e.trust(string(r.State))
 	if !ok {
-		return nil // whose it is, is not known here; the record stands by itself
+		return away("the directory in the container names no log of %.2s", r.State)
 	}
 	s, err := e.head(string(r.State), note, trust)
 	if errors.Is(err, merkle.ErrUnsigned) {
-		return nil // keys change: that of the log may be younger than this directory
+		// Keys change: that of the log may be younger than this directory.
+		return away("the checkpoint is not signed by the log of %.2s that the directory names", r.State)
 	}
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package verify
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"crypto/sha256"
 	"crypto/x509"
 	"math/big"
@@ -55,16 +56,16 @@ func (w *world) stamp(c evidence.Call, change func(*stamping)) evidence.Call {
 	w.t.Helper()
 	for i := range c.Records {
 		r := &c.Records[i]
-		key, cert := w.Stamp("BH")
+		key, cert := w.Stamp("AE")
 		text := merkle.Checkpoint{Origin: w.logs[r.State].Name(), Size: r.Leaf + 1, Root: merkle.Leaf(r.Hash[:])}.Text()
 		note := text + "\n"
-		for _, s := range []merkle.Signer{w.logs[r.State], w.witnesses["AE"]} {
+		for _, s := range []merkle.Signer{w.logs[r.State], w.witnesses["BH"]} {
 			line, err := s.Line(text, w.Now())
 			must(w.t, err)
 			note += line
 		}
 		x := &stamping{
-			by: "BH", authority: stamp.Authority{Cert: cert, Key: key, Accuracy: time.Second}, at: w.Now().Add(20 * time.Second), checkpoint: []byte(note),
+			by: "AE", authority: stamp.Authority{Cert: cert, Key: key, Accuracy: time.Second}, at: w.Now().Add(20 * time.Second), checkpoint: []byte(note),
 			tree: []stamp.Digest{{1}, {2}, {3}}, directory: w.Dirs["SA"].View().Version(),
 		}
 		if change != nil {
@@ -116,7 +117,7 @@ func TestTimeStamps(t *testing.T) {
 	if failed := bad(r, Failed); r.Verdict != Holds || failed != nil {
 		t.Fatalf("%d %q", r.Verdict, failed)
 	}
-	if c := stampCheck(t, r, checkStamp); c.Result != Passed || !strings.Contains(c.Detail, "authority of BH") {
+	if c := stampCheck(t, r, checkStamp); c.Result != Passed || !strings.Contains(c.Detail, "authority of AE") {
 		t.Errorf("%+v", c)
 	}
 	if c := stampCheck(t, r, checkAge); c.Result != Passed || !strings.Contains(c.Detail, "request: sealed 2026-11-22T08:20:00Z, there by 2026-11-22T08:20:21Z; answer: ") {
@@ -134,22 +135,23 @@ func TestTimeStamps(t *testing.T) {
 		want    string
 	}{
 		"the own state's authority":                      {func(x *stamping) { x.by, x.authority = "SA", as("SA") }, Failed, Broken, checkStamp, "the log's own state's"},
-		"the own state's authority under another's name": {func(x *stamping) { x.authority = as("SA") }, Failed, Broken, checkStamp, "names no time-stamp authority of BH"},
-		"a third state's":                                {func(x *stamping) { x.by, x.authority = "AE", as("AE") }, Passed, Holds, checkStamp, "authority of AE"},
+		"the own state's authority under another's name": {func(x *stamping) { x.authority = as("SA") }, Failed, Broken, checkStamp, "names no time-stamp authority of AE"},
+		"the other party's, of the request":              {func(x *stamping) { x.by, x.authority = "BH", as("BH") }, Passed, Holds, checkStamp, "authority of BH"},
+		"the other party's, of its own answer":           {func(x *stamping) { x.by, x.authority = "BH", as("BH") }, Unchecked, Holds, checkAge, "no time-stamp of others for the answer"},
 		"a member's seal": {func(x *stamping) {
 			key, cert := w.Seal(union.MemberID{State: "BH", Class: "GOV", Code: "interior"})
 			x.authority = stamp.Authority{Cert: cert, Key: key}
 		}, Failed, Broken, checkStamp, "names no time-stamp authority"},
 		"a certificate that the state does not name": {func(x *stamping) {
 			var err error
-			x.authority.Cert, err = w.CA["BH"].Stamp(x.authority.Key.Public())
+			x.authority.Cert, err = w.CA["AE"].Stamp(x.authority.Key.Public())
 			must(t, err)
 		}, Failed, Broken, checkStamp, "names no time-stamp authority"},
 		"before the certificate":       {func(x *stamping) { x.at = x.authority.Cert.NotBefore.Add(-time.Hour) }, Failed, Broken, checkStamp, "is good from"},
 		"outside of the union":         {func(x *stamping) { x.by, x.directory = "", 0 }, Unchecked, Holds, checkStamp, "none that the directory names"},
 		"hours after the seal":         {func(x *stamping) { x.at = x.at.Add(3 * time.Hour) }, Unchecked, Holds, checkAge, "its maker's word alone"},
 		"long before the seal":         {func(x *stamping) { x.at, x.checkpoint = x.at.Add(-10*time.Minute), w.shortened(2) }, Failed, Broken, checkAge, "says that it was sealed at 2026-11-22T08:20:00Z, and was there by 2026-11-22T08:10:21Z"},
-		"long before the cosignatures": {func(x *stamping) { x.at = x.at.Add(-10 * time.Minute) }, Failed, Broken, checkStamp, "cosigned by log.example/AE"},
+		"long before the cosignatures": {func(x *stamping) { x.at = x.at.Add(-10 * time.Minute) }, Failed, Broken, checkStamp, "cosigned by log.example/BH"},
 		"a clock a little slow":        {func(x *stamping) { x.at = x.at.Add(-4 * time.Minute) }, Passed, Holds, checkAge, "there by"},
 		"a checkpoint of fewer":        {func(x *stamping) { x.checkpoint = w.shortened(0) }, Failed, Broken, checkStamp, "of 0 entries"},
 	} {
@@ -170,7 +172,7 @@ func TestTimeStamps(t *testing.T) {
 		"another token beside it": {func(c *evidence.Call) { c.Stamps[0].Token = c.Stamps[1].Token }, ".tst is another"},
 		"another root":            {func(c *evidence.Call) { c.Stamps[0].Root = c.Stamps[1].Root }, "checkpoint is not the one"},
 		"another checkpoint":      {func(c *evidence.Call) { c.Stamps[0].Checkpoint = c.Stamps[1].Checkpoint }, "checkpoint is not the one"},
-		"another authority":       {func(c *evidence.Call) { c.Stamps[0].Authority = w.CA["AE"].Cert }, "-authority.pem is another"},
+		"another authority":       {func(c *evidence.Call) { c.Stamps[0].Authority = w.CA["BH"].Cert }, "-authority.pem is another"},
 		"another opening":         {func(c *evidence.Call) { c.Records[0].Digest[0]++ }, ".leaf is another"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -179,6 +181,63 @@ func TestTimeStamps(t *testing.T) {
 			r := w.verify(pack(t, call))
 			if got := stampCheck(t, r, checkStamp); r.Verdict != Broken || got.Result != Failed || !strings.Contains(got.Detail, c.want) {
 				t.Errorf("%d %+v", r.Verdict, got)
+			}
+		})
+	}
+}
+
+// TestOwnSeal: a state that labels its record as another's, and stamps it with
+// its own authority at whatever time, shows no age of what it sealed itself;
+// nor does a record whose log nothing proves.
+func TestOwnSeal(t *testing.T) {
+	w := newWorld(t)
+	w.Advance(20 * time.Minute)
+	as := func(s union.State) stamp.Authority {
+		key, cert := w.Stamp(s)
+		return stamp.Authority{Cert: cert, Key: key, Accuracy: time.Second}
+	}
+	for name, c := range map[string]struct {
+		label, by union.State
+		part      int
+		own       bool // the checkpoint is the labelled log's
+		receipt   bool
+		result    Result
+		want      string
+	}{
+		"the request, labelled":                   {"BH", "SA", 0, false, false, Unchecked, "is not signed by the log of BH"},
+		"the request, of the other's log":         {"BH", "SA", 0, true, false, Unchecked, "of SA, which sealed the message"},
+		"the request, with the other's receipt":   {"BH", "SA", 0, false, true, Unchecked, "of SA, which sealed the message"},
+		"the answer, labelled":                    {"SA", "BH", 1, false, false, Unchecked, "is not signed by the log of SA"},
+		"the answer, of the other's log":          {"SA", "BH", 1, true, false, Unchecked, "of BH, which sealed the message"},
+		"another's word, of an unknown log":       {"BH", "AE", 0, false, false, Unchecked, "is not signed by the log of BH"},
+		"another's word, that the receipt proves": {"BH", "AE", 0, false, true, Passed, "authority of AE"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			call := w.both(w.call(nil))
+			r := &call.Records[c.part]
+			r.State, r.Kind, r.Leaf = c.label, []uint8{2, 4}[c.part], 0
+			w.leaf(r, call)
+			call.Records = []evidence.Record{*r}
+			stranger, err := merkle.NewSigner(w.logs[c.label].Name(), merkle.LogSignature, ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
+			must(t, err)
+			x := w.stamp(call, func(x *stamping) {
+				x.by, x.authority = c.by, as(c.by)
+				if !c.own {
+					text := merkle.Checkpoint{Origin: stranger.Name(), Size: 1}.Text()
+					line, err := stranger.Line(text, w.Now())
+					must(t, err)
+					x.checkpoint = []byte(text + "\n" + line)
+				}
+			})
+			if c.receipt {
+				w.receipt(&x.Records[0], w.logs[c.label], w.witnesses["SA"], w.witnesses["AE"])
+			}
+			got := w.verify(pack(t, x))
+			if s := stampCheck(t, got, checkStamp); got.Verdict != Holds || s.Result != c.result || !strings.Contains(s.Detail, c.want) {
+				t.Errorf("%d %+v", got.Verdict, s)
+			}
+			if age := stampCheck(t, got, checkAge); c.result != Passed && (age.Result != Unchecked || !strings.Contains(age.Detail, "no time-stamp of others")) {
+				t.Errorf("%+v", age)
 			}
 		})
 	}
@@ -233,9 +292,9 @@ func TestRely(t *testing.T) {
 func TestRevokedStamps(t *testing.T) {
 	w := newWorld(t)
 	before := pack(t, w.stamp(w.both(w.call(nil)), nil))
-	_, cert := w.Stamp("BH")
+	_, cert := w.Stamp("AE")
 	w.Advance(time.Minute)
-	must(t, w.Dirs["BH"].Revoke(t.Context(), sha256.Sum256(cert.Raw), "keyCompromise"))
+	must(t, w.Dirs["AE"].Revoke(t.Context(), sha256.Sum256(cert.Raw), "keyCompromise"))
 	w.Refresh()
 	if r := w.verify(before); r.Verdict != Holds {
 		t.Errorf("%q", bad(r, Failed))

@@ -434,35 +434,33 @@ func (v *Verifier) records(out *Report, box *container, in *evidence.Contents, m
 		opening, opened := opens(r, in.ID, messages)
 		out.add(fmt.Sprintf("record of %.2s, leaf %d: it opens to the %.8s", r.State, r.Leaf, r.Message),
 			fmt.Sprintf("قيد %.2s، الورقة %d: ورقته ورقة هذه الرسالة", r.State, r.Leaf), false, "", opened)
-		if r.Stamp != nil {
-			part := seal.Answer
-			if r.Message == "request" {
-				part = seal.Request
+		received := false
+		if r.Receipt != nil {
+			receipts++
+			var detail string
+			err := away("without its directory nothing tells whose log it is")
+			for _, m := range messages {
+				if m != nil && m.edition != nil && err != nil {
+					detail, err = m.edition.receipt(r)
+				}
 			}
-			var own *edition
-			if m := messages[part]; m != nil {
-				own = m.edition
-			}
-			at, detail, err := v.stamp(box, r, own, opening)
-			out.add(fmt.Sprintf("record of %.2s, leaf %d: another's time-stamp authority has stamped the time by which it was there", r.State, r.Leaf),
-				fmt.Sprintf("قيد %.2s، الورقة %d: وثّقت سلطة طوابع زمنية لغير تلك الدولة وقت وجوده", r.State, r.Leaf), false, detail, err)
-			if err == nil && opened == nil && (there[part].IsZero() || at.Before(there[part])) {
-				there[part] = at
-			}
+			out.add(fmt.Sprintf("record of %.2s, leaf %d: it stands in that state's log, and other states have seen it there", r.State, r.Leaf),
+				fmt.Sprintf("قيد %.2s، الورقة %d: مدرج في سجل تلك الدولة وشهدت عليه دول أخرى", r.State, r.Leaf), false, detail, err)
+			received = err == nil
 		}
-		if r.Receipt == nil {
+		if r.Stamp == nil {
 			continue
 		}
-		receipts++
-		var detail string
-		err := away("without its directory nothing tells whose log it is")
-		for _, m := range messages {
-			if m != nil && m.edition != nil && err != nil {
-				detail, err = m.edition.receipt(r)
-			}
+		part := seal.Answer
+		if r.Message == "request" {
+			part = seal.Request
 		}
-		out.add(fmt.Sprintf("record of %.2s, leaf %d: it stands in that state's log, and other states have seen it there", r.State, r.Leaf),
-			fmt.Sprintf("قيد %.2s، الورقة %d: مدرج في سجل تلك الدولة وشهدت عليه دول أخرى", r.State, r.Leaf), false, detail, err)
+		at, detail, err := v.stamp(box, r, messages[part], opening, received)
+		out.add(fmt.Sprintf("record of %.2s, leaf %d: another's time-stamp authority has stamped the time by which it was there", r.State, r.Leaf),
+			fmt.Sprintf("قيد %.2s، الورقة %d: وثّقت سلطة طوابع زمنية لغير تلك الدولة وقت وجوده", r.State, r.Leaf), false, detail, err)
+		if err == nil && opened == nil && (there[part].IsZero() || at.Before(there[part])) {
+			there[part] = at
+		}
 	}
 	if receipts == 0 {
 		out.add("the records stand in the states' witnessed logs", "القيود في سجلات الدول المشهودة", false, "", away("the container holds no receipts"))

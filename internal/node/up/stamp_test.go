@@ -131,13 +131,19 @@ func TestTimeStamps(t *testing.T) {
 	v, err := verify.New(root)
 	must(t, err)
 	report := v.Container(strings.NewReader(body), int64(len(body)))
+	want := 3
+	for _, x := range r.Records {
+		if x.Kind == "answer received" && x.Stamp.State == "BH" {
+			want -= 2 // BH's word about its own seal is none
+		}
+	}
 	passed := 0
 	for _, c := range report.Checks {
 		if c.Result == verify.Passed && (strings.Contains(c.What, "stamped the time") || strings.Contains(c.What, "as old as")) {
 			passed++
 		}
 	}
-	if report.Verdict != verify.Holds || passed != 3 {
+	if report.Verdict != verify.Holds || passed != want {
 		t.Errorf("%d passed: %+v", passed, report)
 	}
 

@@ -8,7 +8,7 @@ FUZZTIME    ?= 10s
 STATICCHECK := bin/staticcheck-v0.8.2
 
 .NOTPARALLEL:
-.PHONY: up build test lint verify bench soak fuzz clean toolchain
+.PHONY: up build test lint verify bench soak dss fuzz clean toolchain
 
 up: build
 	bin/falaj up $(ARGS)
@@ -27,8 +27,8 @@ test: toolchain
 lint: toolchain $(STATICCHECK)
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then \
 		printf 'gofmt: %s\n' $$unformatted; exit 1; fi
-	$(GO) vet -mod=readonly -tags soak ./...
-	$(STATICCHECK) -tags soak ./...
+	$(GO) vet -mod=readonly -tags soak,dss ./...
+	$(STATICCHECK) -tags soak,dss ./...
 
 verify:
 	$(GO) mod verify
@@ -44,6 +44,11 @@ bench: build
 # Long runs: files with the build tag "soak", tests named TestSoak….
 soak: toolchain
 	CGO_ENABLED=1 $(GO) test -mod=readonly -tags soak -run '^TestSoak' -count=1 -timeout 3h -v ./...
+
+# What is exported, before DSS and Bouncy Castle: takes Java, Maven and, the
+# first time, the network.
+dss: toolchain
+	CGO_ENABLED=0 $(GO) test -mod=readonly -tags dss -run '^TestDSS$$' -count=1 -timeout 15m -v ./internal/acceptance
 
 fuzz: toolchain
 	scripts/fuzz $(FUZZTIME)

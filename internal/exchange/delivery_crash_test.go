@@ -39,20 +39,22 @@ const (
 const (
 	flawEarly     = "early"     // it says 202 before anything is durable
 	flawForgetful = "forgetful" // it forgets what it has claimed
+	flawHasty     = "hasty"     // it passes answers on before they are durable
 )
 
 // TestKills kills nodes at random while clients call through them, and holds
 // the union to exactly its promise: nothing accepted is lost, what may not be
-// done twice is not, what may is done, and every unknown outcome is listed.
+// done twice is not, what may is done, every unknown outcome is listed, and of
+// every answer that a client saw the evidence is on both sides.
 func TestKills(t *testing.T) {
 	crash{kills: 10}.run(t, func(broken []string) bool { return false })
 }
 
 // TestKillsFindFlaws shows the power of TestKills.
 func TestKillsFindFlaws(t *testing.T) {
-	for _, flaw := range []string{flawEarly, flawForgetful} {
+	for flaw, kills := range map[string]int{flawEarly: 3, flawForgetful: 3, flawHasty: 6} {
 		t.Run(flaw, func(t *testing.T) {
-			crash{kills: 3, flaw: flaw}.run(t, func(broken []string) bool {
+			crash{kills: kills, flaw: flaw}.run(t, func(broken []string) bool {
 				if len(broken) == 0 {
 					t.Error("the flaw was not found out")
 					return true
@@ -73,6 +75,7 @@ type crash struct {
 // process is a node in a process of its own.
 type process struct {
 	state union.State
+	self  string // the program that is the node
 	home  string
 	env   []string
 	edge  atomic.Pointer[string]
@@ -83,13 +86,11 @@ type process struct {
 // start runs the node until it answers.
 func (p *process) start(t testing.TB) {
 	t.Helper()
-	self, err := os.Executable()
-	check(t, err)
 	_ = os.Remove(filepath.Join(p.home, "edge"))
 	log, err := os.OpenFile(filepath.Join(p.home, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	check(t, err)
 	defer log.Close()
-	p.cmd = exec.Command(self, "-test.run=^TestCrashNode$", "-test.count=1", "-test.timeout=0")
+	p.cmd = exec.Command(p.self, "-test.run=^TestCrashNode$", "-test.count=1", "-test.timeout=0")
 	p.cmd.Env, p.cmd.Stdout, p.cmd.Stderr = p.env, log, log
 	p.in, err = p.cmd.StdinPipe()
 	check(t, err)
@@ -150,10 +151,23 @@ func TestCrashNode(t *testing.T) {
 			}
 		}()
 	}
+	go pauses(t.Context(), n.db)
 	srv := httptest.NewServer(door)
 	check(t, os.WriteFile(filepath.Join(home, "edge.new"), []byte(srv.URL), 0o600))
 	check(t, os.Rename(filepath.Join(home, "edge.new"), filepath.Join(home, "edge")))
 	_, _ = io.Copy(io.Discard, os.Stdin) // until the test ends, however it does
+}
+
+// pauses holds up what is about to be written, at random: what is not yet
+// durable is then so for long enough to be hit.
+func pauses(ctx context.Context, db *store.DB) {
+	for ctx.Err() == nil {
+		time.Sleep(rand.N(30 * time.Millisecond))
+		_ = db.Write(ctx, func(*store.Tx) error {
+			time.Sleep(rand.N(10 * time.Millisecond))
+			return nil
+		})
+	}
 }
 
 // early accepts a call and only then sees to it.
@@ -201,6 +215,7 @@ type sent struct {
 	status  int
 	code    string
 	body    string
+	request string // X-Road-Request-Id of the answer
 }
 
 // run kills, waits until all is quiet, and tells which promises were broken.
@@ -214,6 +229,11 @@ func (c crash) run(t *testing.T, expected func(broken []string) bool) {
 	reg := &register{count: map[string]int{}, order: map[string][]string{}}
 	backend := httptest.NewServer(reg)
 	t.Cleanup(func() { backend.CloseClientConnections(); backend.Close() })
+	self, err := os.Executable()
+	check(t, err)
+	if c.flaw == flawHasty {
+		self = hasty(t)
+	}
 	nodes := map[union.State]*process{}
 	for _, s := range states {
 		n := u.nodes[s]
@@ -224,7 +244,7 @@ func (c crash) run(t *testing.T, expected func(broken []string) bool) {
 			directory.Deps{Now: time.Now, Peers: func() []directory.Peer { return []directory.Peer{{Fetcher: n.dir}} }})
 		check(t, err)
 		check(t, d.Refresh(t.Context()))
-		nodes[s] = &process{state: s, home: n.home, env: append(os.Environ(),
+		nodes[s] = &process{state: s, self: self, home: n.home, env: append(os.Environ(),
 			crashHome+"="+n.home, crashState+"="+string(s), crashBackend+"="+backend.URL, crashFlaw+"="+c.flaw)}
 		nodes[s].start(t)
 		t.Cleanup(nodes[s].kill)
@@ -232,7 +252,7 @@ func (c crash) run(t *testing.T, expected func(broken []string) bool) {
 
 	var stop atomic.Bool
 	var clients sync.WaitGroup
-	results := make([][]sent, 6)
+	results := make([][]sent, 12) // the second half waits for its answers
 	for i := range results {
 		clients.Go(func() {
 			for k := 0; !stop.Load(); k++ {
@@ -262,15 +282,18 @@ func (c crash) run(t *testing.T, expected func(broken []string) bool) {
 		nodes[s].kill()
 	}
 	broken = append(broken, c.audit(t, nodes, calls, reg)...)
-	accepted := 0
+	accepted, answered := 0, 0
 	for _, s := range calls {
-		if s.status == 202 {
+		switch s.status {
+		case 200:
+			answered++
+		case 202:
 			accepted++
 		}
 	}
-	t.Logf("%d calls, %d of them accepted for delivery", len(calls), accepted)
-	if accepted < 10 {
-		t.Errorf("only %d calls were accepted", accepted)
+	t.Logf("%d calls, %d of them answered at once, %d accepted for delivery", len(calls), answered, accepted)
+	if accepted < 10 || answered < 3 {
+		t.Errorf("only %d calls were accepted and %d answered", accepted, answered)
 	}
 	if !expected(broken) {
 		for _, b := range broken {
@@ -297,7 +320,7 @@ func visit(nodes map[union.State]*process, i, k int, stop *atomic.Bool) sent {
 			return s
 		}
 		req.Header = http.Header{"X-Road-Client": {desk(s.from).String()}, "Falaj-Purpose": {"test"}, "X-Road-Id": {s.id}}
-		if k%5 != 4 { // the fifth call waits for its answer
+		if i < 6 && k%5 != 4 { // the fifth call waits for its answer
 			req.Header.Set("Prefer", "respond-async")
 			if i < 4 {
 				req.Header.Set("Falaj-Conversation", fmt.Sprint("client ", i))
@@ -307,7 +330,7 @@ func visit(nodes map[union.State]*process, i, k int, stop *atomic.Bool) sent {
 		if err == nil {
 			var x struct{ Code string }
 			_ = json.Unmarshal(body, &x)
-			s.status, s.code, s.body = res.StatusCode, x.Code, string(body)
+			s.status, s.code, s.body, s.request = res.StatusCode, x.Code, string(body), res.Header.Get("X-Road-Request-Id")
 			return s
 		}
 		if stop.Load() {
@@ -385,7 +408,7 @@ func settled(nodes map[union.State]*process, calls []sent) (broken []string) {
 // audit holds what the service saw, and what the nodes' disks say, against
 // what the clients were told.
 func (c crash) audit(t *testing.T, nodes map[union.State]*process, calls []sent, reg *register) (broken []string) {
-	unknown := map[string]bool{}
+	unknown, proofs := map[string]bool{}, map[union.State]proof{}
 	for s, p := range nodes {
 		db, err := store.Open(t.Context(), store.Config{DSN: filepath.Join(p.home, "node.db")}, journal.Migrations(), Migrations())
 		check(t, err)
@@ -407,9 +430,12 @@ func (c crash) audit(t *testing.T, nodes map[union.State]*process, calls []sent,
 		for _, o := range list {
 			unknown[o.ID] = true
 		}
+		broken = append(broken, beside(t, s, p.home, db, j, keys)...)
+		proofs[s] = proven(t, j)
 		check(t, j.Close(t.Context()))
 		check(t, db.Close())
 	}
+	broken = append(broken, compared(proofs, calls)...)
 	reg.mu.Lock()
 	defer reg.mu.Unlock()
 	for _, s := range calls {

@@ -9,9 +9,9 @@ import (
 )
 
 // TestSoakKills is TestKills for longer: FALAJ_SOAK_KILLS says for how many
-// kills (400).
+// kills (2000).
 func TestSoakKills(t *testing.T) {
-	kills := 400
+	kills := 2000
 	if n, err := strconv.Atoi(os.Getenv("FALAJ_SOAK_KILLS")); err == nil && n > 0 {
 		kills = n
 	}

@@ -133,6 +133,9 @@ func faults(t *testing.T, chosen func(step, fate int) bool) {
 		if err := os.CopyFS(dir, os.DirFS(template)); err != nil {
 			t.Fatal(err)
 		}
+		if err := os.Mkdir(filepath.Join(dir, "keys"), 0o700); err != nil {
+			t.Fatal(err)
+		}
 		log := filepath.Join(t.TempDir(), "log")
 		out = strace(t, []string{childFolder + "=" + dir, childSteps + "=yes", "GOMAXPROCS=1", "GOGC=off"},
 			append([]string{"-y", "-o", log, "-e", "trace=" + stepCalls}, more(dir)...)...)

@@ -31,6 +31,7 @@ type message struct {
 	manifest []byte
 	at       time.Time
 	edition  *edition       // of the directory that the head names; nil where it could not be followed
+	cert     *certificate   // that it was sealed with; nil where none was found good
 	sealer   union.MemberID // who has to have sealed it; with a fault any member of his state
 }
 

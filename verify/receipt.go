@@ -93,6 +93,9 @@ func (e *edition) receipt(r *evidence.Record) (string, error) {
 	case err != nil:
 		return "", err
 	}
+	if s.Witnesses() == 0 { // the union asks for none: the log's own word
+		return "", away("it stands in that state's log, and no other state has cosigned it")
+	}
 	var names []string
 	var at time.Time // by when so many had seen it
 	for _, w := range s.Cosignatures {

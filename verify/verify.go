@@ -177,21 +177,28 @@ func (v *Verifier) Container(r io.ReaderAt, size int64) *Report {
 		out.add("the answer", "الرد", false, "", away("there is none in the container"))
 	}
 	v.records(out, box, in, messages)
-	out.add("nothing else is in it, and nothing damaged", "ليس فيها غير ذلك، ولا تلف فيها", true, "", whole(box, in))
+	out.add("nothing else is in it, and nothing damaged", "ليس فيها غير ذلك، ولا تلف فيها", true, "", whole(box, in, messages))
 	return out.judge()
 }
 
 // whole looks for what nobody sealed and a reader might take for sealed, and
 // reads what nothing else has read.
-func whole(box *container, in *evidence.Contents) error {
+func whole(box *container, in *evidence.Contents, messages [2]*message) error {
 	read := map[string]bool{"mimetype": false, evidence.ReadmeName: false, evidence.SumsName: false, evidence.ContentsName: true}
 	for _, p := range []seal.Part{seal.Request, seal.Answer} {
-		if _, err := box.Size(p.Names().Head); err != nil {
-			continue // without it nothing of it belongs here
+		m := messages[p]
+		if m == nil {
+			continue // without its head nothing of it belongs here
 		}
 		n, a := p.Names(), evidence.AsideOf(p)
-		for _, name := range []string{n.Head, n.Body, n.Manifest, n.Signature, a.Seal, a.Certificate, a.Authority, a.CRL} {
+		for _, name := range []string{n.Head, n.Manifest, n.Signature, a.Seal, a.Certificate, a.Authority} {
 			read[name] = true
+		}
+		if m.head.Body != nil {
+			read[n.Body] = true
+		}
+		if m.cert == nil || m.cert.crl != nil {
+			read[a.CRL] = m.cert != nil
 		}
 	}
 	for i := range in.Records {
@@ -279,6 +286,7 @@ func (v *Verifier) message(out *Report, box *container, in *evidence.Contents, p
 	if c.crl == nil {
 		detail += "; its authority publishes no revocation list"
 	}
+	m.cert = c
 	out.add(en+"the certificate was its sender's, and not revoked", ar+"الشهادة شهادة المرسل ولم تكن ملغاة", true, detail, nil)
 	p7s, err := seal.CMS(m.manifest, c.cert, sl, c.authority) // verifies before it wraps
 	out.add(en+"the seal is right", ar+"الختم صحيح", true, m.at.Format(time.RFC3339), err)

@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -532,5 +533,52 @@ func BenchmarkContainer(b *testing.B) {
 		if v.Container(bytes.NewReader(c), int64(len(c))).Verdict != Holds {
 			b.Fatal("it does not hold")
 		}
+	}
+}
+
+// TestNoRoomForMore: beside a message without a body there is no body, and
+// beside an authority without a revocation list none: nothing holds them
+// against anything.
+func TestNoRoomForMore(t *testing.T) {
+	w := newWorld(t)
+	b := pack(t, w.call(nil))
+	for _, part := range []seal.Part{seal.Request, seal.Answer} {
+		for name, change := range map[string]func(*message){
+			part.Names().Body:          func(m *message) { m.head.Body = nil },
+			evidence.AsideOf(part).CRL: func(m *message) { m.cert = &certificate{cert: m.cert.cert} },
+		} {
+			v, err := New(w.Root)
+			must(t, err)
+			opened, err := evidence.OpenBytes(b)
+			must(t, err)
+			box := &container{Container: opened}
+			in, err := box.Contents()
+			must(t, err)
+			var messages [2]*message
+			for part := range messages {
+				messages[part] = v.message(&Report{}, box, in, seal.Part(part))
+			}
+			must(t, whole(box, in, messages))
+			change(messages[part])
+			if err := whole(box, in, messages); err == nil || !strings.Contains(err.Error(), name+" does not belong in it") {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+}
+
+// TestNoQuorum: where the union asks for no witness, a log's own word is not
+// taken for others'.
+func TestNoQuorum(t *testing.T) {
+	w := newWorld(t)
+	r := w.call(nil).Records[0]
+	e := &edition{logs: map[string]logKeys{"SA": {Log: w.logs["SA"].Key}, "BH": {Witness: w.witnesses["BH"].Key}}}
+	w.receipt(&r, w.logs["SA"])
+	if said, err := e.receipt(&r); !errors.Is(err, errAway) {
+		t.Errorf("%q, %v", said, err)
+	}
+	w.receipt(&r, w.logs["SA"], w.witnesses["BH"])
+	if said, err := e.receipt(&r); err != nil {
+		t.Errorf("%q, %v", said, err)
 	}
 }

@@ -466,3 +466,25 @@ func FuzzRecord(f *testing.F) {
 		}
 	})
 }
+
+// publicKey is a signer that has no more than a public key.
+type publicKey struct {
+	crypto.Signer
+	of crypto.PublicKey
+}
+
+func (k publicKey) Public() crypto.PublicKey { return k.of }
+
+// TestHugeKeys: no certificate in a token has a key that takes long to verify
+// with.
+func TestHugeKeys(t *testing.T) {
+	a, _ := newAuthority(t, nil)
+	for bits, fits := range map[uint]bool{maxRSA: true, maxRSA + 1: false, 64 << 10: false} {
+		n := new(big.Int).Lsh(big.NewInt(1), bits-1)
+		i := issue(t, publicKey{of: &rsa.PublicKey{N: n.Add(n, big.NewInt(1)), E: 65537}}, nil)
+		_, err := ParseToken(token(t, &Authority{Cert: i.cert, Key: a.Key, Accuracy: time.Second}, Request{Certificate: true}))
+		if fits != (err == nil) {
+			t.Errorf("%d bits: %v", bits, err)
+		}
+	}
+}

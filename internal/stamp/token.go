@@ -27,6 +27,7 @@ const MaxToken = 48 << 10
 const (
 	maxSerial       = 160 // bits
 	maxCertificates = 16
+	maxRSA          = 8192 // bits: a signature of larger keys may take seconds to verify
 )
 
 // Token is a TimeStampToken as it was read. Nothing of it is believed before
@@ -94,6 +95,9 @@ func (t *Token) read(s cryptobyte.String) error {
 		c, err := x509.ParseCertificate(raw)
 		if err != nil {
 			return fmt.Errorf("a certificate in it: %w", err)
+		}
+		if k, ok := c.PublicKey.(*rsa.PublicKey); ok && k.N.BitLen() > maxRSA {
+			return fmt.Errorf("a certificate in it has a key of more than %d bits", maxRSA)
 		}
 		t.Carried = append(t.Carried, c)
 	}
@@ -349,7 +353,7 @@ func (t *Token) Verify(c *x509.Certificate) error {
 	case *ecdsa.PublicKey:
 		good = signatureOf(t.algorithm, false, t.digestHash) && ecdsa.VerifyASN1(k, sum, t.signature)
 	case *rsa.PublicKey:
-		good = k.N.BitLen() >= 2048 && k.N.BitLen() <= 8192 && signatureOf(t.algorithm, true, t.digestHash) && rsa.VerifyPKCS1v15(k, t.digestHash, sum, t.signature) == nil
+		good = k.N.BitLen() >= 2048 && k.N.BitLen() <= maxRSA && signatureOf(t.algorithm, true, t.digestHash) && rsa.VerifyPKCS1v15(k, t.digestHash, sum, t.signature) == nil
 	}
 	if !good {
 		return errors.New("stamp: the token's signature is not its authority's")

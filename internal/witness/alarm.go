@@ -1,8 +1,10 @@
 package witness
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
+	"database/sql"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -14,7 +16,6 @@ import (
 
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/merkle"
-	"github.com/falaj/falaj/internal/store"
 	"github.com/falaj/falaj/internal/union"
 )
 
@@ -100,12 +101,18 @@ func (a Alarm) Sign(log merkle.Signer) ([]byte, error) {
 	return []byte(text + "\n" + line), nil
 }
 
-// OpenAlarm verifies an alarm's note: one of the states that the directory
-// names has signed it, and it is that state's. What it says is for its reader
-// to judge.
+// OpenAlarm verifies an alarm's note: the state that it is of has signed it, by
+// the directory. What it says is for its reader to judge.
 func OpenAlarm(msg []byte, u Union) (Alarm, error) {
+	a, _, err := openAlarm(msg, u)
+	return a, err
+}
+
+// openAlarm also gives the note with the one signature that counts: anybody can
+// put more lines under a note.
+func openAlarm(msg []byte, u Union) (Alarm, []byte, error) {
 	if len(msg) > maxAlarm {
-		return Alarm{}, fmt.Errorf("witness: an alarm of %d bytes; at most %d", len(msg), maxAlarm)
+		return Alarm{}, nil, fmt.Errorf("witness: an alarm of %d bytes; at most %d", len(msg), maxAlarm)
 	}
 	var keys []note.Verifier
 	whose := map[string]union.State{}
@@ -115,19 +122,24 @@ func OpenAlarm(msg []byte, u Union) (Alarm, error) {
 		}
 		k, err := p.Log.Named(p.Log.Name() + alarmSuffix)
 		if err != nil {
-			return Alarm{}, err
+			return Alarm{}, nil, err
 		}
 		keys, whose[k.Name()] = append(keys, k), p.State
 	}
 	n, err := note.Open(msg, note.VerifierList(keys...))
 	if err != nil {
-		return Alarm{}, fmt.Errorf("witness: opening an alarm: %w", err)
+		return Alarm{}, nil, fmt.Errorf("witness: opening an alarm: %w", err)
 	}
 	a, err := parseAlarm(n.Text)
-	if err == nil && whose[n.Sigs[0].Name] != a.From {
-		err = errors.New("witness: an alarm of a state that did not sign it")
+	if err != nil {
+		return Alarm{}, nil, err
 	}
-	return a, err
+	for _, sig := range n.Sigs {
+		if whose[sig.Name] == a.From {
+			return a, []byte(n.Text + "\n— " + sig.Name + " " + sig.Base64 + "\n"), nil
+		}
+	}
+	return Alarm{}, nil, errors.New("witness: an alarm of a state that did not sign it")
 }
 
 // parseAlarm reads an alarm's text.
@@ -148,15 +160,26 @@ func parseAlarm(text string) (a Alarm, err error) {
 // Raised is an alarm as it is kept.
 type Raised struct {
 	Alarm
-	ID    string    `json:"id"` // SHA-256 of its note
+	ID    string    `json:"id"` // SHA-256 of its note's text
 	Heard time.Time `json:"heard"`
 	Note  string    `json:"note"`
 	Told  []string  `json:"told,omitempty"` // of an own one: who has taken it
 }
 
+// alarmID names an alarm by its text, whatever stands under it.
+func alarmID(msg []byte) [32]byte {
+	text, _, _ := bytes.Cut(msg, []byte("\n\n"))
+	return sha256.Sum256(append(bytes.Clone(text), '\n'))
+}
+
+// execer is a database, or a transaction of it.
+type execer interface {
+	Exec(ctx context.Context, query string, args ...any) (sql.Result, error)
+}
+
 // put keeps an alarm; false where it was there.
-func put(ctx context.Context, db *store.DB, a Alarm, msg []byte, heard time.Time) (bool, error) {
-	id := sha256.Sum256(msg)
+func put(ctx context.Context, db execer, a Alarm, msg []byte, heard time.Time) (bool, error) {
+	id := alarmID(msg)
 	r, err := db.Exec(ctx, `INSERT INTO witness_alarm (id, raiser, heard_at, note) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`,
 		id[:], string(a.From), heard.UnixMilli(), msg)
 	if err != nil {
@@ -222,17 +245,25 @@ func (p *Promises) told(ctx context.Context) (map[string][]string, error) {
 }
 
 // Hear takes another state's alarm. Who raises too many is not heard for a
-// while: each is a record here.
+// while: each is a record here. One that is known is no other, whoever brings
+// it again.
 func (p *Promises) Hear(ctx context.Context, from union.State, msg []byte) error {
-	a, err := OpenAlarm(msg, p.deps.Union())
+	a, msg, err := openAlarm(msg, p.deps.Union())
 	if err != nil {
 		return fault.Wrap(fault.BadRequest, err, "the alarm")
 	}
 	if a.From != from {
 		return fault.New(fault.BadRequest, "the alarm is of %s, and not of the state that brings it", a.From)
 	}
-	now := p.deps.Now()
-	var lately int
+	now, id := p.deps.Now(), alarmID(msg)
+	var known, lately int
+	err = p.deps.DB.QueryRow(ctx, "SELECT COUNT(*) FROM witness_alarm WHERE id = ?", id[:]).Scan(&known)
+	if err != nil {
+		return fault.Wrap(fault.StoreFailed, err, "the alarms")
+	}
+	if known > 0 {
+		return nil
+	}
 	err = p.deps.DB.QueryRow(ctx, "SELECT COUNT(*) FROM witness_alarm WHERE raiser = ? AND heard_at > ?", string(from), now.Add(-time.Hour).UnixMilli()).Scan(&lately)
 	if err != nil {
 		return fault.Wrap(fault.StoreFailed, err, "the alarms")
@@ -264,7 +295,10 @@ func (p *Promises) tell(ctx context.Context) error {
 		for _, s := range a.Told {
 			told[s] = true
 		}
-		id := sha256.Sum256([]byte(a.Note))
+		id, err := hex.DecodeString(a.ID) // an earlier version took the whole note's digest
+		if err != nil {
+			return fmt.Errorf("an alarm's name: %w", err)
+		}
 		for _, to := range p.deps.Union().Parties {
 			if to.State == p.deps.State || told[string(to.State)] || lost[to.State] {
 				continue
@@ -276,7 +310,7 @@ func (p *Promises) tell(ctx context.Context) error {
 				lost[to.State] = true // asked again soon
 				continue
 			}
-			if _, err := p.deps.DB.Exec(ctx, "INSERT INTO witness_alarm_told (id, whom) VALUES (?, ?) ON CONFLICT (id, whom) DO NOTHING", id[:], string(to.State)); err != nil {
+			if _, err := p.deps.DB.Exec(ctx, "INSERT INTO witness_alarm_told (id, whom) VALUES (?, ?) ON CONFLICT (id, whom) DO NOTHING", id, string(to.State)); err != nil {
 				return fault.Wrap(fault.StoreFailed, err, "who was told of an alarm")
 			}
 		}

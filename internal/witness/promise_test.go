@@ -413,6 +413,43 @@ func TestHear(t *testing.T) {
 	}
 }
 
+// TestHearAgain: whoever holds an alarm can put lines under it, and bring it
+// again as often as he likes: it stays one, with its raiser's signature alone,
+// and takes nothing from what its raiser may say.
+func TestHearAgain(t *testing.T) {
+	w := newWorld(t, 1, "BH", "SA", "AE")
+	bh, sa := w.nodes["BH"], w.nodes["SA"]
+	a := witness.Alarm{From: "SA", Of: "AE", Kind: witness.AlarmLate, Log: "test.example/AE/log1", At: time.Now().UTC().Truncate(time.Second), Count: 1}
+	good, err := a.Sign(sa.signers[merkle.LogSignature])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 99 {
+		if err := bh.promises.Hear(t.Context(), "SA", fmt.Appendf(good[:len(good):len(good)], "— junk%d AAAAAAA=\n", i)); err != nil {
+			t.Fatal(i, err)
+		}
+	}
+	a.Count++
+	next, err := a.Sign(sa.signers[merkle.LogSignature])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := bh.promises.Hear(t.Context(), "SA", next); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := bh.promises.Alarms(t.Context(), time.Time{})
+	if err != nil || len(list) != 2 || len(bh.raised) != 2 {
+		t.Fatalf("%d alarms, %d of them sounded, %v", len(list), len(bh.raised), err)
+	}
+	for _, x := range list {
+		if x.Note != string(good) && x.Note != string(next) {
+			t.Errorf("kept as %q", x.Note)
+		}
+	}
+}
+
 func FuzzOpenAlarm(f *testing.F) {
 	f.Add([]byte("falaj alarm v1\n{\"from\":\"SA\",\"kind\":\"late\"}\n\n— test.example/SA/log1/alarm AAAA\n"))
 	f.Add([]byte("falaj alarm v1\n\n\n— a b\n"))

@@ -10,9 +10,10 @@ import (
 	"github.com/falaj/falaj/internal/store"
 )
 
-// forgotten stands, in the row that keeps a body, for a record that was erased:
-// the body goes as soon as the erasure is durable.
-const forgotten = -1
+// forgotten stands, in the row that keeps a body, for the leaf of a record that
+// was erased: the body goes as soon as the erasure is durable. It is negative,
+// and its own inverse.
+func forgotten(leaf int64) int64 { return -2 - leaf }
 
 // Erase removes records of calls for good, as journal.Erase says, and what
 // stands about them beside the journal. A call that has not ended is not erased.
@@ -66,7 +67,7 @@ func (x *Exchange) Erase(ctx context.Context, e journal.Erasure, sign journal.Si
 			}
 		}
 		for _, leaf := range e.Leaves {
-			if _, err := tx.Exec(ctx, `UPDATE exchange_spool SET leaf = ? WHERE leaf = ?`, forgotten, leaf); err != nil {
+			if _, err := tx.Exec(ctx, `UPDATE exchange_spool SET leaf = ? WHERE leaf = ?`, forgotten(leaf), leaf); err != nil {
 				return fmt.Errorf("erasing a call: %w", err)
 			}
 			if err := x.untrace(ctx, tx, leaf); err != nil {
@@ -82,33 +83,43 @@ func (x *Exchange) Erase(ctx context.Context, e journal.Erasure, sign journal.Si
 }
 
 // Forgotten removes the bodies of erased records. It may be broken off and
-// asked again.
+// asked again. What a row says of a record is held against the journal: a body
+// whose record is not erased stays.
 func (x *Exchange) Forgotten(ctx context.Context) error {
-	for {
-		var ids []string
+	type gone struct {
+		id   string
+		leaf int64
+	}
+	for after := ""; ; {
+		var step []gone
 		err := x.deps.DB.Read(ctx, func(tx *store.Tx) error {
-			ids = ids[:0]
-			rows, err := tx.Query(ctx, `SELECT id FROM exchange_spool WHERE leaf = ? ORDER BY id LIMIT ?`, forgotten, pruneStep)
+			step = step[:0]
+			rows, err := tx.Query(ctx, `SELECT id, leaf FROM exchange_spool WHERE leaf < 0 AND id > ? ORDER BY id LIMIT ?`, after, pruneStep)
 			if err != nil {
 				return err
 			}
 			defer rows.Close()
 			for rows.Next() {
-				var id string
-				if err := rows.Scan(&id); err != nil {
+				var g gone
+				if err := rows.Scan(&g.id, &g.leaf); err != nil {
 					return err
 				}
-				ids = append(ids, id)
+				step = append(step, g)
 			}
 			return rows.Err()
 		})
-		if err != nil || len(ids) == 0 {
+		if err != nil || len(step) == 0 {
 			return storeFault(err, "removing the bodies of erased records")
 		}
-		for _, id := range ids {
-			err := x.deps.Spool.Destroy(id)
-			if err == nil {
-				_, err = x.deps.DB.Exec(ctx, `DELETE FROM exchange_spool WHERE id = ?`, id)
+		for _, g := range step {
+			after = g.id
+			s, err := x.deps.Journal.Get(ctx, forgotten(g.leaf))
+			if err != nil || !s.Erased {
+				x.deps.Log.Error("a body is marked as that of an erased record, and its record is not erased: falaj fsck tells more", "record", forgotten(g.leaf), "error", err)
+				continue
+			}
+			if err = x.deps.Spool.Destroy(g.id); err == nil {
+				_, err = x.deps.DB.Exec(ctx, `DELETE FROM exchange_spool WHERE id = ? AND leaf = ?`, g.id, g.leaf)
 			}
 			if err != nil {
 				return storeFault(err, "removing the bodies of erased records")

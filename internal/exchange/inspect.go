@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"strconv"
+	"time"
 
 	"github.com/falaj/falaj/internal/exchange/message"
 	"github.com/falaj/falaj/internal/fault"
@@ -68,7 +69,7 @@ const inspectStep = 500
 // is only of reading.
 func Inspect(ctx context.Context, db *store.DB, records *journal.Journal, keys journal.Cipher, names interface{ Sum(b []byte) [32]byte }, spool *seal.Spool, seen func(place string, done int64)) (Inspected, error) {
 	i := &inspector{x: &Exchange{cfg: Config{traceBlock: traceBlock}, deps: Deps{DB: db, Journal: records, Records: keys, Names: names, Spool: spool}}, seen: seen}
-	for _, part := range []func(context.Context) error{i.place, i.bodies, i.claims, i.deliveries, i.traces} {
+	for _, part := range []func(context.Context) error{i.place, i.bodies, i.bodiless, i.claims, i.deliveries, i.traces} {
 		if err := part(ctx); err != nil {
 			return i.Inspected, fmt.Errorf("looking through what stands beside the journal: %w", err)
 		}
@@ -150,8 +151,16 @@ func (i *inspector) bodies(ctx context.Context) error {
 }
 
 func (i *inspector) body(ctx context.Context, id string, leaf int64) error {
-	if leaf == forgotten {
-		return nil // it is about to go
+	if leaf < 0 {
+		s, known, err := i.record(ctx, PlaceBody, id, forgotten(leaf))
+		if err != nil || s.Erased {
+			return err // it is about to go
+		}
+		if kept, err := i.stillKept(ctx, id); err != nil || !kept || !known {
+			return err
+		}
+		i.add(PlaceBody, id, "its row says that record %d was erased, which is there", forgotten(leaf))
+		return nil
 	}
 	i.Bodies++
 	i.seen(PlaceBody, i.Bodies)
@@ -199,6 +208,38 @@ func (i *inspector) body(ctx context.Context, id string, leaf int64) error {
 	i.add(PlaceBody, id, "its row names record %d, which is not about it", leaf)
 	return nil
 }
+
+// bodiless looks for records whose large body nothing keeps.
+func (i *inspector) bodiless(ctx context.Context) error {
+	size, _, err := i.x.deps.Journal.Head(ctx)
+	if err != nil {
+		return err
+	}
+	return i.x.deps.Journal.Each(ctx, 0, size, func(s journal.Stored, err error) error {
+		if err != nil || s.Erased {
+			return ctx.Err() // the journal names it
+		}
+		n, err := readNote(s.Local)
+		if err != nil || n.Spool == "" {
+			return nil
+		}
+		// The body was there a little earlier: its month may have ended before.
+		if seal.PeriodOf(s.At.Add(-bodyAhead)) != seal.PeriodOf(s.At) {
+			return nil
+		}
+		if kept, err := i.stillKept(ctx, n.Spool); err != nil || kept {
+			return err
+		}
+		if now, err := i.x.deps.Journal.Get(ctx, s.Index); err != nil || now.Erased {
+			return nil // meanwhile
+		}
+		i.add(PlaceBody, n.Spool, "nothing keeps it, and record %d names it", s.Index)
+		return nil
+	})
+}
+
+// bodyAhead is by how much a body may be older than the record that names it.
+const bodyAhead = 24 * time.Hour
 
 // stillKept asks again: the row may have gone since it was read.
 func (i *inspector) stillKept(ctx context.Context, id string) (bool, error) {

@@ -161,6 +161,36 @@ func inspectOn(t *testing.T, on engine) {
 		t.Fatalf("repaired: %+v", got.Wrong)
 	}
 
+	// A body is not destroyed, nor no longer kept, by who changes its row.
+	for _, change := range []string{"UPDATE exchange_spool SET leaf = -1", "UPDATE exchange_spool SET leaf = -2 - leaf WHERE leaf >= 0", "DELETE FROM exchange_spool"} {
+		rows, err := sa.db.Query(t.Context(), "SELECT id, leaf, kept_at FROM exchange_spool")
+		check(t, err)
+		var was [][]any
+		for rows.Next() {
+			var id string
+			var leaf, at int64
+			check(t, rows.Scan(&id, &leaf, &at))
+			was = append(was, []any{id, leaf, at})
+		}
+		check(t, rows.Err())
+		check(t, rows.Close())
+		_, err = sa.db.Exec(t.Context(), change)
+		check(t, err)
+		check(t, sa.Forgotten(t.Context()))
+		if got := look(); !slices.ContainsFunc(got.Wrong, func(w Wrong) bool { return w.Place == PlaceBody }) {
+			t.Errorf("%s: %+v", change, got)
+		}
+		_, err = sa.db.Exec(t.Context(), "DELETE FROM exchange_spool")
+		check(t, err)
+		for _, r := range was {
+			_, err = sa.db.Exec(t.Context(), "INSERT INTO exchange_spool (id, leaf, kept_at) VALUES (?, ?, ?)", r...)
+			check(t, err)
+		}
+	}
+	if got := look(); len(got.Wrong) > 0 || got.Bodies != whole.Bodies {
+		t.Fatalf("put back: %+v", got.Wrong)
+	}
+
 	files, err := filepath.Glob(filepath.Join(sa.spool, "????????????????????????????????"))
 	check(t, err)
 	if len(files) == 0 {

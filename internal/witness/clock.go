@@ -50,6 +50,7 @@ type Clock struct {
 // comparison is what the other nodes' clocks said of this one.
 type comparison struct {
 	at         time.Time
+	since      time.Time // the same by the monotonic clock, which nobody sets
 	agree, off int
 	by         time.Duration // what the last one that is off says, at least
 }
@@ -129,7 +130,7 @@ func (c *Clock) compare(ctx context.Context) {
 	asking.Wait()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now.at = c.deps.Now()
+	now.at, now.since = c.deps.Now().Round(0), time.Now()
 	c.seen = now
 }
 
@@ -161,13 +162,17 @@ func (c *Clock) Answer() []byte {
 }
 
 // Err says why the clock may be off by more than is declared, or nil: at least
-// half of those who answered say that it is; or nobody answered of late, and
-// the operating system does not vouch for it either.
+// half of those who answered say that it is; or it was set since they were
+// asked; or nobody answered of late, and the operating system does not vouch
+// for it either.
 func (c *Clock) Err() error {
 	c.mu.Lock()
 	seen := c.seen
 	c.mu.Unlock()
-	age := c.deps.Now().Sub(seen.at)
+	age := c.deps.Now().Round(0).Sub(seen.at)
+	if step := age - time.Since(seen.since); !seen.at.IsZero() && step.Abs() > c.cfg.Accuracy {
+		return fault.New(fault.ClockDoubtful, "it was set by %v since other nodes were asked for theirs", step.Round(time.Millisecond))
+	}
 	if age < 0 || age > 3*c.cfg.Every {
 		seen.agree, seen.off = 0, 0
 	}

@@ -442,6 +442,44 @@ func TestClock(t *testing.T) {
 	}
 }
 
+// TestClockSet: a clock that is set is in doubt at once, until it has been
+// compared again.
+func TestClockSet(t *testing.T) {
+	for _, by := range []time.Duration{-time.Minute, -2 * time.Second, 2 * time.Second, time.Minute, 500 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			var set atomic.Int64
+			now := func() time.Time { return time.Now().Add(time.Duration(set.Load())) }
+			clock := witness.NewClock(witness.ClockConfig{}, witness.ClockDeps{
+				State: "BH", Union: func() witness.Union { return witness.Union{Parties: []witness.Party{{State: "BH"}, {State: "SA"}}} }, Now: now, Log: quiet(),
+				Kernel: func() (time.Duration, bool) { return 0, true },
+				Ask: func(context.Context, union.State, string, []byte) ([]byte, error) {
+					return binary.BigEndian.AppendUint64(nil, uint64(now().UnixMilli())), nil
+				},
+			})
+			if err := clock.Err(); err != nil {
+				t.Errorf("before it was compared: %v", err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan struct{})
+			go func() { defer close(done); _ = clock.Run(ctx) }()
+			time.Sleep(5 * time.Second)
+			if err := clock.Err(); err != nil {
+				t.Error(err)
+			}
+			set.Store(int64(by))
+			if err := clock.Err(); (fault.CodeOf(err) == fault.ClockDoubtful) != (by.Abs() > time.Second) {
+				t.Errorf("set by %v: %v", by, err)
+			}
+			time.Sleep(30 * time.Second)
+			if err := clock.Err(); err != nil {
+				t.Errorf("compared again: %v", err)
+			}
+			cancel()
+			<-done
+		})
+	}
+}
+
 // TestAuthorityAnswers: the authority answers every request, and no two with
 // the same serial number, of however many processes.
 func TestAuthorityAnswers(t *testing.T) {

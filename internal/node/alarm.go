@@ -135,11 +135,11 @@ func (m *meters) alarmGauges(n *Node) {
 	gauge("falaj_alarms", "Alarms about states' logs in the last seven days, raised here or heard.", func() float64 {
 		ctx, cancel := context.WithTimeout(n.life, time.Second)
 		defer cancel()
-		list, err := n.promises.Alarms(ctx, n.now().Add(-alarmed))
+		count, err := n.promises.Count(ctx, n.now().Add(-alarmed))
 		if err != nil {
 			return -1 // unknown, and not none
 		}
-		return float64(len(list))
+		return float64(count)
 	})
 	gauge("falaj_promises_waiting", "Messages whose records have not been seen in their senders' logs yet.", func() float64 {
 		sum := 0

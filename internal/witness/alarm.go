@@ -16,6 +16,7 @@ import (
 
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/merkle"
+	"github.com/falaj/falaj/internal/store"
 	"github.com/falaj/falaj/internal/union"
 )
 
@@ -77,8 +78,14 @@ const (
 	maxBroken = 8
 	// hourly is how many alarms of one state are taken in an hour.
 	hourly = 120
-	// maxAlarms bounds what is listed.
-	maxAlarms = 1000
+	// listed is how many alarms of each state are listed: none pushes out
+	// another's.
+	listed = 200
+	day    = 24 * time.Hour
+	// taken is how old an alarm may be that is taken, and kept how long it
+	// stays: longer, so that none is taken again.
+	taken = 30 * day
+	kept  = 32 * day
 )
 
 // Sign makes the alarm's note: C2SP signed-note, the text being a label line
@@ -189,14 +196,27 @@ func put(ctx context.Context, db execer, a Alarm, msg []byte, heard time.Time) (
 	return n == 1, err
 }
 
-// Alarms lists the newest alarms, this state's and those it was told of, since
-// a moment.
+// Count counts the alarms, this state's and those it was told of, since a
+// moment.
+func (p *Promises) Count(ctx context.Context, since time.Time) (n int, err error) {
+	err = p.deps.DB.QueryRow(ctx, "SELECT COUNT(*) FROM witness_alarm WHERE heard_at >= ?", since.UnixMilli()).Scan(&n)
+	if err != nil {
+		return 0, fault.Wrap(fault.StoreFailed, err, "the alarms")
+	}
+	return n, nil
+}
+
+// Alarms lists the newest alarms of each state, this state's and those it was
+// told of, since a moment.
 func (p *Promises) Alarms(ctx context.Context, since time.Time) ([]Raised, error) {
 	told, err := p.told(ctx)
 	if err != nil {
 		return nil, err
 	}
-	rows, err := p.deps.DB.Query(ctx, "SELECT id, heard_at, note FROM witness_alarm WHERE heard_at >= ? ORDER BY heard_at DESC LIMIT ?", since.UnixMilli(), maxAlarms)
+	rows, err := p.deps.DB.Query(ctx, `SELECT id, heard_at, note FROM witness_alarm WHERE id IN (
+			SELECT id FROM (SELECT id, ROW_NUMBER() OVER (PARTITION BY raiser ORDER BY heard_at DESC, id) AS place
+				FROM witness_alarm WHERE heard_at >= ?) AS newest WHERE place <= ?)
+		ORDER BY heard_at DESC`, since.UnixMilli(), listed)
 	if err != nil {
 		return nil, fault.Wrap(fault.StoreFailed, err, "the alarms")
 	}
@@ -256,23 +276,36 @@ func (p *Promises) Hear(ctx context.Context, from union.State, msg []byte) error
 		return fault.New(fault.BadRequest, "the alarm is of %s, and not of the state that brings it", a.From)
 	}
 	now, id := p.deps.Now(), alarmID(msg)
-	var known, lately int
-	err = p.deps.DB.QueryRow(ctx, "SELECT COUNT(*) FROM witness_alarm WHERE id = ?", id[:]).Scan(&known)
-	if err != nil {
-		return fault.Wrap(fault.StoreFailed, err, "the alarms")
+	if old := now.Sub(a.At); old > taken || old < -day {
+		return fault.New(fault.BadRequest, "the alarm is of %s; one is taken for %d days", a.At.Format(time.RFC3339), taken/day)
 	}
-	if known > 0 {
-		return nil
-	}
-	err = p.deps.DB.QueryRow(ctx, "SELECT COUNT(*) FROM witness_alarm WHERE raiser = ? AND heard_at > ?", string(from), now.Add(-time.Hour).UnixMilli()).Scan(&lately)
-	if err != nil {
-		return fault.Wrap(fault.StoreFailed, err, "the alarms")
-	}
-	if lately >= hourly {
-		return fault.New(fault.Overloaded, "%d alarms of %s in an hour", lately, from)
-	}
-	fresh, err := put(ctx, p.deps.DB, a, msg, now)
-	if err == nil && fresh {
+	fresh := false
+	p.hearing.Lock() // the transaction alone would do: at once they would run again and again
+	err = p.deps.DB.Write(ctx, func(tx *store.Tx) error {
+		fresh = false
+		var known, lately int
+		err := tx.QueryRow(ctx, "SELECT COUNT(*) FROM witness_alarm WHERE id = ?", id[:]).Scan(&known)
+		if err != nil || known > 0 {
+			return err
+		}
+		err = tx.QueryRow(ctx, "SELECT COUNT(*) FROM witness_alarm WHERE raiser = ? AND heard_at > ?", string(from), now.Add(-time.Hour).UnixMilli()).Scan(&lately)
+		if err != nil {
+			return err
+		}
+		if lately >= hourly {
+			return fault.New(fault.Overloaded, "%d alarms of %s in an hour", lately, from)
+		}
+		if _, err := tx.Exec(ctx, "DELETE FROM witness_alarm WHERE raiser <> ? AND heard_at < ?", string(p.deps.State), now.Add(-kept).UnixMilli()); err != nil {
+			return err
+		}
+		fresh, err = put(ctx, tx, a, msg, now)
+		return err
+	})
+	p.hearing.Unlock()
+	switch {
+	case err != nil && fault.CodeOf(err) != fault.Overloaded:
+		return fault.Wrap(fault.StoreFailed, err, "hearing an alarm")
+	case err == nil && fresh:
 		p.sound(ctx, a)
 	}
 	return err
@@ -281,41 +314,57 @@ func (p *Promises) Hear(ctx context.Context, from union.State, msg []byte) error
 // tell brings this state's alarms of the last days to the others, the accused
 // among them: he may have an answer.
 func (p *Promises) tell(ctx context.Context) error {
-	const days = 7 * 24 * time.Hour
-	alarms, err := p.Alarms(ctx, p.deps.Now().Add(-days))
-	if err != nil {
-		return err
-	}
-	lost := map[union.State]bool{}
-	for _, a := range alarms {
-		if a.From != p.deps.State {
+	for _, to := range p.deps.Union().Parties {
+		if to.State == p.deps.State {
 			continue
 		}
-		told := map[string]bool{}
-		for _, s := range a.Told {
-			told[s] = true
-		}
-		id, err := hex.DecodeString(a.ID) // an earlier version took the whole note's digest
+		untold, err := p.untoldTo(ctx, to.State)
 		if err != nil {
-			return fmt.Errorf("an alarm's name: %w", err)
+			return err
 		}
-		for _, to := range p.deps.Union().Parties {
-			if to.State == p.deps.State || told[string(to.State)] || lost[to.State] {
-				continue
-			}
+		for _, x := range untold {
 			within, cancel := context.WithTimeout(ctx, p.cfg.Answer)
-			_, err := p.deps.Ask(within, to.State, KindAlarm, []byte(a.Note))
+			_, err := p.deps.Ask(within, to.State, KindAlarm, x.note)
 			cancel()
-			if err != nil {
-				lost[to.State] = true // asked again soon
-				continue
+			if fault.CodeOf(err) == fault.BadRequest {
+				continue // it will not have this one
 			}
-			if _, err := p.deps.DB.Exec(ctx, "INSERT INTO witness_alarm_told (id, whom) VALUES (?, ?) ON CONFLICT (id, whom) DO NOTHING", id, string(to.State)); err != nil {
+			if err != nil {
+				break // asked again soon
+			}
+			if _, err := p.deps.DB.Exec(ctx, "INSERT INTO witness_alarm_told (id, whom) VALUES (?, ?) ON CONFLICT (id, whom) DO NOTHING", x.id, string(to.State)); err != nil {
 				return fault.Wrap(fault.StoreFailed, err, "who was told of an alarm")
 			}
 		}
 	}
 	return nil
+}
+
+// letter is an alarm as it is brought.
+type letter struct{ id, note []byte }
+
+// untoldTo lists this state's alarms of the last days that a state has not
+// taken, the newest first.
+func (p *Promises) untoldTo(ctx context.Context, to union.State) ([]letter, error) {
+	rows, err := p.deps.DB.Query(ctx, `SELECT id, note FROM witness_alarm AS a WHERE raiser = ? AND heard_at >= ?
+		AND NOT EXISTS (SELECT 1 FROM witness_alarm_told AS t WHERE t.id = a.id AND t.whom = ?) ORDER BY heard_at DESC LIMIT ?`,
+		string(p.deps.State), p.deps.Now().Add(-7*day).UnixMilli(), string(to), listed)
+	if err != nil {
+		return nil, fault.Wrap(fault.StoreFailed, err, "the alarms to tell")
+	}
+	defer rows.Close()
+	var out []letter
+	for rows.Next() {
+		var x letter
+		if err := rows.Scan(&x.id, &x.note); err != nil {
+			return nil, fault.Wrap(fault.StoreFailed, err, "the alarms to tell")
+		}
+		out = append(out, x)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fault.Wrap(fault.StoreFailed, err, "the alarms to tell")
+	}
+	return out, nil
 }
 
 // sound makes an alarm loud.

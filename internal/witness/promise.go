@@ -57,6 +57,7 @@ type Promises struct {
 	cfg     PromiseConfig
 	deps    PromiseDeps
 	process string
+	hearing sync.Mutex
 
 	mu      sync.Mutex
 	wards   map[union.State]*ward

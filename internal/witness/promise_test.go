@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -448,6 +449,67 @@ func TestHearAgain(t *testing.T) {
 			t.Errorf("kept as %q", x.Note)
 		}
 	}
+}
+
+// TestHearAtOnce: of what comes at once no more is taken than one after the
+// other, none that is old is taken, and it pushes no other state's alarm out.
+func TestHearAtOnce(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, cfg store.Config) {
+		w := newWorld(t, 1, "BH", "SA", "AE")
+		bh := w.nodes["BH"]
+		w.open(bh, cfg)
+		bh.raised = make(chan witness.Alarm, 1000)
+		at := time.Now().UTC().Truncate(time.Second)
+		hear := func(from union.State, at time.Time, count int) error {
+			a := witness.Alarm{From: from, Of: "BH", Kind: witness.AlarmLate, Log: "test.example/BH/log1", At: at, Count: count}
+			b, err := a.Sign(w.nodes[from].signers[merkle.LogSignature])
+			if err != nil {
+				t.Error(err)
+			}
+			return bh.promises.Hear(t.Context(), from, b)
+		}
+		if err := hear("AE", at.Add(-40*24*time.Hour), 1); fault.CodeOf(err) != fault.BadRequest {
+			t.Errorf("of long ago: %v", err)
+		}
+		if err := hear("AE", at, 1); err != nil {
+			t.Fatal(err)
+		}
+		var all sync.WaitGroup
+		for i := range 160 {
+			all.Go(func() {
+				if err := hear("SA", at, i); err != nil && fault.CodeOf(err) != fault.Overloaded {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if n, err := bh.promises.Count(t.Context(), time.Time{}); err != nil || n != 121 {
+			t.Errorf("%d alarms, %v", n, err)
+		}
+		// Many more of the same state, of other hours.
+		if _, err := bh.db.Exec(t.Context(), "UPDATE witness_alarm SET heard_at = heard_at - 7200000"); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 120 {
+			if err := hear("SA", at, 1000+i); err != nil {
+				t.Fatal(err)
+			}
+		}
+		list, err := bh.promises.Alarms(t.Context(), time.Time{})
+		if err != nil || len(list) != 201 || list[200].From != "AE" {
+			t.Errorf("%d listed, %v", len(list), err)
+		}
+		// After their time they are gone.
+		if _, err := bh.db.Exec(t.Context(), "UPDATE witness_alarm SET heard_at = heard_at - ?", int64(40*24*time.Hour/time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		if err := hear("AE", at, 2); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := bh.promises.Count(t.Context(), time.Time{}); err != nil || n != 1 {
+			t.Errorf("%d alarms, %v", n, err)
+		}
+	})
 }
 
 func FuzzOpenAlarm(f *testing.F) {

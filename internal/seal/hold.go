@@ -50,15 +50,22 @@ func (r RecordKeys) Hold(h Hold) error {
 		return fmt.Errorf("a hold of %s with a note of %d bytes", n, len(h.Note))
 	}
 	folder := filepath.Join(r.p.dir, h.Class)
-	err := makeFolder(r.p.dir)
-	if err == nil {
-		err = makeFolder(folder)
+	lock, err := r.p.lock(h.Class)
+	if err != nil {
+		return fmt.Errorf("holding %s: %w", n, err)
 	}
+	defer func() { _ = lock.Close() }()
+	if h.Period != 0 && r.p.condemned(n) && !r.p.whole(n) {
+		return fmt.Errorf("holding %s: %w", n, ErrDestroyed)
+	}
+	periods, err := r.Periods(h.Class)
 	if err == nil {
 		err = createFile(filepath.Join(folder, h.file()), h.Note)
 	}
-	if err == nil && h.Period != 0 && r.p.condemned(n) {
-		err = errors.Join(ErrDestroyed, os.Remove(filepath.Join(folder, h.file())))
+	for _, p := range periods {
+		if err == nil && (h.Period == 0 || h.Period == p) {
+			err = r.p.reprieve(periodName{h.Class, p})
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("holding %s: %w", n, err)

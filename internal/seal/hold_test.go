@@ -79,3 +79,45 @@ func TestHold(t *testing.T) {
 		t.Errorf("destroying again: %v", err)
 	}
 }
+
+// TestHoldAfterBreakingOff: a destruction that broke off before it came to the
+// key is held up; the records are there.
+func TestHoldAfterBreakingOff(t *testing.T) {
+	for _, h := range []Hold{{Name: "month", Class: "exchange", Period: 202609}, {Name: "class", Class: "exchange"}} {
+		for _, first := range []bool{true, false} {
+			dir := filepath.Join(t.TempDir(), "keys")
+			k, err := OpenKeys(dir, KeyConfig{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := k.Records()
+			sealed, err := r.Seal(nil, "exchange", time.Date(2026, 9, 5, 0, 0, 0, 0, time.UTC), []byte("x"), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			hold := func() {
+				if err := r.Hold(h); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if first {
+				hold()
+			}
+			if err := os.WriteFile(filepath.Join(dir, recordFolder, "exchange", "2026-09"+tombstoneSuffix), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if !first {
+				hold()
+			}
+			if err := r.Destroy("exchange", 202609); !errors.Is(err, ErrHeld) {
+				t.Errorf("%s: %v", h.Name, err)
+			}
+			if k, err = OpenKeys(dir, KeyConfig{}); err != nil {
+				t.Fatal(err)
+			}
+			if b, err := k.Records().Open(sealed, nil); err != nil || string(b) != "x" {
+				t.Errorf("%s: %q %v", h.Name, b, err)
+			}
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package seal
 
 import (
+	"bytes"
 	"crypto/cipher"
 	"crypto/hkdf"
 	"crypto/rand"
@@ -15,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -413,26 +415,22 @@ func (p *periods) destroy(n periodName) error {
 	if err := n.check(); err != nil {
 		return err
 	}
-	// A hold that comes later comes too late.
-	begun := p.condemned(n)
-	if err := p.held(n); err != nil && !begun {
+	folder := filepath.Join(p.dir, n.class)
+	lock, err := p.lock(n.class)
+	if err != nil {
 		return fmt.Errorf("destroying the record key of %s: %w", n, err)
 	}
-	folder := filepath.Join(p.dir, n.class)
-	err := makeFolder(p.dir)
-	if err == nil {
-		err = makeFolder(folder)
-	}
-	if err == nil {
-		// The mark comes first: from here on nobody makes the key anew.
-		if err = createFile(p.path(n, tombstoneSuffix), nil); errors.Is(err, fs.ErrExist) {
-			err = syncFolder(folder)
+	defer func() { _ = lock.Close() }()
+	// A destruction that has begun is not held any more, unless it broke off
+	// before it came to the key.
+	if !p.condemned(n) || p.whole(n) {
+		if err := p.held(n); err != nil {
+			return fmt.Errorf("destroying the record key of %s: %w", n, errors.Join(err, p.reprieve(n)))
 		}
 	}
-	if err == nil && !begun {
-		if err = p.held(n); err != nil { // it came between
-			err = errors.Join(err, os.Remove(p.path(n, tombstoneSuffix)), syncFolder(folder))
-		}
+	// The mark comes first: from here on nobody makes the key anew.
+	if err = createFile(p.path(n, tombstoneSuffix), nil); errors.Is(err, fs.ErrExist) {
+		err = syncFolder(folder)
 	}
 	if err != nil {
 		return fmt.Errorf("destroying the record key of %s: %w", n, err)
@@ -456,6 +454,40 @@ func (p *periods) destroy(n periodName) error {
 		return fmt.Errorf("destroying the record key of %s: %w", n, err)
 	}
 	return nil
+}
+
+// lock keeps holds and destructions of a class, of all processes, apart from
+// each other until the file is closed. It makes the class's folder.
+func (p *periods) lock(class string) (*os.File, error) {
+	if err := makeFolder(p.dir); err != nil {
+		return nil, err
+	}
+	if err := makeFolder(filepath.Join(p.dir, class)); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(filepath.Join(p.dir, class))
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// whole tells whether a key's file is there and was not overwritten.
+func (p *periods) whole(n periodName) bool {
+	file, err := readFile(p.path(n, periodSuffix))
+	return !errors.Is(err, fs.ErrNotExist) && (err != nil || len(bytes.Trim(file, "\x00")) > 0)
+}
+
+// reprieve takes the mark of a destruction away that broke off before it came
+// to the key.
+func (p *periods) reprieve(n periodName) error {
+	if !p.condemned(n) || !p.whole(n) {
+		return nil
+	}
+	return errors.Join(os.Remove(p.path(n, tombstoneSuffix)), syncFolder(filepath.Join(p.dir, n.class)))
 }
 
 // overwrite puts zeros over a file's bytes. No file is no error.

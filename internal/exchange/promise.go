@@ -58,12 +58,16 @@ func held(own int64, from union.State, id string, kind journal.Kind, p *message.
 
 // Received reads, of count records from a leaf on, what others' messages are
 // held to, and the next leaf to read; of the last record on, that is where the
-// log ends. Erased records hold nobody to anything.
+// log ends. Records that are erased, archived or damaged hold
+// nobody to anything.
 func (x *Exchange) Received(ctx context.Context, from int64, count int) (out []witness.Held, next int64, err error) {
 	for next = from; next < from+int64(count); next++ {
 		s, err := x.deps.Journal.Get(ctx, next)
 		if fault.CodeOf(err) == fault.NotFound {
 			return out, next, nil
+		}
+		if err != nil && away(err) {
+			continue
 		}
 		if err != nil {
 			return out, next, err

@@ -153,3 +153,24 @@ func TestPromisesBroken(t *testing.T) {
 		t.Errorf("a promise that cannot be read: %d", a.status)
 	}
 }
+
+// TestReceivedUnreadable: a record that cannot be read ends no reading.
+func TestReceivedUnreadable(t *testing.T) {
+	u := newUnion(t, []union.State{"BH", "SA"})
+	u.backend("BH", "things", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	for range 3 {
+		u.call("SA", "GET", offered("BH", "things"), "/x", nil)
+	}
+	bh := u.nodes["BH"]
+	before, _, err := bh.Received(t.Context(), 0, 1000)
+	if err != nil || len(before) != 3 {
+		t.Fatal(before, err)
+	}
+	_, err = bh.db.Exec(t.Context(), "UPDATE journal_commit SET records = zeroblob(length(records)) WHERE first = (SELECT MAX(first) FROM journal_commit WHERE first <= ?)", before[0].Own)
+	check(t, err)
+	after, next, err := bh.Received(t.Context(), 0, 1000)
+	size, _, _ := bh.journal.Head(t.Context())
+	if err != nil || len(after) != 2 || after[1] != before[2] || next != size {
+		t.Errorf("%+v to %d of %d, %v", after, next, size, err)
+	}
+}

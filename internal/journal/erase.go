@@ -120,6 +120,15 @@ func (j *Journal) Erase(ctx context.Context, e Erasure, sign Sign, vouch Vouch, 
 	return decision, nil
 }
 
+// Settled waits until what was being committed is: who asks a record after it
+// sees every erasure that was let through before.
+func (j *Journal) Settled(ctx context.Context) error {
+	return j.db.WriteLocked(ctx, func(tx *store.Tx) error {
+		_, err := lockHead(ctx, tx)
+		return err
+	})
+}
+
 // eraseOne puts the mark in a record's place and forgets what finds it. The
 // head of the log is held by the transaction that this is in.
 func (j *Journal) eraseOne(ctx context.Context, tx *store.Tx, index, decision int64) error {

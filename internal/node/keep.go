@@ -16,6 +16,7 @@ import (
 	"github.com/falaj/falaj/internal/journal"
 	"github.com/falaj/falaj/internal/merkle"
 	"github.com/falaj/falaj/internal/node/admin"
+	"github.com/falaj/falaj/internal/node/config"
 	"github.com/falaj/falaj/internal/seal"
 )
 
@@ -172,6 +173,9 @@ func (n *Node) addHold(ctx context.Context, who admin.Person, p HoldAdd) (admin.
 		all = append(all, Hold{Name: p.Name, Class: class, Month: month, Leaves: leaves, Reason: p.Reason, By: who.Name, At: n.now().UTC()})
 	}
 	if p.Class != "" {
+		if err := n.knownClass(p.Class); err != nil {
+			return admin.Done{}, err
+		}
 		put(p.Class, p.Month)
 	}
 	for _, i := range p.Leaves {
@@ -205,7 +209,34 @@ func (n *Node) addHold(ctx context.Context, who admin.Person, p HoldAdd) (admin.
 			return admin.Done{}, fault.Wrap(fault.BadRequest, err, "%v", err)
 		}
 	}
+	// What was erased before the hold was there, it does not keep.
+	err = n.journal.Settled(ctx)
+	for _, i := range p.Leaves {
+		var s journal.Stored
+		if err == nil {
+			s, err = n.journal.Get(ctx, i)
+		}
+		if err == nil && s.Erased {
+			err = fault.New(fault.Conflict, "record %d was erased or ended meanwhile: there is nothing to hold", i)
+		}
+	}
+	if err != nil {
+		_, releaseErr := n.keys.Records().Release(p.Name)
+		return admin.Done{}, errors.Join(err, releaseErr)
+	}
 	return admin.Done{Result: all, Before: before, After: all}, nil
+}
+
+// knownClass refuses a class that neither is configured nor has keys.
+func (n *Node) knownClass(class string) error {
+	if slices.ContainsFunc(n.classes(), func(c config.Class) bool { return c.Name == class }) {
+		return nil
+	}
+	periods, err := n.keys.Records().Periods(class)
+	if err != nil || len(periods) == 0 {
+		return fault.Wrap(fault.BadRequest, err, "class: there is no retention class %.64q", class)
+	}
+	return nil
 }
 
 // HoldRelease ends a hold.

@@ -240,7 +240,7 @@ func TestHold(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, bad := range []HoldAdd{{Name: "c", Reason: "r"}, {Name: "c", Class: "short"}, {Name: "../c", Class: "short", Reason: "r"}, {Name: "c", Class: "short", Month: "x", Reason: "r"}, {Name: "c", Leaves: at, Month: "2026-01", Reason: "r"}} {
+	for _, bad := range []HoldAdd{{Name: "c", Reason: "r"}, {Name: "c", Class: "short"}, {Name: "../c", Class: "short", Reason: "r"}, {Name: "c", Class: "shrot", Reason: "r"}, {Name: "c", Class: "short", Month: "x", Reason: "r"}, {Name: "c", Leaves: at, Month: "2026-01", Reason: "r"}} {
 		_, err := n.addHold(t.Context(), admin.Person{}, bad)
 		wantCode(t, err, fault.BadRequest)
 	}
@@ -265,6 +265,28 @@ func TestHold(t *testing.T) {
 	wantCode(t, err, fault.Conflict)
 	_, err = n.addHold(t.Context(), admin.Person{}, HoldAdd{Name: "late", Class: "short", Month: "2026-01", Reason: "r"})
 	wantCode(t, err, fault.Conflict)
+}
+
+// TestHoldTooLate: what is erased while a hold is being set is not said to be
+// held.
+func TestHoldTooLate(t *testing.T) {
+	n, now := kept(t)
+	e, err := n.journal.Append(t.Context(), journal.Record{Kind: journal.RequestSent, Key: "k", At: *now, Class: "exchange", Local: []byte(`{}`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.now = func() time.Time {
+		_, err := n.journal.Erase(t.Context(), journal.Erasure{Leaves: []int64{e.Index}, At: *now, Class: "admin"}, nil, nil, nil)
+		if err != nil {
+			t.Error(err)
+		}
+		return *now
+	}
+	_, err = n.addHold(t.Context(), admin.Person{Name: "x"}, HoldAdd{Name: "late", Leaves: []int64{e.Index}, Reason: "r"})
+	wantCode(t, err, fault.Conflict)
+	if all, err := n.holds(); err != nil || len(all) > 0 {
+		t.Errorf("%+v %v", all, err)
+	}
 }
 
 // TestLongDay: however many changes a day had, all of them are listed.

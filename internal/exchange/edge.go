@@ -104,12 +104,16 @@ func (x *Exchange) read(r *http.Request, a *Ask, leave *func()) (err error) {
 	if a.Headers, err = passed(headers); err != nil {
 		return err
 	}
+	var bad error // for the record all are read: by the purpose it may be withheld from the subject
 	for header, value := range map[string]*string{
 		"X-Road-Id": &a.ID, headerPurpose: &a.Purpose, headerSubject: &a.Subject, headerConversation: &a.Conversation,
 	} {
 		if *value, err = one(r.Header, header); err != nil {
-			return err
+			bad = err
 		}
+	}
+	if bad != nil {
+		return bad
 	}
 	for name, values := range r.Header {
 		if strings.HasPrefix(name, "Falaj-") && len(values) > 1 {

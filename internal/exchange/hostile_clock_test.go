@@ -84,6 +84,31 @@ func TestDefaultPurpose(t *testing.T) {
 	}
 }
 
+// TestRefusedBeforeItsPurpose: what the law delays of a call is delayed too
+// where the call was refused before anybody looked for its purpose.
+func TestRefusedBeforeItsPurpose(t *testing.T) {
+	t.Parallel()
+	const person = "1098765432"
+	u := newUnion(t, []union.State{"BH", "SA"})
+	u.backend("BH", "things", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	u.publish("BH", func(e *directory.Edition) {
+		i := slices.IndexFunc(e.Agreements, func(a directory.Agreement) bool { return a.ID == "SA-things" })
+		e.Agreements[i].DefaultPurpose = "test"
+	})
+	u.delay("SA", "test", 30)
+	u.delay("SA", "other", 30)
+	for service, headers := range map[string][]string{
+		"things": {"Falaj-Purpose: ", "X-Road-Id: .."},
+		"idem":   {"Falaj-Purpose: other", "Falaj-Conversation: " + strings.Repeat("x", 5000)}, // has no default
+	} {
+		a := u.call("SA", "GET", offered("BH", service), "/", nil, append(headers, "Falaj-Subject: "+person)...)
+		if a.status != http.StatusBadRequest {
+			t.Fatalf("%d %s", a.status, a.body)
+		}
+	}
+	wantTold(t, "refused", u.nodes["SA"].traceOf(t, TraceQuestion{Subject: person}), 2)
+}
+
 // TestRulesOfEitherSide: the caller's own node refuses by its local rules
 // before anything is sent, the provider's by its own after; both say by which
 // rule, and their decisions are in evidence.

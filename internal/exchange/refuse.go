@@ -109,7 +109,10 @@ func (x *Exchange) recordRefusal(ctx context.Context, c *asking, f *fault.Error)
 	if err != nil {
 		return err
 	}
-	n := note{Door: c.Door, Rules: ruleNames(c.decision), Method: c.Method, Purpose: cmp.Or(c.purpose, c.Purpose), Subject: c.subject}
+	// Refused before it was aimed too, it has the purpose that it would have had:
+	// by that the law may delay that its subject is told.
+	meant, _ := c.view.DefaultPurpose(c.Client, c.Service)
+	n := note{Door: c.Door, Rules: ruleNames(c.decision), Method: c.Method, Purpose: cmp.Or(c.purpose, c.Purpose, meant), Subject: c.subject}
 	if n.Subject == nil {
 		n.Subject = x.person(c.Subject) // refused before it was composed
 	}

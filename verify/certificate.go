@@ -42,6 +42,11 @@ type statePart struct {
 	} `json:"stamps"`
 }
 
+// bytes is about what it takes in memory; the list itself is the edition's.
+func (c *certificate) bytes() int {
+	return 8*(len(c.certPEM)+len(c.authorityPEM)) + len(c.crlPEM)
+}
+
 func asPEM(kind string, der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
 }
@@ -58,7 +63,7 @@ func readCertificate(text string) (*x509.Certificate, error) {
 // holds it against the state's own authorities (docs/protocols/directory.md
 // §4). What was found good is remembered.
 func (e *edition) certificate(state union.State, sum [32]byte) (*certificate, error) {
-	return e.certificates.of(sum, func() (*certificate, error) { return e.judge(state, sum) })
+	return e.certificates.of(sum, (*certificate).bytes, func() (*certificate, error) { return e.judge(state, sum) })
 }
 
 func (e *edition) part(state union.State) (p statePart, err error) {

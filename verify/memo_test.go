@@ -67,3 +67,34 @@ func TestRemembering(t *testing.T) {
 		t.Error("it does not hold any more")
 	}
 }
+
+// TestForgetting: what is remembered stays within its bytes.
+func TestForgetting(t *testing.T) {
+	var m memo[int]
+	for i := range 100 {
+		got, err := m.of([32]byte{byte(i)}, func(int) int { return maxMemoBytes / 10 }, func() (int, error) { return i, nil })
+		if must(t, err); got != i || len(m.known) < 1 || len(m.known) > 10 {
+			t.Fatalf("%d of %d, %d known", got, i, len(m.known))
+		}
+	}
+	w := newWorld(t)
+	v, err := New(w.Root)
+	must(t, err)
+	c := w.call(nil)
+	for i := range 2 * maxKnown {
+		c.Directory["junk"] = []byte{byte(i)}
+		b := pack(t, c)
+		if r := v.Container(bytes.NewReader(b), int64(len(b))); r.Verdict != Holds {
+			t.Fatalf("%q", bad(r, Failed))
+		}
+		size := 0
+		for _, e := range v.known {
+			for _, f := range e.files {
+				size += len(f)
+			}
+		}
+		if size != v.bytes || len(v.known) > maxKnown {
+			t.Fatalf("%d bytes are known, %d counted; %d editions", size, v.bytes, len(v.known))
+		}
+	}
+}

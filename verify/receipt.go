@@ -63,7 +63,7 @@ func (e *edition) head(state string, note []byte, trust merkle.Trust) (merkle.Si
 	sum := sha256.New()
 	_, _ = io.WriteString(sum, state+"\n")
 	_, _ = sum.Write(note)
-	return e.heads.of([32]byte(sum.Sum(nil)), func() (merkle.Signed, error) {
+	return e.heads.of([32]byte(sum.Sum(nil)), func(merkle.Signed) int { return 2 * len(note) }, func() (merkle.Signed, error) {
 		return merkle.OpenCheckpoint(note, trust.Log, trust.Witnesses...)
 	})
 }

@@ -86,13 +86,13 @@ func (v *Verifier) stamp(box *container, r *evidence.Record, m *message, opening
 
 // token reads a token; the same one once.
 func (v *Verifier) token(raw []byte) (*stamp.Token, error) {
-	return v.tokens.of(sha256.Sum256(raw), func() (*stamp.Token, error) { return stamp.ParseToken(raw) })
+	return v.tokens.of(sha256.Sum256(raw), func(t *stamp.Token) int { return 8 * len(t.Raw) }, func() (*stamp.Token, error) { return stamp.ParseToken(raw) })
 }
 
 // stamper finds the authority's certificate in its state's part, and holds the
 // token against it; the same one once.
 func (e *edition) stamper(r *evidence.Record, t *stamp.Token) (*certificate, error) {
-	return e.stampers.of(sha256.Sum256(t.Raw), func() (*certificate, error) { return e.stamped(r, t) })
+	return e.stampers.of(sha256.Sum256(t.Raw), (*certificate).bytes, func() (*certificate, error) { return e.stamped(r, t) })
 }
 
 func (e *edition) stamped(r *evidence.Record, t *stamp.Token) (*certificate, error) {

@@ -281,13 +281,18 @@ type edition struct {
 type memo[V any] struct {
 	mu    sync.Mutex
 	known map[[32]byte]V
+	bytes int // of all that is known, about
 }
 
-// maxMemo bounds how much is remembered: whoever brings other evidence each
-// time has it checked each time.
-const maxMemo = 4096
+// maxMemo and maxMemoBytes bound how much is remembered: whoever brings other
+// evidence each time has it checked each time.
+const (
+	maxMemo      = 4096
+	maxMemoBytes = 8 << 20
+)
 
-func (m *memo[V]) of(key [32]byte, find func() (V, error)) (V, error) {
+// of gives what find found, which takes about so many bytes.
+func (m *memo[V]) of(key [32]byte, bytes func(V) int, find func() (V, error)) (V, error) {
 	m.mu.Lock()
 	v, ok := m.known[key]
 	m.mu.Unlock()
@@ -300,8 +305,8 @@ func (m *memo[V]) of(key [32]byte, find func() (V, error)) (V, error) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.known == nil || len(m.known) >= maxMemo {
-		m.known = map[[32]byte]V{}
+	if m.bytes += bytes(v); m.known == nil || len(m.known) >= maxMemo || m.bytes > maxMemoBytes {
+		m.known, m.bytes = map[[32]byte]V{}, bytes(v)
 	}
 	m.known[key] = v
 	return v, nil

@@ -99,6 +99,7 @@ type Verifier struct {
 
 	mu    sync.Mutex
 	known map[edited]*edition
+	bytes int // of the files of what is known
 }
 
 // edited names an edition by the bytes that it was followed from.
@@ -108,13 +109,14 @@ type edited struct {
 	files   [32]byte
 }
 
-// maxKnown bounds how many editions are remembered; maxDirectory what is read
+// maxKnown and maxKnownBytes bound what editions are remembered; maxDirectory what is read
 // of one container's directory, maxHeld a container that is held in memory as a
 // whole, both in bytes.
 const (
-	maxKnown     = 256
-	maxDirectory = 64 << 20
-	maxHeld      = 1 << 20
+	maxKnown      = 64
+	maxKnownBytes = 32 << 20
+	maxDirectory  = 64 << 20
+	maxHeld       = 1 << 20
 )
 
 // New makes a verifier that trusts this root: <n>.root.json of the union, got
@@ -405,9 +407,14 @@ func (v *Verifier) edition(box *container, version int64, state union.State) (*e
 	if err != nil {
 		return nil, err
 	}
+	size := 0
+	for _, b := range e.files {
+		size += len(b)
+	}
 	v.mu.Lock()
-	if len(v.known) >= maxKnown {
+	if v.bytes += size; len(v.known) >= maxKnown || v.bytes > maxKnownBytes {
 		clear(v.known)
+		v.bytes = size
 	}
 	v.known[id] = e
 	v.mu.Unlock()

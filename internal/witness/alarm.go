@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -74,6 +75,8 @@ const (
 	alarmSuffix = "/alarm"
 	// maxAlarm bounds an alarm's note, in bytes.
 	maxAlarm = 64 << 10
+	// maxName bounds a log's name, in bytes.
+	maxName = 256
 	// maxBroken is how many messages an alarm names; Count has all.
 	maxBroken = 8
 	// hourly is how many alarms of one state are taken in an hour.
@@ -158,10 +161,43 @@ func parseAlarm(text string) (a Alarm, err error) {
 	if err := json.Unmarshal([]byte(line), &a, json.RejectUnknownMembers(true)); err != nil {
 		return Alarm{}, fmt.Errorf("witness: reading an alarm: %w", err)
 	}
-	if len(a.Messages) > maxBroken || len(a.Heads) > 2 || len(a.Kind) > 32 || a.Count < 0 {
+	if len(a.Messages) > maxBroken || len(a.Heads) > 2 || a.Count < 0 {
 		return Alarm{}, errors.New("witness: an alarm that says more than it may")
 	}
+	if err := a.plain(); err != nil {
+		return Alarm{}, err
+	}
 	return a, nil
+}
+
+// plain refuses an alarm whose words are not what they stand for: people read
+// them, on terminals too.
+func (a Alarm) plain() error {
+	if _, err := union.ParseState(string(a.From)); err != nil {
+		return fmt.Errorf("witness: who raises an alarm: %w", err)
+	}
+	if _, err := union.ParseState(string(a.Of)); err != nil {
+		return fmt.Errorf("witness: whom an alarm is about: %w", err)
+	}
+	if !slices.Contains([]string{AlarmUnpromised, AlarmAbsent, AlarmLate, AlarmDivided}, a.Kind) {
+		return errors.New("witness: an alarm of a kind that there is not")
+	}
+	if len(a.Log) > maxName || strings.ContainsFunc(a.Log, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return errors.New("witness: an alarm about a log of no name")
+	}
+	for _, m := range a.Messages {
+		for _, s := range append([]string{m.Envelope, m.Leaf, m.Entry}, m.Proof...) {
+			if _, err := hex.DecodeString(s); err != nil || s != "" && len(s) != 2*sha256.Size {
+				return errors.New("witness: an alarm with a digest that is none")
+			}
+		}
+	}
+	for _, h := range a.Heads {
+		if merkle.Origin([]byte(h)) != a.Log {
+			return errors.New("witness: an alarm with a head of another log")
+		}
+	}
+	return nil
 }
 
 // Raised is an alarm as it is kept.
@@ -231,7 +267,7 @@ func (p *Promises) Alarms(ctx context.Context, since time.Time) ([]Raised, error
 		text, _, _ := strings.Cut(string(msg), "\n\n") // it was verified when it came
 		a, err := parseAlarm(text + "\n")
 		if err != nil {
-			return nil, fault.Wrap(fault.Corrupt, err, "an alarm")
+			continue // of an earlier version, which took any words
 		}
 		name := hex.EncodeToString(id)
 		out = append(out, Raised{Alarm: a, ID: name, Heard: time.UnixMilli(heard).UTC(), Note: string(msg), Told: told[name]})

@@ -1,10 +1,9 @@
 package witness
 
 import (
+	"cmp"
 	"context"
-	"database/sql"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -19,6 +18,9 @@ import (
 func (p *Promises) examine(ctx context.Context, s union.State, w *ward, log merkle.Key) (left []Held, err error) {
 	left = slices.Clone(w.working) // which stays as it is: others count it
 	asked := p.deps.Now()
+	parent := ctx
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.Round)
+	defer cancel()
 	ask := func(kind, path string) ([]byte, error) {
 		ctx, cancel := context.WithTimeout(ctx, p.cfg.Answer)
 		defer cancel()
@@ -42,41 +44,76 @@ func (p *Promises) examine(ctx context.Context, s union.State, w *ward, log merk
 		return left, fmt.Errorf("its head: %w", err)
 	}
 	read := shown(head.Size, ask)
-	if err := p.continues(ctx, w, head, read); err != nil {
+	if err := p.continues(ctx, s, w, head, log, read); err != nil {
 		return left, err
 	}
-	// In the order of the log: of each bundle of entries, once.
-	slices.SortFunc(left, func(a, b Held) int { return int(a.Index - b.Index) })
-	var late []Held
-	for len(left) > 0 {
-		n := left[0].Index / merkle.TileWidth
-		if left[0].Index >= head.Size {
-			late = left
+	p.mu.Lock()
+	w.last, w.shown = head, true
+	p.mu.Unlock()
+	// In the order of the log: of each bundle of entries, once. What the last
+	// rounds could not read comes last, and holds up nothing.
+	slices.SortStableFunc(left, func(a, b Held) int {
+		return cmp.Or(cmp.Compare(w.unread[a.bundle()], w.unread[b.bundle()]), cmp.Compare(a.Index, b.Index))
+	})
+	todo := left
+	left = nil
+	in := func(h Held) bool { return h.Index < head.Size }
+	for _, h := range todo {
+		switch {
+		case in(h):
+		case asked.Sub(h.At) < p.cfg.Due:
+			left = append(left, h)
+		case h.missed.IsZero():
+			h.missed = asked // its node may have been halted with an old head in hand
+			left = append(left, h)
+		case asked.Sub(h.missed) < p.cfg.Every:
+			left = append(left, h)
+		default:
+			p.breach(w, AlarmLate, &h, Broken{}, string(head.Note()))
+		}
+	}
+	todo = slices.DeleteFunc(todo, func(h Held) bool { return !in(h) })
+	unread := map[int64]int{}
+	moved := false
+	for len(todo) > 0 {
+		n := todo[0].bundle()
+		here := 1
+		for here < len(todo) && todo[here].bundle() == n {
+			here++
+		}
+		if ctx.Err() != nil { // the round's time is up
+			for _, h := range todo {
+				if x, ok := w.unread[h.bundle()]; ok {
+					unread[h.bundle()] = x
+				}
+			}
+			left = append(left, todo...)
+			if err == nil && (!moved || asked.Sub(todo[0].At) >= slow*p.cfg.Due) {
+				err = fault.New(fault.PeerUnreachable, "it shows its entries too slowly to look at what waits")
+			}
 			break
 		}
-		here, _ := slices.BinarySearchFunc(left, min(head.Size, (n+1)*merkle.TileWidth), func(h Held, to int64) int { return int(h.Index - to) })
-		bundle, err := read.bundle(n)
-		if err != nil {
-			return left, err
+		bundle, e := read.bundle(n)
+		if e == nil {
+			e = p.compare(w, head, read, n, bundle, todo[:here])
 		}
-		if err := p.compare(w, head, read, n, bundle, left[:here]); err != nil {
-			return left, err
+		if fault.CodeOf(e) == fault.LogDivided {
+			return append(left, todo...), e
 		}
-		left = left[here:]
+		if e != nil {
+			unread[n] = w.unread[n] + 1
+			left, err = append(left, todo[:here]...), cmp.Or(err, e)
+		} else {
+			moved = true
+		}
+		todo = todo[here:]
 	}
-	left = nil
-	for _, h := range late {
-		if asked.Sub(h.At) < p.cfg.Due {
-			left = append(left, h)
-			continue
-		}
-		p.breach(w, AlarmLate, &h, Broken{}, string(head.Note()))
-	}
-	p.mu.Lock()
-	w.last = head
-	p.mu.Unlock()
-	return left, nil
+	w.unread = unread
+	return left, cmp.Or(parent.Err(), err)
 }
+
+// bundle is the bundle of entries in which the promise lies.
+func (h Held) bundle() int64 { return h.Index / merkle.TileWidth }
 
 // compare holds one bundle of entries against what was promised of it.
 func (p *Promises) compare(w *ward, head merkle.Signed, read *reading, n int64, entries []byte, held []Held) error {
@@ -107,24 +144,36 @@ func (p *Promises) compare(w *ward, head merkle.Signed, read *reading, n int64, 
 	return nil
 }
 
-// continues holds a head against the one seen before, and against what this
-// state's witness has cosigned: whoever shows one history here and another
-// there is found.
-func (p *Promises) continues(ctx context.Context, w *ward, head merkle.Signed, read *reading) error {
+// continues holds a head against the one seen before, by whichever process of
+// this state, against what its witness has cosigned, and now and then against
+// what another witness has: whoever shows one history here and another there
+// is found.
+func (p *Promises) continues(ctx context.Context, s union.State, w *ward, head merkle.Signed, log merkle.Key, read *reading) error {
 	p.mu.Lock()
 	known := []merkle.Signed{w.last}
 	p.mu.Unlock()
-	var b []byte
-	err := p.deps.DB.QueryRow(ctx, "SELECT note FROM witness_head WHERE origin = ?", head.Origin).Scan(&b)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return fault.Wrap(fault.StoreFailed, err, "the witness's record of %s", head.Origin)
+	rows, err := p.deps.DB.Query(ctx, "SELECT note FROM witness_head WHERE origin = ? UNION ALL SELECT note FROM witness_shown WHERE origin = ?", head.Origin, head.Origin)
+	if err != nil {
+		return fault.Wrap(fault.StoreFailed, err, "the heads seen of %s", head.Origin)
 	}
-	for _, party := range p.deps.Union().Parties {
-		if party.Log.Name() == head.Origin && len(b) > 0 {
-			if s, err := merkle.OpenCheckpoint(b, party.Log); err == nil {
-				known = append(known, s)
-			}
+	defer rows.Close()
+	for rows.Next() {
+		var b []byte
+		if err := rows.Scan(&b); err != nil {
+			return fault.Wrap(fault.StoreFailed, err, "the heads seen of %s", head.Origin)
 		}
+		if k, err := merkle.OpenCheckpoint(b, log); err == nil {
+			known = append(known, k)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return fault.Wrap(fault.StoreFailed, err, "the heads seen of %s", head.Origin)
+	}
+	rows.Close()
+	now := p.deps.Now()
+	if now.Sub(w.confronted) >= p.cfg.Confront {
+		w.confronted = now
+		known = append(known, p.elsewhere(ctx, s, w, log)...)
 	}
 	for _, k := range known {
 		if k.Origin != head.Origin || k.Checkpoint == head.Checkpoint {
@@ -139,7 +188,48 @@ func (p *Promises) continues(ctx context.Context, w *ward, head merkle.Signed, r
 			return fault.New(fault.LogDivided, "its heads of %d and %d entries do not belong together", k.Size, head.Size)
 		}
 	}
+	if now.Sub(w.stored) < saveEvery*p.cfg.Every {
+		return nil
+	}
+	head.Cosignatures = nil
+	if _, err := p.deps.DB.Exec(ctx, `INSERT INTO witness_shown (origin, size, note) VALUES (?, ?, ?)
+		ON CONFLICT (origin) DO UPDATE SET size = excluded.size, note = excluded.note WHERE witness_shown.size < excluded.size`,
+		head.Origin, head.Size, head.Note()); err != nil {
+		return fault.Wrap(fault.StoreFailed, err, "the head seen of %s", head.Origin)
+	}
+	w.stored = now
 	return nil
+}
+
+// elsewhere asks one other witness, each time the next, which heads of a log it
+// has cosigned. One that says nothing is not the log's fault.
+func (p *Promises) elsewhere(ctx context.Context, s union.State, w *ward, log merkle.Key) (out []merkle.Signed) {
+	var witnesses []union.State
+	for _, x := range p.deps.Union().Parties {
+		if x.State != s && x.State != p.deps.State && x.Witness != (merkle.Key{}) {
+			witnesses = append(witnesses, x.State)
+		}
+	}
+	if len(witnesses) == 0 {
+		return nil
+	}
+	w.turn++
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.Answer)
+	defer cancel()
+	b, err := p.deps.Ask(ctx, witnesses[w.turn%len(witnesses)], KindHeads, nil)
+	if err != nil {
+		return nil
+	}
+	heads, err := splitHeads(b)
+	if err != nil {
+		return nil
+	}
+	for _, b := range heads {
+		if k, err := merkle.OpenCheckpoint(b, log); err == nil {
+			out = append(out, k)
+		}
+	}
+	return out[:min(len(out), 1)] // a witness has one of each log
 }
 
 // grown tells whether of two heads of a log the longer grew out of the other,

@@ -21,6 +21,8 @@ type Held struct {
 	Index    int64       // where the sender promised its record; -1: it promised nothing
 	Leaf     [32]byte    // the entry that then stands there
 	At       time.Time   // when it came
+
+	missed time.Time // when a head was first asked for that lacked it though time was up
 }
 
 // PromiseConfig sets the pace; its zero value is usable.
@@ -29,7 +31,11 @@ type PromiseConfig struct {
 	Due    time.Duration // after which a promised record must be there (10 s)
 	Quiet  time.Duration // between two alarms of one kind about one state (1 min); the later counts all
 	Answer time.Duration // how long an answer may take (5 s)
-	Queue  int           // messages of one state that wait in memory (65,536); more wait in the journal
+	Round  time.Duration // how long a look at one log may take (20 s)
+	// Confront is the time between two looks at what another state's witness
+	// has seen of a log (1 min).
+	Confront time.Duration
+	Queue    int // messages of one state that wait in memory (65,536); more wait in the journal
 }
 
 // PromiseDeps are what it stands on.
@@ -75,6 +81,13 @@ type ward struct {
 	gap     span   // own leaves whose messages are in neither
 	broken  map[string]*broken
 	last    merkle.Signed // newest head that this process has seen
+	shown   bool          // in the last round it showed a head
+
+	// Of the round at work alone.
+	unread     map[int64]int // bundles that could not be read, and how often
+	confronted time.Time     // when it was held against another witness's
+	turn       int           // and whose turn it was
+	stored     time.Time     // when last was kept in the database
 
 	busy   bool
 	silent error     // why the log cannot be seen
@@ -106,6 +119,8 @@ func NewPromises(cfg PromiseConfig, deps PromiseDeps) *Promises {
 	set(&cfg.Due, 10*time.Second)
 	set(&cfg.Quiet, time.Minute)
 	set(&cfg.Answer, 5*time.Second)
+	set(&cfg.Round, 4*cfg.Answer)
+	set(&cfg.Confront, time.Minute)
 	if cfg.Queue <= 0 {
 		cfg.Queue = 1 << 16
 	}
@@ -178,6 +193,9 @@ const (
 	replayed = 512
 	// dead is after how long without a word a process is taken for dead.
 	dead = time.Minute
+	// slow is after how often the time in which a record must be there a log
+	// that shows itself by and by is one that does not.
+	slow = 10
 )
 
 // Run holds the others to their promises until ctx ends.
@@ -372,7 +390,7 @@ func (p *Promises) replay(ctx context.Context) error {
 
 // room tells whether something is to be read again for the ward now.
 func (w *ward) room(most int) bool {
-	return !w.gap.empty() && len(w.queue)+len(w.working) <= most/2 && (w.silent == nil || len(w.queue) == 0)
+	return !w.gap.empty() && len(w.queue)+len(w.working) <= most/2 && (w.silent == nil || w.shown || len(w.queue) == 0)
 }
 
 // round settles what a state can be held to now, and raises what must be.
@@ -386,6 +404,9 @@ func (p *Promises) round(ctx context.Context, u Union, s union.State, w *ward) {
 	var left []Held
 	var err error
 	if log != (merkle.Key{}) { // a state that the directory names no log of is held to nothing
+		p.mu.Lock()
+		w.shown = false
+		p.mu.Unlock()
 		left, err = p.examine(ctx, s, w, log)
 	}
 	p.mu.Lock()

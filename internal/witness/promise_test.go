@@ -237,10 +237,16 @@ func TestPromisesBroken(t *testing.T) {
 	}
 }
 
-// TestPromisesFork: a log that shows this state's witness one history and holds
-// its promises in another is found.
+// TestPromisesFork: a log that shows this state's witness, or another's, one
+// history and holds its promises in another is found.
 func TestPromisesFork(t *testing.T) {
-	w := newWorld(t, 1, "BH", "SA")
+	for _, s := range []union.State{"SA", "AE"} {
+		t.Run(string(s), func(t *testing.T) { fork(t, s) })
+	}
+}
+
+func fork(t *testing.T, cosigned union.State) {
+	w := newWorld(t, 1, "BH", "SA", "AE")
 	bh, sa := w.nodes["BH"], w.nodes["SA"]
 	other := &node{state: "BH", keys: bh.keys, signers: bh.signers}
 	w.open(other, storetest.SQLite(t))
@@ -251,9 +257,9 @@ func TestPromisesFork(t *testing.T) {
 		},
 		Signer: func() (merkle.Signer, error) { return bh.signers[merkle.LogSignature], nil },
 	})
-	w.unlocked("SA")
+	w.unlocked("SA", "AE")
 	bh.fill(t, 5)
-	if a := sa.add(t, bh.submission(t, 0, 5)); a.Status != witness.Done {
+	if a := w.nodes[cosigned].add(t, bh.submission(t, 0, 5)); a.Status != witness.Done {
 		t.Fatal(a)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -281,11 +287,90 @@ func TestPromisesFork(t *testing.T) {
 	if a.Kind != witness.AlarmDivided || len(a.Heads) != 2 {
 		t.Fatalf("%+v", a)
 	}
-	for i, size := range []int64{5, 9} {
-		if s, err := merkle.OpenCheckpoint([]byte(a.Heads[i]), bh.signers[merkle.LogSignature].Key); err != nil || s.Size != size {
+	for i, size := range []int64{5, 8} {
+		if s, err := merkle.OpenCheckpoint([]byte(a.Heads[i]), bh.signers[merkle.LogSignature].Key); err != nil || s.Size < size {
 			t.Errorf("head %d: %+v, %v", i, s, err)
 		}
 	}
+}
+
+// TestPromisesRememberHead: a log that shows another history after this node
+// was started again is found.
+func TestPromisesRememberHead(t *testing.T) {
+	w := newWorld(t, 1, "BH", "SA")
+	bh, sa := w.nodes["BH"], w.nodes["SA"]
+	w.run("BH")
+	stop := w.watch(sa.promises)
+	sa.promises.Hold(w.message(bh, sa, nil))
+	sa.settled(t)
+	stop()
+	w.open(bh, storetest.SQLite(t))
+	w.run("BH")
+	bh.fill(t, 8)
+	sa.promises = w.newPromises(sa, 16)
+	w.watch(sa.promises)
+	sa.promises.Hold(w.message(bh, sa, nil))
+	if a := sa.alarm(t); a.Kind != witness.AlarmDivided || len(a.Heads) != 2 {
+		t.Errorf("%+v", a)
+	}
+}
+
+// TestPromisesUnreadable: entries that are not to be had keep nobody from
+// looking at the others; that they are not is seen.
+func TestPromisesUnreadable(t *testing.T) {
+	w := newWorld(t, 1, "BH", "SA")
+	bh, sa := w.nodes["BH"], w.nodes["SA"]
+	w.run("BH")
+	w.mu.Lock()
+	w.lies["BH"] = func(kind string, body []byte) ([]byte, error) {
+		if level, i, _, ok := merkle.ParsePath(string(body)); kind == witness.KindLog && ok && level == merkle.Entries && i == 0 {
+			return nil, fault.New(fault.NotFound, "")
+		}
+		return nil, nil // the truth
+	}
+	w.mu.Unlock()
+	sa.promises.Hold(w.message(bh, sa, nil))
+	bh.fill(t, 600)
+	bad := w.message(bh, sa, func(h *witness.Held) { h.Leaf[0] ^= 1 })
+	sa.promises.Hold(bad)
+	w.watch(sa.promises)
+	if a := sa.alarm(t); a.Kind != witness.AlarmAbsent || a.Count != 1 || a.Messages[0].Own != bad.Own {
+		t.Errorf("%+v", a)
+	}
+	if x := sa.promises.Waiting(); len(x) != 1 || x[0].Messages != 1 || x[0].Silent == nil {
+		t.Errorf("%+v", x)
+	}
+}
+
+// TestPromisesHalted: a node that was halted with an old head in hand, and
+// gives it when it goes on, is not accused.
+func TestPromisesHalted(t *testing.T) {
+	w := newWorld(t, 1, "BH", "SA")
+	bh, sa := w.nodes["BH"], w.nodes["SA"]
+	w.run("BH")
+	bh.fill(t, 3)
+	old := bh.sign(t, merkle.Checkpoint{Origin: bh.origin(), Size: 3, Root: func() merkle.Hash {
+		_, root, err := bh.journal.Head(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return root
+	}()})
+	w.mu.Lock()
+	w.lies["BH"] = func(kind string, _ []byte) ([]byte, error) {
+		if kind != witness.KindHead {
+			return nil, nil
+		}
+		defer func() { old = nil }()
+		return old, nil
+	}
+	w.mu.Unlock()
+	h := w.message(bh, sa, nil)
+	h.At = h.At.Add(-time.Minute)
+	sa.promises.Hold(h)
+	w.watch(sa.promises)
+	sa.settled(t)
+	sa.quiet(t)
 }
 
 // TestPromisesAfterCrash: what a crash took from memory is read again, and a
@@ -369,6 +454,11 @@ func TestHear(t *testing.T) {
 	good := note(sa, a)
 	other := a
 	other.From = "AE"
+	words := func(change func(*witness.Alarm)) []byte {
+		b := a
+		change(&b)
+		return note(sa, b)
+	}
 	long := a
 	long.Messages = make([]witness.Broken, 9)
 	for name, x := range map[string]struct {
@@ -383,6 +473,12 @@ func TestHear(t *testing.T) {
 		"a checkpoint":         {"SA", sa.sign(t, merkle.Checkpoint{Origin: sa.origin()})},
 		"more than it may be":  {"SA", make([]byte, 1<<17)},
 		"nothing":              {"SA", nil},
+		"of no state":          {"SA", words(func(a *witness.Alarm) { a.Of = "\x1b[2J" })},
+		"of no kind":           {"SA", words(func(a *witness.Alarm) { a.Kind = "\x1b[2J" })},
+		"a name of no log":     {"SA", words(func(a *witness.Alarm) { a.Log = "a\x1b[2J" })},
+		"no digest":            {"SA", words(func(a *witness.Alarm) { a.Messages = []witness.Broken{{Envelope: "\x1b[2J"}} })},
+		"a short digest":       {"SA", words(func(a *witness.Alarm) { a.Messages = []witness.Broken{{Envelope: "00"}} })},
+		"another log's head":   {"SA", words(func(a *witness.Alarm) { a.Heads = []string{"\x1b[2J\n"} })},
 		"an unknown field":     {"SA", []byte(strings.Replace(string(good), `{"from"`, `{"x":1,"from"`, 1))},
 		"signed as checkpoint": {"SA", []byte(strings.Replace(string(good), sa.origin()+"/alarm", sa.origin(), 1))},
 	} {

@@ -35,8 +35,13 @@ func (c *evidenceEraseCmd) Run(s *session) error {
 		return fault.New(fault.Usage, "an X-Road-Id or --leaf: what is to be erased").Arabic("المعرّف X-Road-Id أو --leaf: ما المراد محوه")
 	}
 	if c.ID != "" {
-		if leaves, err = s.leaves(n, c.ID, c.Client); err != nil {
+		var clients []string
+		if leaves, clients, err = s.leaves(n, c.ID, c.Client); err != nil {
 			return err
+		}
+		if len(clients) > 1 {
+			list := strings.Join(clients, "\n")
+			return fault.New(fault.Usage, "several clients have used this id; name one with --client:\n%s", list).Arabic("استعمل أكثر من عميل هذا المعرّف، فسمِّ أحدهم بالخيار --client:\n%s", list)
 		}
 	}
 	var done node.Erased
@@ -46,23 +51,29 @@ func (c *evidenceEraseCmd) Run(s *session) error {
 	})
 }
 
-// leaves are those of a call's records at a node.
-func (s *session) leaves(n *target, id, client string) (out []int64, err error) {
+// leaves are those of a call's records at a node, with the clients that they
+// name: ids are each client's own, and two may have used the same.
+func (s *session) leaves(n *target, id, client string) (out []int64, clients []string, err error) {
 	var about node.About
 	if err := n.Query(s.ctx, "node", nil, &about); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for q := (url.Values{"id": {id}, "state": {string(about.State)}}); ; {
 		var e exchange.Evidence
 		if err := n.Query(s.ctx, "evidence", q, &e); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		more := int64(0)
 		for _, h := range e.Halves {
 			more = h.More
 			for _, r := range h.Records {
-				if client == "" || headOf(r).Client == client {
-					out = append(out, r.Leaf)
+				of := headOf(r).Client
+				if client != "" && of != client {
+					continue
+				}
+				out = append(out, r.Leaf)
+				if of != "" && !slices.Contains(clients, of) {
+					clients = append(clients, of)
 				}
 			}
 		}
@@ -72,9 +83,9 @@ func (s *session) leaves(n *target, id, client string) (out []int64, err error) 
 		q.Set("from", strconv.FormatInt(more, 10))
 	}
 	if len(out) == 0 {
-		return nil, fault.New(fault.NotFound, "the node holds no record of this id")
+		return nil, nil, fault.New(fault.NotFound, "the node holds no record of this id")
 	}
-	return out, nil
+	return out, clients, nil
 }
 
 type holdCmd struct {
@@ -101,7 +112,7 @@ func (c *holdAddCmd) Run(s *session) error {
 	}
 	p := node.HoldAdd{Name: c.Hold, Class: c.Class, Month: c.Month, Reason: c.Reason}
 	if c.ID != "" {
-		if p.Leaves, err = s.leaves(n, c.ID, ""); err != nil {
+		if p.Leaves, _, err = s.leaves(n, c.ID, ""); err != nil {
 			return err
 		}
 	}

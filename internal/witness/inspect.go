@@ -193,8 +193,11 @@ func (i *inspection) stamps(ctx context.Context, db *store.DB) (seen int, err er
 	for next, last := int64(0), int64(math.MinInt64); ; seen++ {
 		r := row{place: PlaceStamp}
 		var token, signer, serial []byte
-		err := db.QueryRow(ctx, "SELECT first, size, note, token, signer, serial FROM witness_stamp WHERE first > ? ORDER BY first LIMIT 1", last).
-			Scan(&r.stage, &r.size, &r.note, &token, &signer, &serial)
+		var authority union.State
+		var name string
+		var edition int64
+		err := db.QueryRow(ctx, "SELECT first, size, note, token, signer, serial, authority, name, edition FROM witness_stamp WHERE first > ? ORDER BY first LIMIT 1", last).
+			Scan(&r.stage, &r.size, &r.note, &token, &signer, &serial, &authority, &name, &edition)
 		if errors.Is(err, sql.ErrNoRows) {
 			return seen, nil
 		}
@@ -232,6 +235,10 @@ func (i *inspection) stamps(ctx context.Context, db *store.DB) (seen int, err er
 		}
 		if t.Imprint != stamp.Join(sha256.Sum256(r.note), stamp.Root(list)) {
 			i.add(&r, false, "it is not over these entries and this head")
+			continue
+		}
+		if authority == i.state || (authority == "") != (edition == 0) || authority != "" && name != string(authority) {
+			i.add(&r, false, "it is kept as of %.32q, named %.64q, by version %d of the directory", authority, name, edition)
 			continue
 		}
 		c := t.Signer()

@@ -76,9 +76,9 @@ func TestInspect(t *testing.T) {
 	})
 }
 
-// TestInspectStamps: the same of the time-stamps. Whose authority it was, under
-// which name and by which directory it was judged, is told to people: the
-// token's own certificate says who signed.
+// TestInspectStamps: the same of the time-stamps, but for the version of the
+// directory by which one was judged, which is told to people; and none is this
+// state's own.
 func TestInspectStamps(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, cfg store.Config) {
 		w := newTimes(t, "BH", "SA")
@@ -113,7 +113,7 @@ func TestInspectStamps(t *testing.T) {
 		if wrong := look(); len(wrong) != 0 {
 			t.Fatalf("%+v", wrong)
 		}
-		for _, column := range []string{"first", "size", "note", "token", "signer", "serial"} {
+		for _, column := range []string{"first", "size", "note", "token", "signer", "serial", "authority", "name"} {
 			for range 5 {
 				what, undo := storetest.Flip(t, bh.db, "witness_stamp", column, "first")
 				if undo == nil {
@@ -124,6 +124,12 @@ func TestInspectStamps(t *testing.T) {
 				}
 				undo()
 			}
+		}
+		if _, err := bh.db.Exec(t.Context(), "UPDATE witness_stamp SET authority = 'BH', name = 'BH'"); err != nil {
+			t.Fatal(err)
+		}
+		if wrong := look(); len(wrong) < 2 {
+			t.Errorf("its own: %+v", wrong)
 		}
 	})
 }

@@ -64,9 +64,11 @@ func (n *Node) hearAlarm(ctx context.Context, peer link.Peer, body []byte) ([]by
 // Alarms are what states hold against each other's logs, and whose logs this
 // node cannot see.
 type Alarms struct {
-	Alarms  []witness.Raised `json:"alarms"`
-	Silent  []Silent         `json:"silent"`
-	Settled int64            `json:"settled"` // leaf below which nothing waits
+	Alarms []witness.Raised `json:"alarms"`
+	Silent []Silent         `json:"silent"`
+	// Unraised says by state which alarms are due and cannot be raised, and why.
+	Unraised map[union.State]string `json:"unraised,omitempty"`
+	Settled  int64                  `json:"settled"` // leaf below which nothing waits
 }
 
 // Silent is a log that does not show itself while messages wait for their
@@ -80,7 +82,18 @@ type Silent struct {
 
 func (n *Node) listAlarms(ctx context.Context, _ admin.Person, _ url.Values) (any, error) {
 	list, err := n.promises.Alarms(ctx, time.Time{})
-	return Alarms{list, n.silent(0), n.promises.Settled()}, err
+	return Alarms{list, n.silent(0), n.unraised(), n.promises.Settled()}, err
+}
+
+// unraised says about whom alarms are due that cannot be raised.
+func (n *Node) unraised() map[union.State]string {
+	out := map[union.State]string{}
+	for _, w := range n.promises.Waiting() {
+		if w.Unraised != nil {
+			out[w.State] = fault.From(w.Unraised).Error()
+		}
+	}
+	return out
 }
 
 // silent lists whose logs have not shown themselves for so long.
@@ -102,10 +115,16 @@ func alarmChecks(n *Node) []operation.Check {
 			Do:   union.Text{En: "See falaj log alarms, and ask the operators of that state for the records; the evidence of the calls is here.", Ar: "راجع falaj log alarms، وطالب مشغّلي تلك الدولة بالقيود؛ وأدلة الطلبات محفوظة هنا."},
 			Run: func(ctx context.Context) error {
 				list, err := n.promises.Alarms(ctx, n.now().Add(-alarmed))
-				if err != nil || len(list) == 0 {
+				if err != nil {
 					return err
 				}
 				var lines []string
+				for of, why := range n.unraised() {
+					lines = append(lines, fmt.Sprintf("%s → %s: %s", n.cfg.State, of, why))
+				}
+				if len(list) == 0 && lines == nil {
+					return nil
+				}
 				for _, a := range list[:min(3, len(list))] {
 					lines = append(lines, fmt.Sprintf("%s: %s → %s: %s", a.At.UTC().Format(time.RFC3339), a.From, a.Of, a.Kind))
 				}

@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"net/http"
 	"path/filepath"
@@ -85,6 +86,22 @@ func (s *Secretariat) handler(deps Deps) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", s.directory.Handler())
 	witnessDoor(mux, overseerPath, s.witness, deps.Log)
+	mux.HandleFunc("GET "+overseerPath+"alarms", func(w http.ResponseWriter, r *http.Request) {
+		list, err := s.alarms.Alarms(r.Context(), deps.Now().Add(-alarmed))
+		if err != nil {
+			plain(w, deps.Log, err)
+			return
+		}
+		size := 0
+		for i, a := range list { // the newest, as many as an answer may hold
+			if size += 3 * len(a.Note); size > maxOverseen {
+				list = list[:i]
+				break
+			}
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(list)
+	})
 	mux.HandleFunc("POST "+overseerPath+"alarm", func(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(submitTime))
 		b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, alarmBytes))

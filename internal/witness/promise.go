@@ -93,7 +93,7 @@ type ward struct {
 	silent error     // why the log cannot be seen
 	since  time.Time // since when
 	warned bool      // and that has been logged
-	said   string    // why an alarm could not be raised; the round's
+	mute   error     // why an alarm is due and could not be raised
 }
 
 // span is a range of leaves, [from, to).
@@ -428,13 +428,13 @@ func (p *Promises) round(ctx context.Context, u Union, s union.State, w *ward) {
 	}
 	p.mu.Unlock()
 	if log != (merkle.Key{}) {
-		switch err := p.raise(ctx, s, w, log); {
-		case err == nil:
-			w.said = ""
-		case ctx.Err() == nil && w.said != err.Error():
+		err := p.raise(ctx, s, w, log)
+		p.mu.Lock()
+		if err != nil && ctx.Err() == nil && (w.mute == nil || w.mute.Error() != err.Error()) {
 			p.deps.Log.Error("raising an alarm", "of", s, "error", err)
-			w.said = err.Error()
 		}
+		w.mute = err
+		p.mu.Unlock()
 	}
 	p.mu.Lock()
 	w.busy = false
@@ -527,6 +527,7 @@ type Waiting struct {
 	Messages int       // in memory; more may be in the journal
 	Since    time.Time // when its log ceased to show itself; zero: it does
 	Silent   error     // why
+	Unraised error     // why an alarm about it is due and cannot be raised
 }
 
 // Waiting lists the states that are held to something.
@@ -535,8 +536,8 @@ func (p *Promises) Waiting() []Waiting {
 	defer p.mu.Unlock()
 	var out []Waiting
 	for s, w := range p.wards {
-		if n := len(w.queue) + len(w.working); n > 0 || w.silent != nil {
-			out = append(out, Waiting{s, n, w.since, w.silent})
+		if n := len(w.queue) + len(w.working); n > 0 || w.silent != nil || w.mute != nil {
+			out = append(out, Waiting{s, n, w.since, w.silent, w.mute})
 		}
 	}
 	return out

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,9 +22,13 @@ import (
 )
 
 func (w *world) newPromises(n *node, queue int) *witness.Promises {
+	return w.newPromisesSigned(n, queue, func() (merkle.Signer, error) { return n.signers[merkle.LogSignature], nil })
+}
+
+func (w *world) newPromisesSigned(n *node, queue int, signer func() (merkle.Signer, error)) *witness.Promises {
 	return witness.NewPromises(witness.PromiseConfig{Every: 10 * time.Millisecond, Due: 300 * time.Millisecond, Quiet: 50 * time.Millisecond, Answer: 200 * time.Millisecond, Queue: queue}, witness.PromiseDeps{
 		DB: n.db, State: n.state, Union: w.union, Ask: w.asker(n.state), Alone: true, Now: time.Now, Log: quiet(),
-		Signer: func() (merkle.Signer, error) { return n.signers[merkle.LogSignature], nil },
+		Signer: signer,
 		Head: func(ctx context.Context) (int64, error) {
 			size, _, err := n.journal.Head(ctx)
 			return size, err
@@ -340,6 +345,35 @@ func TestPromisesUnreadable(t *testing.T) {
 	if x := sa.promises.Waiting(); len(x) != 1 || x[0].Messages != 1 || x[0].Silent == nil {
 		t.Errorf("%+v", x)
 	}
+}
+
+// TestPromisesUnsigned: that an alarm is due and cannot be signed is seen.
+func TestPromisesUnsigned(t *testing.T) {
+	w := newWorld(t, 1, "BH", "SA")
+	bh, sa := w.nodes["BH"], w.nodes["SA"]
+	w.run("BH")
+	signer := sa.signers[merkle.LogSignature]
+	var gone atomic.Bool
+	gone.Store(true)
+	sa.promises = w.newPromisesSigned(sa, 16, func() (merkle.Signer, error) {
+		if gone.Load() {
+			return merkle.Signer{}, fault.New(fault.NotFound, "no key")
+		}
+		return signer, nil
+	})
+	w.watch(sa.promises)
+	sa.promises.Hold(w.message(bh, sa, func(h *witness.Held) { h.Index = -1 }))
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if x := sa.promises.Waiting(); len(x) == 1 && x[0].Messages == 0 && x[0].Unraised != nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%+v", sa.promises.Waiting())
+		}
+	}
+	gone.Store(false)
+	sa.alarm(t)
+	sa.settled(t)
 }
 
 // TestPromisesHalted: a node that was halted with an old head in hand, and

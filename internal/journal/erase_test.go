@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -641,6 +642,38 @@ func TestChangedMonth(t *testing.T) {
 			if i == 0 && (len(r.Wrong) != 1 || r.Wrong[0].Part != journal.PartRecord || r.Wrong[0].Index != index) || i == 1 && !r.OK() {
 				t.Errorf("record %d, %d: %+v", index, i, r)
 			}
+		}
+	}
+}
+
+// TestChangedMonthAlone: also one that is the only one under its head is held
+// against its neighbours.
+func TestChangedMonthAlone(t *testing.T) {
+	for _, ended := range []seal.Period{202609, 202611} {
+		j, db, _, keys := months(t, storetest.SQLite(t))
+		k, err := seal.OpenKeys(keys, seal.KeyConfig{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := k.Records().Destroy("exchange", ended); err != nil {
+			t.Fatal(err)
+		}
+		if r := verify(t, j); !r.OK() || r.Erased != 30 {
+			t.Fatalf("%+v", r)
+		}
+		const index = 45 // of October
+		var records []byte
+		if err := db.QueryRow(t.Context(), "SELECT records FROM journal_commit WHERE first = ?", index).Scan(&records); err != nil {
+			t.Fatal(err)
+		}
+		at := 2 + len("exchange")
+		binary.BigEndian.PutUint32(records[at:], uint32(ended))
+		records[at+4] ^= 1 // another random id
+		if _, err := db.Exec(t.Context(), "UPDATE journal_commit SET records = ? WHERE first = ?", records, index); err != nil {
+			t.Fatal(err)
+		}
+		if r := verify(t, j); len(r.Wrong) != 1 || r.Wrong[0].Part != journal.PartRecord || r.Wrong[0].Index != index {
+			t.Errorf("%s: %+v", ended, r.Wrong)
 		}
 	}
 }

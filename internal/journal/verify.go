@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"time"
 
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/merkle"
@@ -124,8 +125,12 @@ type verifier struct {
 	marks   [][2]int64     // records that were erased, and by which decision
 	heads   map[[16]byte]headSeen
 	file    *archiveFile // of the archive, that is being read
-	absent  int64        // below it the archive's file is not there
-	err     error
+	// Of the last readable record, the earliest month that the next may name; of
+	// the dark ones since, the latest that was named, and by which.
+	since, latest seal.Period
+	latestAt      int64
+	absent        int64 // below it the archive's file is not there
+	err           error
 }
 
 // headSeen is the head of encrypted records with one random id.
@@ -269,7 +274,7 @@ func (v *verifier) record(index int64, leaf [leafSize]byte, ends []byte, i int, 
 // opened judges the bytes of a record.
 func (v *verifier) opened(index int64, leaf [leafSize]byte, sealed []byte) (Stored, bool) {
 	s, wrong, err := v.j.open(index, leaf, sealed)
-	if wrong == "" && s.ErasedBy == 0 && !v.sameHead(index, sealed, s.Erased) {
+	if wrong == "" && s.ErasedBy == 0 && (!v.sameHead(index, sealed, s.Erased) || !v.inTime(index, sealed, s)) {
 		return s, false
 	}
 	switch {
@@ -311,6 +316,34 @@ func (v *verifier) sameHead(index int64, sealed []byte, dark bool) bool {
 	}
 	v.add(PartRecord, index, "the key that it names is not the one under which it lies")
 	return false
+}
+
+// monthSlack is how much earlier or later a record's time may be than its
+// neighbours'.
+const monthSlack = 24 * time.Hour
+
+// inTime holds the month that a dark record names against its readable
+// neighbours': it could have been changed to one that has ended.
+func (v *verifier) inTime(index int64, sealed []byte, s Stored) bool {
+	_, month, ok := seal.PeriodOfRecord(sealed)
+	if !ok {
+		return true
+	}
+	if !s.Erased {
+		if v.latest > seal.PeriodOf(s.At.Add(monthSlack)) {
+			v.add(PartRecord, v.latestAt, "the month that it names is after that of record %d", index)
+		}
+		v.latest, v.since = 0, seal.PeriodOf(s.At.Add(-monthSlack))
+		return true
+	}
+	if month < v.since {
+		v.add(PartRecord, index, "the month that it names is before that of the records before it")
+		return false
+	}
+	if month > v.latest {
+		v.latest, v.latestAt = month, index
+	}
+	return true
 }
 
 // era holds the index of an era against the keys of its records.

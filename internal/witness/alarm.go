@@ -1,10 +1,10 @@
 package witness
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"database/sql"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -146,7 +146,8 @@ func openAlarm(msg []byte, u Union) (Alarm, []byte, error) {
 	}
 	for _, sig := range n.Sigs {
 		if whose[sig.Name] == a.From {
-			return a, []byte(n.Text + "\n— " + sig.Name + " " + sig.Base64 + "\n"), nil
+			b, err := base64.StdEncoding.DecodeString(sig.Base64) // of whose last bits there may be several spellings
+			return a, []byte(n.Text + "\n— " + sig.Name + " " + base64.StdEncoding.EncodeToString(b) + "\n"), err
 		}
 	}
 	return Alarm{}, nil, errors.New("witness: an alarm of a state that did not sign it")
@@ -203,16 +204,10 @@ func (a Alarm) plain() error {
 // Raised is an alarm as it is kept.
 type Raised struct {
 	Alarm
-	ID    string    `json:"id"` // SHA-256 of its note's text
+	ID    string    `json:"id"` // SHA-256 of its note, under which nothing but its raiser's signature stands
 	Heard time.Time `json:"heard"`
 	Note  string    `json:"note"`
 	Told  []string  `json:"told,omitempty"` // of an own one: who has taken it
-}
-
-// alarmID names an alarm by its text, whatever stands under it.
-func alarmID(msg []byte) [32]byte {
-	text, _, _ := bytes.Cut(msg, []byte("\n\n"))
-	return sha256.Sum256(append(bytes.Clone(text), '\n'))
 }
 
 // execer is a database, or a transaction of it.
@@ -222,7 +217,7 @@ type execer interface {
 
 // put keeps an alarm; false where it was there.
 func put(ctx context.Context, db execer, a Alarm, msg []byte, heard time.Time) (bool, error) {
-	id := alarmID(msg)
+	id := sha256.Sum256(msg)
 	r, err := db.Exec(ctx, `INSERT INTO witness_alarm (id, raiser, heard_at, note) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`,
 		id[:], string(a.From), heard.UnixMilli(), msg)
 	if err != nil {
@@ -311,7 +306,7 @@ func (p *Promises) Hear(ctx context.Context, from union.State, msg []byte) error
 	if a.From != from {
 		return fault.New(fault.BadRequest, "the alarm is of %s, and not of the state that brings it", a.From)
 	}
-	now, id := p.deps.Now(), alarmID(msg)
+	now, id := p.deps.Now(), sha256.Sum256(msg)
 	if old := now.Sub(a.At); old > taken || old < -day {
 		return fault.New(fault.BadRequest, "the alarm is of %s; one is taken for %d days", a.At.Format(time.RFC3339), taken/day)
 	}

@@ -38,7 +38,7 @@ func TestInspect(t *testing.T) {
 			}
 			return wrong
 		}
-		note, err := witness.Alarm{From: "BH", Kind: "promise", At: time.Unix(1, 0)}.Sign(bh.signers[merkle.LogSignature])
+		note, err := witness.Alarm{From: "BH", Of: "SA", Kind: witness.AlarmLate, At: time.Unix(1, 0)}.Sign(bh.signers[merkle.LogSignature])
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -284,29 +284,33 @@ func (p *Promises) adopt(ctx context.Context, u Union) error {
 	if err != nil {
 		return err
 	}
-	first := size
+	// By state; of "": of all that have no row of their own.
+	low := map[union.State]int64{}
 	err = p.deps.DB.Write(ctx, func(tx *store.Tx) error {
-		first = size
-		rows, err := tx.Query(ctx, "SELECT leaf FROM witness_promise WHERE process <> ? AND beat_at < ?", p.process, oldest)
+		clear(low)
+		rows, err := tx.Query(ctx, "SELECT state, leaf FROM witness_promise WHERE process <> ? AND beat_at < ?", p.process, oldest)
 		if err != nil {
 			return err
 		}
 		defer rows.Close()
 		for rows.Next() {
+			var s union.State
 			var leaf int64
-			if err := rows.Scan(&leaf); err != nil {
+			if err := rows.Scan(&s, &leaf); err != nil {
 				return err
 			}
-			first = min(first, leaf)
+			if at, ok := low[s]; leaf < size && (!ok || leaf < at) {
+				low[s] = leaf
+			}
 		}
 		if err := rows.Err(); err != nil {
 			return err
 		}
 		rows.Close()
-		if first < size {
-			_, err = tx.Exec(ctx, `INSERT INTO witness_promise (process, leaf, beat_at) VALUES (?, ?, ?)
-				ON CONFLICT (process) DO UPDATE SET leaf = CASE WHEN witness_promise.leaf < excluded.leaf THEN witness_promise.leaf ELSE excluded.leaf END`,
-				p.process, first, now.UnixMilli())
+		for s, leaf := range low {
+			_, err = tx.Exec(ctx, `INSERT INTO witness_promise (process, state, leaf, beat_at) VALUES (?, ?, ?, ?)
+				ON CONFLICT (process, state) DO UPDATE SET leaf = CASE WHEN witness_promise.leaf < excluded.leaf THEN witness_promise.leaf ELSE excluded.leaf END`,
+				p.process, string(s), leaf, now.UnixMilli())
 			if err != nil {
 				return err
 			}
@@ -317,6 +321,10 @@ func (p *Promises) adopt(ctx context.Context, u Union) error {
 	if err != nil {
 		return err
 	}
+	first := size
+	if leaf, ok := low[""]; ok {
+		first = leaf
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.ready {
@@ -325,31 +333,46 @@ func (p *Promises) adopt(ctx context.Context, u Union) error {
 			p.marked = min(first, size) - 1
 		}
 	}
-	if first < size {
-		for _, party := range u.Parties {
-			if party.State != p.deps.State {
-				w := p.ward(party.State)
-				w.gap = w.gap.and(span{first, size})
-			}
+	for _, party := range u.Parties {
+		from := first
+		if leaf, ok := low[party.State]; ok {
+			from = min(from, leaf)
+		}
+		if party.State != p.deps.State && from < size {
+			w := p.ward(party.State)
+			w.gap = w.gap.and(span{from, size})
 		}
 	}
 	return nil
 }
 
-// save writes down below which leaf all is settled. It goes by what had come
-// when it was last asked: a record with a lower leaf may be handed in after
-// one with a higher.
+// save writes down below which leaf all is settled, and of each state that is
+// behind that, below which what it is held to is: one that is away makes
+// nobody read the others' logs again. It goes by what had come when it was last
+// asked: a record with a lower leaf may be handed in after one with a higher.
 func (p *Promises) save(ctx context.Context) error {
 	p.mu.Lock()
 	next := p.marked + 1
-	for _, w := range p.wards {
-		next = w.low(next)
+	low := map[union.State]int64{"": next}
+	for s, w := range p.wards {
+		if leaf := w.low(next); leaf < next {
+			low[s] = leaf
+		}
 	}
 	p.marked = p.seen
 	p.mu.Unlock()
-	_, err := p.deps.DB.Exec(ctx, `INSERT INTO witness_promise (process, leaf, beat_at) VALUES (?, ?, ?)
-		ON CONFLICT (process) DO UPDATE SET leaf = excluded.leaf, beat_at = excluded.beat_at`, p.process, next, p.deps.Now().UnixMilli())
-	return err
+	now := p.deps.Now().UnixMilli()
+	return p.deps.DB.Write(ctx, func(tx *store.Tx) error {
+		for s, leaf := range low {
+			_, err := tx.Exec(ctx, `INSERT INTO witness_promise (process, state, leaf, beat_at) VALUES (?, ?, ?, ?)
+				ON CONFLICT (process, state) DO UPDATE SET leaf = excluded.leaf, beat_at = excluded.beat_at`, p.process, string(s), leaf, now)
+			if err != nil {
+				return err
+			}
+		}
+		_, err := tx.Exec(ctx, "DELETE FROM witness_promise WHERE process = ? AND beat_at < ?", p.process, now) // no longer behind
+		return err
+	})
 }
 
 // replay reads some of what is not in memory, for whoever has room and was not

@@ -80,7 +80,7 @@ func TestFsck(t *testing.T) {
 		looked := map[string]bool{
 			"journal_head": true, "journal_commit": true, "journal_tile": true, "journal_key": true, "journal_archive": true, "journal_erase_pending": true, // internal/journal
 			"witness_checkpoint": true, "witness_head": true, "witness_stamp": true, // internal/witness
-			"witness_alarm": true, "witness_promise": true, "witness_alarm_told": true, // of the last two: how far a process is, and who need not be told again
+			"witness_alarm": true, "witness_promise": true, "witness_alarm_told": true, "witness_shown": true, // of the last three: how far a process is, who need not be told again, and heads that are verified when they are used
 			"exchange_claim": true, "exchange_delivery": true, "exchange_spool": true, "exchange_place": true, // internal/exchange, with what is exempt in these
 			"exchange_process": true, "exchange_client": true, "exchange_backend": true, "exchange_trace": true,
 			"admin_approval": true, // changes that wait for a second person: each is journalled, with the digest of what was asked

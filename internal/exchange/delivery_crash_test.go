@@ -122,7 +122,7 @@ func TestCrashNode(t *testing.T) {
 	}
 	root, err := os.ReadFile(filepath.Join(home, "root.json"))
 	check(t, err)
-	n := &testNode{state: state, home: home, seals: map[union.MemberID]Credential{}, seen: make(chan Observation), shift: &clockShift{}, now: time.Now}
+	n := &testNode{state: state, home: home, seals: map[union.MemberID]Credential{}, seen: make(chan Observation), shift: new(atomic.Int64), now: time.Now}
 	n.dir, err = directory.Open(t.Context(), directory.Config{Dir: filepath.Join(home, "directory"), Root: root, State: state, Demonstration: true}, directory.Deps{Now: time.Now})
 	check(t, err)
 	n.keys, err = seal.OpenKeys(filepath.Join(home, "keys"), seal.KeyConfig{Demonstration: true})

@@ -17,6 +17,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -52,12 +53,10 @@ type testNode struct {
 	edge    *httptest.Server
 	seen    chan Observation
 	now     func() time.Time // this node's clock; change it before it is used
-	shift   *clockShift
-	home    string // folder of the node
-	spool   string // folder of large bodies
+	shift   *atomic.Int64    // nanoseconds by which its clock is ahead
+	home    string           // folder of the node
+	spool   string           // folder of large bodies
 }
-
-type clockShift struct{ d time.Duration }
 
 // engine gives the store of a node.
 type engine func(t testing.TB) store.Config
@@ -114,8 +113,8 @@ func foundUnion(t testing.TB, states []union.State) (*testUnion, map[union.State
 	check(t, err)
 	listeners := map[union.State]net.Listener{}
 	for _, s := range states {
-		n := &testNode{state: s, seals: map[union.MemberID]Credential{}, seen: make(chan Observation, 4096), shift: &clockShift{}}
-		n.now = func() time.Time { return time.Now().Add(n.shift.d) }
+		n := &testNode{state: s, seals: map[union.MemberID]Credential{}, seen: make(chan Observation, 4096), shift: new(atomic.Int64)}
+		n.now = func() time.Time { return time.Now().Add(time.Duration(n.shift.Load())) }
 		u.nodes[s] = n
 		n.home = t.TempDir()
 		n.keys, err = seal.OpenKeys(filepath.Join(n.home, "keys"), seal.KeyConfig{Demonstration: true})

@@ -198,7 +198,7 @@ func TestPartsOutOfTime(t *testing.T) {
 	}
 	st, _ := u.nodes["BH"].dir.View().State("BH")
 	for _, n := range u.nodes {
-		n.shift.d = time.Until(st.Expires) + time.Hour
+		n.shift.Store(int64(time.Until(st.Expires) + time.Hour))
 	}
 	if a := u.call("SA", "GET", offered("BH", "things"), "/", nil); a.fault(t).Code != string(fault.DirectoryExpired) {
 		t.Errorf("the caller's node: %d %s", a.status, a.body)

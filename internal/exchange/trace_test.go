@@ -358,17 +358,17 @@ func TestTraceDelays(t *testing.T) {
 	} {
 		wantTold(t, "of a time that has none", sa.traceOf(t, q), 3)
 	}
-	sa.shift.d = 29 * 24 * time.Hour
+	sa.shift.Store(int64(29 * 24 * time.Hour))
 	if got := sa.traceOf(t, TraceQuestion{Subject: person}); got.Withheld != 3 {
 		t.Errorf("%q, withheld %d", told(got), got.Withheld)
 	}
-	sa.shift.d = 31 * 24 * time.Hour
+	sa.shift.Store(int64(31 * 24 * time.Hour))
 	got := sa.traceOf(t, TraceQuestion{Subject: person, Until: time.Now().Add(time.Hour)})
 	if got.Withheld != 0 || !slices.Contains(told(got), "asked d-2 other refused "+string(fault.PolicyDenied)) || !slices.Contains(told(got), "read d-1evidence.read answered") {
 		t.Errorf("%q, withheld %d", told(got), got.Withheld)
 	}
 	// As the law is now: a longer delay hides again, one taken away shows.
-	sa.shift.d = 0
+	sa.shift.Store(int64(0))
 	u.delay("SA", "other", 0)
 	if got := sa.traceOf(t, TraceQuestion{Subject: person}); got.Withheld != 0 {
 		t.Errorf("withheld %d", got.Withheld)

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/falaj/falaj/internal/store/storetest"
 	"github.com/falaj/falaj/internal/union"
@@ -103,6 +104,14 @@ func inspectOn(t *testing.T, on engine) {
 	}
 	u.soon("it was tried", func() bool { return u.status("SA", "waits").Code != "" })
 	sa := u.nodes["SA"]
+	// From here on nobody but this test changes a row.
+	u.soon("nothing is tried again", func() bool {
+		res, err := sa.db.Exec(t.Context(), "UPDATE exchange_delivery SET next_at = ? WHERE work = 1 AND lease = ''", time.Now().Add(time.Hour).UnixMilli())
+		check(t, err)
+		n, err := res.RowsAffected()
+		check(t, err)
+		return n == 2
+	})
 	look := func() Inspected {
 		t.Helper()
 		i, err := Inspect(context.Background(), sa.db, sa.journal, sa.deps.Records, sa.deps.Names, sa.deps.Spool, func(string, int64) {})

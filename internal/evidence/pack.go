@@ -58,7 +58,11 @@ const (
 type Aside struct{ Certificate, Authority, CRL, Seal string }
 
 // AsideOf names what stands beside a part.
-func AsideOf(p seal.Part) Aside {
+func AsideOf(p seal.Part) Aside { return asides[p] }
+
+var asides = [...]Aside{seal.Request: aside(seal.Request), seal.Answer: aside(seal.Answer)}
+
+func aside(p seal.Part) Aside {
 	n := certificateDir + label(p)
 	return Aside{n + ".pem", n + "-authority.pem", n + "-crl.pem", "META-INF/falaj/" + label(p) + ".seal"}
 }
@@ -163,9 +167,7 @@ func (d *Digest) UnmarshalText(b []byte) error {
 }
 
 // ReceiptName is where the receipt of a record lies.
-func (r *Record) ReceiptName() string {
-	return fmt.Sprintf("%s%s-%s-%d.tlog-proof", ReceiptDir, r.State, r.Message, r.Leaf)
-}
+func (r *Record) ReceiptName() string { return r.name(ReceiptDir, ".tlog-proof") }
 
 // Pack is a container ready to be written.
 type Pack struct {

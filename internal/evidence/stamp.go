@@ -26,9 +26,13 @@ type StampNames struct{ Token, Root, Checkpoint, Authority, Proof, Leaf string }
 // StampNames names the files of the record's time-stamp.
 func (r *Record) StampNames() StampNames {
 	n := stampNames(r.State, r.Stamp.End)
-	own := StampDir + string(r.State) + "-" + r.Message + "-" + strconv.FormatInt(r.Leaf, 10)
-	n.Proof, n.Leaf = own+".ers", own+".leaf"
+	n.Proof, n.Leaf = r.name(StampDir, ".ers"), r.name(StampDir, ".leaf")
 	return n
+}
+
+// name is that of a file which is of the record alone.
+func (r *Record) name(dir, kind string) string {
+	return dir + string(r.State) + "-" + r.Message + "-" + strconv.FormatInt(r.Leaf, 10) + kind
 }
 
 func stampNames(state union.State, end int64) StampNames {
@@ -39,7 +43,9 @@ func stampNames(state union.State, end int64) StampNames {
 // Opening is what the record's leaf is the digest of, given the record's own
 // digest (docs/protocols/node.md §20).
 func (r *Record) Opening(digest [32]byte) []byte {
-	return append(append([]byte("falaj leaf v1\n"), r.Salt[:]...), digest[:]...)
+	const label = "falaj leaf v1\n"
+	b := append(make([]byte, 0, len(label)+len(r.Salt)+len(digest)), label...)
+	return append(append(b, r.Salt[:]...), digest[:]...)
 }
 
 func (p *Pack) stamp(s Stamp) {

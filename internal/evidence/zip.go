@@ -154,21 +154,22 @@ func check(entries []*entry) (end int64, err error) {
 	files := entries[1:] // in order; mimetype stands before it
 	last := ""
 	for _, e := range entries {
-		dir := folder(e.name)
-		if dir == last {
-			continue // as the one before it
-		}
-		for last = dir; dir != ""; dir = folder(dir) {
+		for dir := folder(e.name); dir != "" && !within(last, dir); dir = folder(dir) {
 			if _, ok := find(files, dir); ok || dir == mimeName {
 				return 0, fmt.Errorf("%s is a file and a folder", dir)
 			}
 		}
+		last = e.name // its folders have been looked at
 	}
 	return end, nil
 }
 
 // folder is what stands before the last slash of a name, "" where there is none.
 func folder(name string) string { return name[:max(0, strings.LastIndexByte(name, '/'))] }
+
+func within(name, dir string) bool {
+	return len(name) > len(dir) && name[len(dir)] == '/' && name[:len(dir)] == dir
+}
 
 // Container is a container that is read. It is safe for concurrent use.
 type Container struct {
@@ -214,10 +215,11 @@ func open(c *Container, size int64) (*Container, error) {
 	if string(end[:]) != string(appendEnd(nil, n, length, offset)) || length > maxCentral || offset+length+endRecord != size {
 		return nil, errors.New("it does not end as it should")
 	}
-	central := make([]byte, length)
-	if err := readAt(r, central, offset); err != nil {
+	central, err := c.part(offset, length)
+	if err != nil {
 		return nil, err
 	}
+	text := string(central) // names are parts of it
 	slab := make([]entry, min(n, len(central)/centralHeader))
 	c.entries = make([]*entry, 0, len(slab))
 	for b := central; len(b) > 0; {
@@ -233,7 +235,8 @@ func open(c *Container, size int64) (*Container, error) {
 		if len(b) < centralHeader+name {
 			return nil, errors.New("its directory is broken")
 		}
-		e.name = string(b[centralHeader : centralHeader+name])
+		at := len(central) - len(b) + centralHeader
+		e.name = text[at : at+name]
 		b = b[centralHeader+name:]
 		c.entries = append(c.entries, e)
 	}
@@ -263,6 +266,15 @@ func open(c *Container, size int64) (*Container, error) {
 		return nil, errors.New("its media type is another")
 	}
 	return c, nil
+}
+
+// part gives n bytes from an offset on, which lie within the container's size.
+func (c *Container) part(offset, n int64) ([]byte, error) {
+	if c.held != nil {
+		return c.held[offset : offset+n : offset+n], nil
+	}
+	b := make([]byte, n)
+	return b, readAt(c.r, b, offset)
 }
 
 func readAt(r io.ReaderAt, b []byte, at int64) error {
@@ -318,14 +330,9 @@ func (c *Container) Read(name string, limit int64) ([]byte, error) {
 	if e.size > limit {
 		return nil, fmt.Errorf("%w: %s has %d bytes; at most %d", ErrForm, name, e.size, limit)
 	}
-	var b []byte
-	if c.held != nil {
-		b = c.held[e.data() : e.data()+e.size : e.data()+e.size] // where it ends was held against the directory's place
-	} else {
-		b = make([]byte, e.size)
-		if err := readAt(c.r, b, e.data()); err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
-		}
+	b, err := c.part(e.data(), e.size) // where it ends was held against the directory's place
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	if crc32.ChecksumIEEE(b) != e.crc {
 		return nil, fmt.Errorf("%w: %s is damaged", ErrForm, name)
@@ -363,7 +370,7 @@ func (c *Container) Contents() (*Contents, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out Contents
+	out := Contents{Records: make([]Record, 0, 4)} // a call has that many, or fewer
 	if err := json.Unmarshal(b, &out, json.RejectUnknownMembers(true)); err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrForm, ContentsName, err)
 	}
@@ -378,7 +385,7 @@ func (c *Container) Contents() (*Contents, error) {
 		if r.Stamp == nil {
 			continue
 		}
-		if r.Proof, err = c.Read(r.StampNames().Proof, stamp.MaxRecord); err != nil {
+		if r.Proof, err = c.Read(r.name(StampDir, ".ers"), stamp.MaxRecord); err != nil {
 			return nil, err
 		}
 	}

@@ -131,12 +131,16 @@ func decimal(s string) (int64, bool) {
 	return n, err == nil && n >= 0 && strconv.FormatInt(n, 10) == s
 }
 
+// strict takes one form of each value.
+var strict = base64.StdEncoding.Strict()
+
 func parseHash(s string) (Hash, bool) {
-	b, err := base64.StdEncoding.Strict().DecodeString(s)
-	if err != nil || len(b) != HashSize || strings.ContainsAny(s, "\r\n") {
+	var b [HashSize + 1]byte // base64 comes in threes
+	if len(s) != base64.StdEncoding.EncodedLen(HashSize) || strings.ContainsAny(s, "\r\n") {
 		return Hash{}, false
 	}
-	return Hash(b), true
+	n, err := strict.Decode(b[:], []byte(s))
+	return Hash(b[:HashSize]), err == nil && n == HashSize
 }
 
 // parseHashes reads lines of one hash each.

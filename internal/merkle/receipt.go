@@ -1,6 +1,7 @@
 package merkle
 
 import (
+	"bytes"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -41,18 +42,18 @@ func (r Receipt) Bytes() []byte {
 	return []byte(b.String())
 }
 
-// ParseReceipt reads a receipt. It verifies nothing.
+// ParseReceipt reads a receipt. It verifies nothing. The note is a part of b.
 func ParseReceipt(b []byte) (Receipt, error) {
 	if len(b) > MaxReceipt {
 		return Receipt{}, fmt.Errorf("merkle: a receipt of %d bytes; at most %d", len(b), MaxReceipt)
 	}
-	head, checkpoint, ok := strings.Cut(string(b), "\n\n")
-	rest, marked := strings.CutPrefix(head+"\n", receiptMark)
+	head, checkpoint, ok := bytes.Cut(b, []byte("\n\n"))
+	rest, marked := strings.CutPrefix(string(head), receiptMark)
 	if !ok || !marked {
 		return Receipt{}, errors.New("merkle: not a receipt (c2sp.org/tlog-proof@v1)")
 	}
-	r := Receipt{Note: []byte(checkpoint)}
-	lines := strings.Split(strings.TrimSuffix(rest, "\n"), "\n")
+	r := Receipt{Note: checkpoint}
+	lines := strings.Split(rest, "\n")
 	if extra, ok := strings.CutPrefix(lines[0], "extra "); ok {
 		x, err := base64.StdEncoding.Strict().DecodeString(extra)
 		if err != nil || len(x) > maxExtra || strings.Contains(extra, "\r") {

@@ -4,13 +4,12 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
-	encoding "encoding/asn1"
+	"encoding/asn1"
+	"encoding/binary"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
-
-	"golang.org/x/crypto/cryptobyte"
-	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
 // The DER of the attributes around their values. Everything but the time has
@@ -77,21 +76,31 @@ func appendAttributes(b []byte, manifest Digest, at time.Time, cert Digest) []by
 
 func twoDigits(b []byte, v int) []byte { return append(b, '0'+byte(v/10), '0'+byte(v%10)) }
 
-// Object identifiers of CMS (RFC 5652) and its algorithms (RFC 5754, RFC 5758).
-func oidSignedData() encoding.ObjectIdentifier {
-	return encoding.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 2}
-}
-func oidData() encoding.ObjectIdentifier {
-	return encoding.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 1}
-}
-func oidSHA256() encoding.ObjectIdentifier {
-	return encoding.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 2, 1}
-}
-func oidECDSAWithSHA256() encoding.ObjectIdentifier {
-	return encoding.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}
-}
-func oidSHA256WithRSA() encoding.ObjectIdentifier {
-	return encoding.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 11}
+// The DER of what is the same in every signature: CMS (RFC 5652) and its
+// algorithms (RFC 5754, RFC 5758).
+const (
+	derOne        = "\x02\x01\x01"                                                 // version 1
+	derSignedData = "\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x02"                 // id-signedData
+	derDetached   = "\x30\x0b\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x01"         // EncapsulatedContentInfo: id-data, no content
+	derSHA256     = "\x30\x0b\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01"         // parameters absent, as RFC 5754 section 2 wants
+	derECDSA      = "\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02"             // ecdsa-with-SHA256
+	derRSA        = "\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b\x05\x00" // sha256WithRSAEncryption, with the NULL of RFC 4055 section 5
+
+	tagOctets   = 0x04
+	tagSequence = 0x30
+	tagSet      = 0x31
+	tagContext0 = 0xa0
+)
+
+// der is the DER of a value with this tag.
+func der(tag byte, value string) string {
+	if len(value) < 0x80 {
+		return string([]byte{tag, byte(len(value))}) + value
+	}
+	var size [8]byte
+	binary.BigEndian.PutUint64(size[:], uint64(len(value)))
+	least := bytes.TrimLeft(size[:], "\x00")
+	return string([]byte{tag, 0x80 | byte(len(least))}) + string(least) + value
 }
 
 // CMS wraps a seal as a detached CAdES-B signature of the manifest: a DER
@@ -102,65 +111,28 @@ func CMS(manifest []byte, cert *x509.Certificate, s Seal, chain ...*x509.Certifi
 	if err := Verify(cert, manifest, s); err != nil {
 		return nil, err
 	}
-	certs := make([][]byte, 0, 1+len(chain))
+	certs := make([]string, 0, 1+len(chain))
 	for _, c := range append([]*x509.Certificate{cert}, chain...) {
-		certs = append(certs, c.Raw)
+		certs = append(certs, string(c.Raw))
 	}
-	slices.SortFunc(certs, bytes.Compare) // DER: a SET OF is sorted
-	certs = slices.CompactFunc(certs, bytes.Equal)
-
-	// The attributes stand in the container under the tag [0] in place of SET OF.
-	attributes := SignedAttributes(manifest, s.At, s.Cert)
-	attributes[0] = 0xa0
-
-	context0 := asn1.Tag(0).ContextSpecific().Constructed()
-	var b cryptobyte.Builder
-	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) { // ContentInfo
-		b.AddASN1ObjectIdentifier(oidSignedData())
-		b.AddASN1(context0, func(b *cryptobyte.Builder) {
-			b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) { // SignedData
-				b.AddASN1Int64(1)
-				b.AddASN1(asn1.SET, addSHA256)
-				b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) { // EncapsulatedContentInfo, detached
-					b.AddASN1ObjectIdentifier(oidData())
-				})
-				b.AddASN1(context0, func(b *cryptobyte.Builder) {
-					for _, c := range certs {
-						b.AddBytes(c)
-					}
-				})
-				b.AddASN1(asn1.SET, func(b *cryptobyte.Builder) {
-					b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) { // SignerInfo
-						b.AddASN1Int64(1)
-						b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) { // IssuerAndSerialNumber
-							b.AddBytes(cert.RawIssuer)
-							b.AddASN1BigInt(cert.SerialNumber)
-						})
-						addSHA256(b)
-						b.AddBytes(attributes)
-						b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
-							if s.Alg == RSAPKCS1 {
-								b.AddASN1ObjectIdentifier(oidSHA256WithRSA())
-								b.AddASN1NULL() // RFC 4055 section 5 asks for it
-							} else {
-								b.AddASN1ObjectIdentifier(oidECDSAWithSHA256())
-							}
-						})
-						b.AddASN1OctetString(s.Sig)
-					})
-				})
-			})
-		})
-	})
-	out, err := b.Bytes()
+	slices.Sort(certs) // DER: a SET OF is sorted
+	serial, err := asn1.Marshal(cert.SerialNumber)
 	if err != nil {
 		return nil, fmt.Errorf("wrapping a seal as CMS: %w", err)
 	}
-	return out, nil
-}
-
-// addSHA256 adds the AlgorithmIdentifier, whose parameters RFC 5754 section 2
-// wants absent.
-func addSHA256(b *cryptobyte.Builder) {
-	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) { b.AddASN1ObjectIdentifier(oidSHA256()) })
+	// The attributes stand in the container under the tag [0] in place of SET OF.
+	attributes := SignedAttributes(manifest, s.At, s.Cert)
+	attributes[0] = tagContext0
+	algorithm := derECDSA
+	if s.Alg == RSAPKCS1 {
+		algorithm = derRSA
+	}
+	signer := der(tagSequence, derOne+ // SignerInfo
+		der(tagSequence, string(cert.RawIssuer)+string(serial))+
+		derSHA256+string(attributes)+algorithm+der(tagOctets, string(s.Sig)))
+	signed := der(tagSequence, derOne+ // SignedData
+		der(tagSet, derSHA256)+derDetached+
+		der(tagContext0, strings.Join(slices.Compact(certs), ""))+
+		der(tagSet, signer))
+	return []byte(der(tagSequence, derSignedData+der(tagContext0, signed))), nil // ContentInfo
 }

@@ -1,8 +1,10 @@
 package seal
 
 import (
+	"encoding/asn1"
 	"errors"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -73,5 +75,18 @@ func TestDerivedKeyIsUsedUp(t *testing.T) {
 	second := head()
 	if second == first || head() != second {
 		t.Error("a key used beyond its measure")
+	}
+}
+
+func TestDER(t *testing.T) {
+	for _, n := range []int{0, 1, 127, 128, 255, 256, 1<<16 - 1, 1 << 16, 1 << 24} {
+		value := strings.Repeat("x", n)
+		want, err := asn1.Marshal(asn1.RawValue{Tag: asn1.TagOctetString, Bytes: []byte(value)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if der(tagOctets, value) != string(want) {
+			t.Errorf("%d bytes", n)
+		}
 	}
 }

@@ -4,14 +4,12 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/falaj/falaj/internal/fault"
 )
@@ -24,6 +22,7 @@ const (
 
 type pg struct {
 	db      *sql.DB
+	server  *server
 	mu      sync.RWMutex
 	rebound map[string]string
 }
@@ -37,28 +36,21 @@ func openPostgres(ctx context.Context, cfg Config, rooms []Migrations) (*pg, err
 	if n <= 0 {
 		n = postgresConns
 	}
-	db := stdlib.OpenDB(*c)
+	server := &server{}
+	db := sql.OpenDB(server.connector(c))
 	db.SetMaxOpenConns(n)
 	db.SetMaxIdleConns(n)
 	db.SetConnMaxIdleTime(5 * time.Minute)
-	if err := errors.Join(durable(ctx, db), migrate(ctx, db, Postgres, rooms)); err != nil {
+	if err = db.PingContext(ctx); errors.Is(err, context.DeadlineExceeded) {
+		err = fault.Wrap(fault.StoreFailed, err, "the server does not answer, or confirms no commit: then its synchronous standby is away")
+	}
+	if err == nil {
+		err = migrate(ctx, db, Postgres, rooms)
+	}
+	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	return &pg{db: db, rebound: map[string]string{}}, nil
-}
-
-// durable refuses a server that acknowledges what a crash may lose.
-func durable(ctx context.Context, db *sql.DB) error {
-	for _, name := range []string{"fsync", "full_page_writes", "synchronous_commit"} {
-		var value string
-		if err := db.QueryRowContext(ctx, "SELECT current_setting($1)", name).Scan(&value); err != nil {
-			return fmt.Errorf("reading the server's %s: %w", name, err)
-		}
-		if value == "off" {
-			return fault.New(fault.ConfigInvalid, "PostgreSQL runs with %s = off; evidence needs it on", name)
-		}
-	}
-	return nil
+	return &pg{db: db, server: server, rebound: map[string]string{}}, nil
 }
 
 func (e *pg) write(ctx context.Context, locked bool, fn func(*Tx) error) error {
@@ -163,6 +155,8 @@ func (e *pg) settle(ctx context.Context, compact bool) error {
 	}
 	return nil
 }
+
+func (e *pg) number() uint64 { return e.server.now() }
 
 func (e *pg) close() error { return e.db.Close() }
 

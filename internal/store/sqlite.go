@@ -163,6 +163,8 @@ func (e *lite) queryRow(ctx context.Context, query string, args []any) *Row {
 	return &Row{rows: rows, err: err}
 }
 
+func (e *lite) number() uint64 { return 0 }
+
 func (e *lite) close() error {
 	return errors.Join(e.readers.close(), e.writer.close())
 }

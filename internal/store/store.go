@@ -50,6 +50,7 @@ type engine interface {
 	queryRow(ctx context.Context, query string, args []any) *Row
 	backup(ctx context.Context, path string) error
 	settle(ctx context.Context, compact bool) error
+	number() uint64
 	close() error
 }
 
@@ -141,6 +142,12 @@ func (d *DB) Backup(ctx context.Context, path string) error {
 func (d *DB) Settle(ctx context.Context, compact bool) error {
 	return broken(d.engine.settle(ctx, compact), "settling the database")
 }
+
+// Server grows each time the connections begin to lead to another server: one
+// that was started anew, a standby that was promoted, an older copy. As long as
+// it stays the same, so does what is there. SQLite's file is not exchanged
+// under a process.
+func (d *DB) Server() uint64 { return d.engine.number() }
 
 // Close waits for running transactions and open rows, then closes every
 // connection.

@@ -36,15 +36,14 @@ func readLog(state string, b []byte) (l logKeys) {
 	return l
 }
 
-// trust is whom a state's log is held against; false where the directory in
-// the container names no log of the state.
-func (e *edition) trust(state string) (merkle.Trust, bool) {
-	own, ok := e.logs[state]
-	if !ok || own.Log == (merkle.Key{}) {
-		return merkle.Trust{}, false
+// trust is whom a state's log is held against, given all that the directory in
+// the container names; the zero Trust where it names no log of the state.
+func (e *edition) trust(state string, logs map[string]logKeys) (trust merkle.Trust) {
+	if logs[state].Log == (merkle.Key{}) {
+		return trust
 	}
-	trust := merkle.Trust{Log: own.Log, Quorum: e.quorum}
-	for other, l := range e.logs {
+	trust = merkle.Trust{Log: logs[state].Log, Quorum: e.quorum}
+	for other, l := range logs {
 		if other != state && l.Witness != (merkle.Key{}) {
 			trust.Witnesses = append(trust.Witnesses, l.Witness)
 			if l.Quantum != (merkle.Key{}) {
@@ -55,7 +54,7 @@ func (e *edition) trust(state string) (merkle.Trust, bool) {
 	if e.witness != (merkle.Key{}) {
 		trust.Witnesses = append(trust.Witnesses, e.witness)
 	}
-	return trust, true
+	return trust
 }
 
 // head opens a checkpoint of a state's log; the same one once.
@@ -71,8 +70,8 @@ func (e *edition) head(state string, note []byte, trust merkle.Trust) (merkle.Si
 // receipt holds a record's receipt against its leaf, the state's log, and the
 // other states' witnesses, and says who has cosigned.
 func (e *edition) receipt(r *evidence.Record) (string, error) {
-	trust, ok := e.trust(string(r.State))
-	if !ok {
+	trust := e.logs[string(r.State)]
+	if trust.Log == (merkle.Key{}) {
 		return "", away("the directory in the container names no log of %.2s", r.State)
 	}
 	p, err := merkle.ParseReceipt(r.Receipt)

@@ -264,12 +264,12 @@ func checkRoot(s *statement) error {
 type edition struct {
 	union         string
 	demonstration bool
-	expires       time.Time         // of the directory as a whole
-	partExpires   time.Time         // of the state's part
-	files         map[string][]byte // the state's, by their names there
-	quorum        int               // witnesses that a log's head takes
-	witness       merkle.Key        // the secretariat's; zero: it has none
-	logs          map[string]logKeys
+	expires       time.Time               // of the directory as a whole
+	partExpires   time.Time               // of the state's part
+	files         map[string][]byte       // the state's, by their names there
+	quorum        int                     // witnesses that a log's head takes
+	witness       merkle.Key              // the secretariat's; zero: it has none
+	logs          map[string]merkle.Trust // whom each state's log is held against
 
 	certificates memo[*certificate]  // of seals, by their digest
 	stampers     memo[*certificate]  // of authorities, by the digest of the token that each made
@@ -375,7 +375,7 @@ func follow(pin *statement, version int64, state string, read func(name string, 
 	if named := ts.Meta["snapshot.json"]; ts.Version != version || snap.Version != version || named.Version != version || named.Signed != hex.EncodeToString(digest[:]) {
 		return nil, errors.New("the time-stamp names another snapshot")
 	}
-	e := &edition{demonstration: root.Demonstration == "true", files: map[string][]byte{}, logs: map[string]logKeys{}}
+	e := &edition{demonstration: root.Demonstration == "true", files: map[string][]byte{}, logs: map[string]merkle.Trust{}}
 	e.expires = slices.MinFunc([]time.Time{root.Expires, ts.Expires, snap.Expires}, time.Time.Compare)
 	listed := func(role string) (*signed, *statement, error) {
 		m, ok := snap.Meta[role+".json"]
@@ -425,6 +425,7 @@ func follow(pin *statement, version int64, state string, read func(name string, 
 		return nil, err
 	}
 	var part *statement
+	logs := map[string]logKeys{}
 	for _, r := range targets.Delegations.Roles {
 		m, says, err := listed(r.Name)
 		if err == nil {
@@ -448,7 +449,7 @@ func follow(pin *statement, version int64, state string, read func(name string, 
 		if _, ok := says.Targets[r.Name+"/log.json"]; ok {
 			switch b, err := target(says, r.Name+"/log.json"); {
 			case err == nil:
-				e.logs[r.Name] = readLog(r.Name, b)
+				logs[r.Name] = readLog(r.Name, b)
 			case !errors.Is(err, errAway):
 				return nil, fmt.Errorf("log.json of %s: %w", r.Name, err)
 			}
@@ -456,6 +457,9 @@ func follow(pin *statement, version int64, state string, read func(name string, 
 	}
 	if part == nil {
 		return nil, fmt.Errorf("%s is not of the union", state)
+	}
+	for state := range logs {
+		e.logs[state] = e.trust(state, logs)
 	}
 	e.partExpires = part.Expires
 	for name := range part.Targets {

@@ -14,6 +14,7 @@ import (
 	"io"
 	"io/fs"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -186,7 +187,8 @@ func (v *Verifier) Container(r io.ReaderAt, size int64) *Report {
 // whole looks for what nobody sealed and a reader might take for sealed, and
 // reads what nothing else has read.
 func whole(box *container, in *evidence.Contents, messages [2]*message) error {
-	read := map[string]bool{"mimetype": false, evidence.ReadmeName: false, evidence.SumsName: false, evidence.ContentsName: true}
+	read := make(map[string]bool, 64)
+	read["mimetype"], read[evidence.ReadmeName], read[evidence.SumsName], read[evidence.ContentsName] = false, false, false, true
 	for _, p := range []seal.Part{seal.Request, seal.Answer} {
 		m := messages[p]
 		if m == nil {
@@ -267,7 +269,7 @@ func (v *Verifier) message(out *Report, box *container, in *evidence.Contents, p
 			err = fmt.Errorf("the directory is of the union %.64q, the message of %.64q", e.union, m.head.Union)
 		}
 	}
-	out.add(en+"the directory of the day follows from the union's root", ar+"دليل ذلك اليوم يتبع جذر الاتحاد", true, fmt.Sprintf("version %d", m.head.Directory), err)
+	out.add(en+"the directory of the day follows from the union's root", ar+"دليل ذلك اليوم يتبع جذر الاتحاد", true, "version "+strconv.FormatInt(m.head.Directory, 10), err)
 	if err != nil {
 		return m
 	}
@@ -326,9 +328,10 @@ type container struct {
 
 // chain is the files of a directory. It never changes and is of no container.
 type chain struct {
-	names []string
-	files map[string][]byte
-	sum   [32]byte // of names and files
+	names    []string
+	contents [][]byte          // of each
+	files    map[string][]byte // by their names there
+	sum      [32]byte          // of names and contents
 }
 
 // directory reads the files of a container's directory. Most containers of a
@@ -357,13 +360,13 @@ func (v *Verifier) directory(box *container) (*chain, error) {
 		if total += len(b); total > maxDirectory {
 			return nil, fmt.Errorf("the directory's files have more than %d bytes", maxDirectory)
 		}
-		files[i], same = b, same && bytes.Equal(b, last.files[name[len(evidence.DirectoryDir):]])
+		files[i], same = b, same && bytes.Equal(b, last.contents[i])
 	}
 	if same {
 		box.chain = last
 		return last, nil
 	}
-	c := &chain{names: names, files: map[string][]byte{}}
+	c := &chain{names: names, contents: files, files: map[string][]byte{}}
 	all := sha256.New()
 	for i, name := range names {
 		var sizes [10]byte
@@ -372,7 +375,8 @@ func (v *Verifier) directory(box *container) (*chain, error) {
 		_, _ = all.Write(sizes[:])
 		_, _ = io.WriteString(all, name)
 		_, _ = all.Write(files[i])
-		c.files[name[len(evidence.DirectoryDir):]] = bytes.Clone(files[i])
+		files[i] = bytes.Clone(files[i])
+		c.files[name[len(evidence.DirectoryDir):]] = files[i]
 	}
 	c.sum = [32]byte(all.Sum(nil))
 	v.last.Store(c)
@@ -437,6 +441,8 @@ func (m *message) aside(box *container, part seal.Part, c *certificate, p7s []by
 	return nil
 }
 
+var errNoDirectory = away("without its directory nothing tells whose log it is")
+
 // records holds the openings of the states' records against the messages.
 func (v *Verifier) records(out *Report, box *container, in *evidence.Contents, messages [2]*message) {
 	if len(in.Records) == 0 {
@@ -446,21 +452,21 @@ func (v *Verifier) records(out *Report, box *container, in *evidence.Contents, m
 	var there [2]time.Time // by when each message was, as others say
 	for i := range in.Records {
 		r := &in.Records[i]
+		leaf := strconv.FormatInt(r.Leaf, 10)
+		record, recordAr := "record of "+string(r.State)+", leaf "+leaf+": ", "قيد "+string(r.State)+"، الورقة "+leaf+": "
 		opening, opened := opens(r, in.ID, messages)
-		out.add(fmt.Sprintf("record of %.2s, leaf %d: it opens to the %.8s", r.State, r.Leaf, r.Message),
-			fmt.Sprintf("قيد %.2s، الورقة %d: ورقته ورقة هذه الرسالة", r.State, r.Leaf), false, "", opened)
+		out.add(record+"it opens to the "+r.Message, recordAr+"ورقته ورقة هذه الرسالة", false, "", opened)
 		received := false
 		if r.Receipt != nil {
 			receipts++
 			var detail string
-			err := away("without its directory nothing tells whose log it is")
+			err := errNoDirectory
 			for _, m := range messages {
 				if m != nil && m.edition != nil && err != nil {
 					detail, err = m.edition.receipt(r)
 				}
 			}
-			out.add(fmt.Sprintf("record of %.2s, leaf %d: it stands in that state's log, and other states have seen it there", r.State, r.Leaf),
-				fmt.Sprintf("قيد %.2s، الورقة %d: مدرج في سجل تلك الدولة وشهدت عليه دول أخرى", r.State, r.Leaf), false, detail, err)
+			out.add(record+"it stands in that state's log, and other states have seen it there", recordAr+"مدرج في سجل تلك الدولة وشهدت عليه دول أخرى", false, detail, err)
 			received = err == nil
 		}
 		if r.Stamp == nil {

@@ -572,7 +572,8 @@ func TestNoRoomForMore(t *testing.T) {
 func TestNoQuorum(t *testing.T) {
 	w := newWorld(t)
 	r := w.call(nil).Records[0]
-	e := &edition{logs: map[string]logKeys{"SA": {Log: w.logs["SA"].Key}, "BH": {Witness: w.witnesses["BH"].Key}}}
+	e := &edition{}
+	e.logs = map[string]merkle.Trust{"SA": e.trust("SA", map[string]logKeys{"SA": {Log: w.logs["SA"].Key}, "BH": {Witness: w.witnesses["BH"].Key}})}
 	w.receipt(&r, w.logs["SA"])
 	if said, err := e.receipt(&r); !errors.Is(err, errAway) {
 		t.Errorf("%q, %v", said, err)

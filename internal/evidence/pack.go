@@ -159,7 +159,7 @@ func (d Digest) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, d[:
 
 // UnmarshalText reads it.
 func (d *Digest) UnmarshalText(b []byte) error {
-	if len(b) != 2*len(d) || bytes.ContainsAny(b, "ABCDEF") {
+	if len(b) != 2*len(d) || slices.ContainsFunc(b, func(c byte) bool { return c <= 'F' && c >= 'A' }) {
 		return errors.New("a digest is 64 lower-case hexadecimal digits")
 	}
 	_, err := hex.Decode(d[:], b)

@@ -244,22 +244,25 @@ func open(c *Container, size int64) (*Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	head, made, rest := make([]byte, localHeader+maxName), make([]byte, 0, centralHeader+maxName), central
+	if len(c.entries) != n || at != offset {
+		return nil, errors.New("its directory is not that of its entries")
+	}
+	made, rest := make([]byte, 0, centralHeader+maxName), central
 	for _, e := range c.entries {
 		made = e.appendCentral(made[:0])
 		var same bool
 		if rest, same = bytes.CutPrefix(rest, made); !same {
 			return nil, errors.New("its directory is not that of its entries")
 		}
-		head = head[:localHeader+len(e.name)]
-		if err := readAt(r, head, e.offset); err != nil {
+		head, err := c.part(e.offset, e.data()-e.offset)
+		if err != nil {
 			return nil, err
 		}
 		if made = e.appendLocal(made[:0]); string(head) != string(made) {
 			return nil, fmt.Errorf("%s begins otherwise than the directory says", e.name)
 		}
 	}
-	if len(c.entries) != n || at != offset || len(rest) > 0 {
+	if len(rest) > 0 {
 		return nil, errors.New("its directory is not that of its entries")
 	}
 	if b, err := c.Read(mimeName, int64(len(MIME))); err != nil || string(b) != MIME {

@@ -135,8 +135,8 @@ func decimal(s string) (int64, bool) {
 var strict = base64.StdEncoding.Strict()
 
 func parseHash(s string) (Hash, bool) {
-	var b [HashSize + 1]byte // base64 comes in threes
-	if len(s) != base64.StdEncoding.EncodedLen(HashSize) || strings.ContainsAny(s, "\r\n") {
+	var b [HashSize + 1]byte                               // base64 comes in threes
+	if len(s) != base64.StdEncoding.EncodedLen(HashSize) { // with ends of lines, which Decode passes over, it would be longer
 		return Hash{}, false
 	}
 	n, err := strict.Decode(b[:], []byte(s))

@@ -92,15 +92,28 @@ const (
 	tagContext0 = 0xa0
 )
 
-// der is the DER of a value with this tag.
-func der(tag byte, value string) string {
-	if len(value) < 0x80 {
-		return string([]byte{tag, byte(len(value))}) + value
+// der is the DER of a value, which has these parts, with this tag.
+func der(tag byte, parts ...string) string {
+	n := 0
+	for _, p := range parts {
+		n += len(p)
 	}
-	var size [8]byte
-	binary.BigEndian.PutUint64(size[:], uint64(len(value)))
-	least := bytes.TrimLeft(size[:], "\x00")
-	return string([]byte{tag, 0x80 | byte(len(least))}) + string(least) + value
+	var b strings.Builder
+	b.Grow(10 + n)
+	b.WriteByte(tag)
+	if n < 0x80 {
+		b.WriteByte(byte(n))
+	} else {
+		var size [8]byte
+		binary.BigEndian.PutUint64(size[:], uint64(n))
+		least := bytes.TrimLeft(size[:], "\x00")
+		b.WriteByte(0x80 | byte(len(least)))
+		b.Write(least)
+	}
+	for _, p := range parts {
+		b.WriteString(p)
+	}
+	return b.String()
 }
 
 // CMS wraps a seal as a detached CAdES-B signature of the manifest: a DER
@@ -127,12 +140,12 @@ func CMS(manifest []byte, cert *x509.Certificate, s Seal, chain ...*x509.Certifi
 	if s.Alg == RSAPKCS1 {
 		algorithm = derRSA
 	}
-	signer := der(tagSequence, derOne+ // SignerInfo
-		der(tagSequence, string(cert.RawIssuer)+string(serial))+
-		derSHA256+string(attributes)+algorithm+der(tagOctets, string(s.Sig)))
-	signed := der(tagSequence, derOne+ // SignedData
-		der(tagSet, derSHA256)+derDetached+
-		der(tagContext0, strings.Join(slices.Compact(certs), ""))+
+	signer := der(tagSequence, derOne, // SignerInfo
+		der(tagSequence, string(cert.RawIssuer), string(serial)),
+		derSHA256, string(attributes), algorithm, der(tagOctets, string(s.Sig)))
+	signed := der(tagSequence, derOne, // SignedData
+		der(tagSet, derSHA256), derDetached,
+		der(tagContext0, slices.Compact(certs)...),
 		der(tagSet, signer))
-	return []byte(der(tagSequence, derSignedData+der(tagContext0, signed))), nil // ContentInfo
+	return []byte(der(tagSequence, derSignedData, der(tagContext0, signed))), nil // ContentInfo
 }

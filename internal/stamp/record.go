@@ -26,13 +26,18 @@ type Digest = [sha256.Size]byte
 
 // Join is the parent of some digests in a hash tree of RFC 4998 §4.2.1: their
 // digest in ascending order.
-func Join(list ...Digest) Digest { return sha256.Sum256(Preimage(list...)) }
+func Join(list ...Digest) Digest {
+	if len(list) == 2 {
+		return pair(&list[0], &list[1])
+	}
+	return sha256.Sum256(Preimage(list...))
+}
 
 // Preimage is what Join digests.
 func Preimage(list ...Digest) []byte {
 	list = slices.Clone(list)
 	slices.SortFunc(list, func(a, b Digest) int { return bytes.Compare(a[:], b[:]) })
-	var b []byte
+	b := make([]byte, 0, len(list)*sha256.Size)
 	for _, d := range list {
 		b = append(b, d[:]...)
 	}
@@ -112,10 +117,14 @@ func (r *Record) Verify(of Digest) error {
 		return errors.New("stamp: the evidence record is not of this digest")
 	}
 	for i, list := range r.Lists {
-		if i > 0 {
-			list = append(slices.Clone(list), of)
+		switch {
+		case i == 0:
+			of = Join(list...)
+		case len(list) == 1:
+			of = pair(&list[0], &of)
+		default:
+			of = Join(append(slices.Clip(list), of)...)
 		}
-		of = Join(list...)
 	}
 	if of != r.Token.Imprint {
 		return errors.New("stamp: the evidence record's tree does not lead to what was stamped")
@@ -184,19 +193,22 @@ func ReadRecord(raw []byte, token func([]byte) (*Token, error)) (*Record, error)
 		return nil, bad
 	}
 	r := &Record{}
+	const least = 2 + sha256.Size // bytes of a hash
+	hashes := make([]Digest, 0, len(tree)/least)
+	r.Lists = make([][]Digest, 0, min(maxLists, len(tree)/(2+least)))
 	for !tree.Empty() {
 		var list, hash cryptobyte.String
 		if !tree.ReadASN1(&list, asn1.SEQUENCE) || list.Empty() || len(r.Lists) == maxLists {
 			return nil, bad
 		}
-		var out []Digest
+		first := len(hashes)
 		for !list.Empty() {
-			if !list.ReadASN1(&hash, asn1.OCTET_STRING) || len(hash) != sha256.Size || len(out) == maxHashes {
+			if !list.ReadASN1(&hash, asn1.OCTET_STRING) || len(hash) != sha256.Size || len(hashes)-first == maxHashes {
 				return nil, bad
 			}
-			out = append(out, Digest(hash))
+			hashes = append(hashes, Digest(hash))
 		}
-		r.Lists = append(r.Lists, out)
+		r.Lists = append(r.Lists, hashes[first:len(hashes):len(hashes)])
 	}
 	var err error
 	r.Token, err = token(one)

@@ -20,6 +20,7 @@ type certificate struct {
 	cert, authority *x509.Certificate
 	crl             []byte // DER; nil where the authority publishes none
 	member          string
+	batch           bool // its state gives seals over many messages
 
 	certPEM, authorityPEM, crlPEM []byte // as they lie in containers
 	revoked                       *x509.RevocationListEntry
@@ -40,6 +41,7 @@ type statePart struct {
 	Stamps []struct {
 		Certificate string `json:"certificate"`
 	} `json:"stamps"`
+	Batch bool `json:"batch"`
 }
 
 // bytes is about what it takes in memory; the list itself is the edition's.
@@ -87,7 +89,7 @@ func (e *edition) judge(state union.State, sum [32]byte) (*certificate, error) {
 			c, err := readCertificate(text)
 			if err == nil && sha256.Sum256(c.Raw) == sum {
 				id := union.MemberID{State: state, Class: m.Class, Code: m.Code}
-				found.cert, found.member = c, id.String()
+				found.cert, found.member, found.batch = c, id.String(), p.Batch
 			}
 		}
 	}

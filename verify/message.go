@@ -29,6 +29,7 @@ type message struct {
 	seal     []byte // wire form
 	head     head
 	manifest []byte
+	batch    map[string][]byte // what has to lie in the container if it was sealed in a batch
 	at       time.Time
 	edition  *edition       // of the directory that the head names; nil where it could not be followed
 	cert     *certificate   // that it was sealed with; nil where none was found good

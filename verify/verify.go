@@ -201,6 +201,9 @@ func whole(box *container, in *evidence.Contents, messages [2]*message) error {
 		if m.head.Body != nil {
 			read[n.Body] = true
 		}
+		for name := range m.batch {
+			read[name] = true
+		}
 		if m.cert == nil || m.cert.crl != nil {
 			read[a.CRL] = m.cert != nil
 		}
@@ -251,9 +254,15 @@ func (v *Verifier) message(out *Report, box *container, in *evidence.Contents, p
 		return m
 	}
 	m.at = sl.At
+	m.batch = evidence.Batch(part, m.manifest, sl)
 	kept, err := box.Read(names.Manifest, evidence.MaxFile)
-	if err == nil && !bytes.Equal(kept, m.manifest) {
+	if err == nil && !bytes.Equal(kept, sl.Signed(part, m.manifest)) {
 		err = errors.New("the manifest is not that of head and body")
+	}
+	for name, b := range m.batch {
+		if kept, bad := box.Read(name, evidence.MaxFile); err == nil && (bad != nil || !bytes.Equal(kept, b)) {
+			err = errors.Join(fmt.Errorf("%s is not that of head, body and seal", name), bad)
+		}
 	}
 	out.add(en+"the manifest names head and body", ar+"البيان يسمي الرأس والمحتوى", true, "", err)
 	if m.head.Body != nil {
@@ -292,8 +301,15 @@ func (v *Verifier) message(out *Report, box *container, in *evidence.Contents, p
 	}
 	m.cert = c
 	out.add(en+"the certificate was its sender's, and not revoked", ar+"الشهادة شهادة المرسل ولم تكن ملغاة", true, detail, nil)
-	p7s, err := seal.CMS(m.manifest, c.cert, sl, c.authority) // verifies before it wraps
-	out.add(en+"the seal is right", ar+"الختم صحيح", true, m.at.Format(time.RFC3339), err)
+	p7s, err := seal.CMS(part, m.manifest, c.cert, sl, c.authority) // verifies before it wraps
+	how := m.at.Format(time.RFC3339)
+	if err == nil && sl.Batch != nil && !c.batch {
+		err = fmt.Errorf("it is of a batch, and %s seals each message by itself", m.sealer.State)
+	}
+	if sl.Batch != nil {
+		how += fmt.Sprintf("; message %d of %d under one seal", sl.Batch.Index+1, sl.Batch.Size)
+	}
+	out.add(en+"the seal is right", ar+"الختم صحيح", true, how, err)
 	if err == nil {
 		out.add(en+"the files for other tools are the same evidence", ar+"ملفات الأدوات الأخرى هي الدليل نفسه", false, "", m.aside(box, part, c, p7s))
 	}

@@ -41,6 +41,7 @@ type world struct {
 	t               testing.TB
 	logs, witnesses map[union.State]merkle.Signer
 	seconds         map[union.State]merkle.Signer // the witnesses', of ML-DSA-44
+	company         int                           // messages sealed together with each
 }
 
 func newWorld(t testing.TB) *world {
@@ -59,6 +60,17 @@ func newWorld(t testing.TB) *world {
 		must(t, e.SetLog(directory.Log{Key: w.logs[s].Key, Witness: w.witnesses[s].Key, Quantum: w.seconds[s].Key}))
 	})
 	return w
+}
+
+// together lets all states seal many messages at once.
+func (w *world) together() {
+	w.t.Helper()
+	for _, s := range []union.State{"BH", "SA", "AE"} {
+		must(w.t, w.Dirs[s].Publish(w.t.Context(), func(e *directory.Edition) error { e.Batch = true; return nil }))
+	}
+	for _, d := range w.Dirs {
+		must(w.t, d.Refresh(w.t.Context()))
+	}
 }
 
 // receipt proves a record that is alone in its state's log.
@@ -100,9 +112,13 @@ func (w *world) message(part seal.Part, by union.MemberID, head map[string]any, 
 	m.Head, err = json.Marshal(head)
 	must(w.t, err)
 	key, cert := w.Seal(by)
-	s, err := seal.Sign(key, cert, seal.Manifest(part, sha256.Sum256(m.Head), digest), w.Now())
+	batch := [][]byte{seal.Manifest(part, sha256.Sum256(m.Head), digest)}
+	for i := range w.company {
+		batch = append(batch, seal.Manifest(part, seal.Digest{byte(i)}, nil))
+	}
+	seals, err := seal.SignBatch(key, cert, part, batch, w.Now())
 	must(w.t, err)
-	m.Seal, err = s.AppendBinary(nil)
+	m.Seal, err = seals[0].AppendBinary(nil)
 	must(w.t, err)
 	p, err := d.View().Part(by.State)
 	must(w.t, err)
@@ -173,6 +189,21 @@ func TestACallHolds(t *testing.T) {
 	}
 	if len(r.Checks) != 20 {
 		t.Errorf("%d checks", len(r.Checks))
+	}
+}
+
+// TestABatchHolds: the same of messages that were sealed together with others.
+func TestABatchHolds(t *testing.T) {
+	w := newWorld(t)
+	w.company = 4
+	r := w.verify(pack(t, w.call(nil)))
+	if failed := bad(r, Failed); r.Verdict != Broken || len(failed) != 2 || !strings.Contains(failed[0], "BH seals each message by itself") && !strings.Contains(failed[0], "SA seals each message by itself") {
+		t.Errorf("of states that give none: %d %q", r.Verdict, failed)
+	}
+	w.together()
+	r = w.verify(pack(t, w.call(nil)))
+	if r.Verdict != Holds || len(r.Checks) != 20 || !slices.ContainsFunc(r.Checks, func(c Check) bool { return strings.Contains(c.Detail, "message 1 of 5") }) {
+		t.Errorf("%d %q %+v", r.Verdict, bad(r, Failed), r)
 	}
 }
 
@@ -349,16 +380,19 @@ func TestRevoked(t *testing.T) {
 // TestEachByteCounts: a container with any bit changed does not hold.
 func TestEachByteCounts(t *testing.T) {
 	w := newWorld(t)
-	b := pack(t, w.call(nil))
-	v, err := New(w.Root)
-	must(t, err)
+	w.together()
 	r := rand.New(rand.NewPCG(1, 2))
-	for range 300 {
-		x := slices.Clone(b)
-		i := r.IntN(len(x))
-		x[i] ^= 1 << r.IntN(8)
-		if v.Container(bytes.NewReader(x), int64(len(x))).Verdict == Holds {
-			t.Errorf("the byte %d does not count: %q", i, b[max(0, i-20):min(len(b), i+20)])
+	for _, w.company = range []int{0, 4} {
+		b := pack(t, w.call(nil))
+		v, err := New(w.Root)
+		must(t, err)
+		for range 300 {
+			x := slices.Clone(b)
+			i := r.IntN(len(x))
+			x[i] ^= 1 << r.IntN(8)
+			if v.Container(bytes.NewReader(x), int64(len(x))).Verdict == Holds {
+				t.Errorf("with %d others the byte %d does not count: %q", w.company, i, b[max(0, i-20):min(len(b), i+20)])
+			}
 		}
 	}
 }

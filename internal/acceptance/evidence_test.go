@@ -84,7 +84,7 @@ func cades(t *testing.T, u *union, id string) {
 			if !ok {
 				t.Fatalf("the directory publishes no certificate %s", r.Certificate)
 			}
-			p7s, err := seal.CMS(manifest, cert.own, s)
+			p7s, err := seal.CMS(part, manifest, cert.own, s)
 			check(t, err)
 			dir := t.TempDir()
 			for name, b := range map[string][]byte{"manifest.xml": manifest, "seal.p7s": p7s, "authority.pem": []byte(cert.authority)} {

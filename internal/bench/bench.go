@@ -26,6 +26,7 @@ type Config struct {
 	Rounds      int           // at most 100
 	Concurrency int           // connections; at most 1024
 	Size        int           // bytes of a request's body and of its answer's; at most 1 MiB
+	Batch       bool          // one seal over many messages, between nodes that both allow it
 	Dir         string        // where variants keep data and the disk is measured; default a temporary folder, removed after
 }
 
@@ -109,6 +110,9 @@ const (
 // Exchanges that fail are counted in the report: whoever reads it looks there
 // first. A Config beyond its limits is fault.Usage.
 func Exchange(ctx context.Context, cfg Config) (*Report, error) {
+	if cfg.Batch {
+		return measure(ctx, cfg, batching)
+	}
 	return measure(ctx, cfg, twoNodes)
 }
 

@@ -68,8 +68,14 @@ func TestAllVariantsAreMeasured(t *testing.T) {
 // The nodes that are measured are real ones: what they carry is in evidence.
 func TestExchangeThroughNodes(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent()) // what stays would be charged to the next
+	for _, batch := range []bool{false, true} {
+		throughNodes(t, batch)
+	}
+}
+
+func throughNodes(t *testing.T, batch bool) {
 	cfg := brief()
-	cfg.Dir = t.TempDir()
+	cfg.Dir, cfg.Batch = t.TempDir(), batch
 	report, err := Exchange(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)

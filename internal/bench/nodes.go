@@ -20,7 +20,12 @@ import (
 // twoNodes starts a demonstration union of two states and brings the backend
 // into it as a person would: offered by one state, granted to a system of the
 // other. Every duty is on; nothing knows that it is being measured.
-func twoNodes(ctx context.Context, w World) (_ Target, err error) {
+func twoNodes(ctx context.Context, w World) (Target, error) { return nodes(ctx, w, false) }
+
+// batching is twoNodes with seals over many messages.
+func batching(ctx context.Context, w World) (Target, error) { return nodes(ctx, w, true) }
+
+func nodes(ctx context.Context, w World, batch bool) (_ Target, err error) {
 	const asks, answers = "SA", "BH"
 	anyPort := 0
 	u, err := up.Open(ctx, up.Config{Data: w.Dir, States: []union.State{answers, asks}, Base: &anyPort}, up.Deps{})
@@ -62,6 +67,13 @@ func twoNodes(ctx context.Context, w World) (_ Target, err error) {
 	const purpose = "trial"
 	if _, err := counter.Change(ctx, "access.grant", node.Grant{Client: client, Service: service, Purposes: []string{purpose}}, nil); err != nil {
 		return Target{}, fmt.Errorf("grant the call: %w", err)
+	}
+	if batch {
+		for _, at := range []up.Place{provider, consumer} {
+			if _, err := admin.Dial(at.Admin, nil).Change(ctx, "seal.batch", node.Batch{On: true}, nil); err != nil {
+				return Target{}, fmt.Errorf("let seals be of many messages: %w", err)
+			}
+		}
 	}
 	target := Target{
 		URL:    consumer.R1 + "/r1/" + service.String() + "/echo",

@@ -18,13 +18,14 @@ type benchExchangeCmd struct {
 	Rounds      int           `default:"5"`
 	Concurrency int           `default:"64"`
 	Size        int           `default:"1024"`
+	Seal        string        `default:"single" enum:"single,batch"`
 	Data        string        `type:"path" placeholder:"DIR"`
 }
 
 // Run measures two nodes beside a stock proxy.
 func (c *benchExchangeCmd) Run(s *session) error {
 	r, err := bench.Exchange(s.ctx, bench.Config{
-		Duration: c.Duration, Rounds: c.Rounds, Concurrency: c.Concurrency, Size: c.Size, Dir: c.Data,
+		Duration: c.Duration, Rounds: c.Rounds, Concurrency: c.Concurrency, Size: c.Size, Batch: c.Seal == "batch", Dir: c.Data,
 	})
 	if err != nil {
 		return err

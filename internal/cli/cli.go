@@ -66,6 +66,7 @@ type root struct {
 	Approval    approvalCmd    `cmd:""`
 	Audit       auditCmd       `cmd:""`
 	Log         logCmd         `cmd:""`
+	Seal        sealCmd        `cmd:""`
 	Fsck        fsckCmd        `cmd:""`
 	Journal     journalCmd     `cmd:""`
 	Hold        holdCmd        `cmd:""`

@@ -91,6 +91,29 @@ func (c *logMLDSACmd) Run(s *session) error {
 	})
 }
 
+type sealCmd struct {
+	Batch sealBatchCmd `cmd:""`
+}
+
+type sealBatchCmd struct {
+	Off bool
+}
+
+func (c *sealBatchCmd) Run(s *session) error {
+	n, err := s.node("")
+	if err != nil {
+		return err
+	}
+	var now node.Batch
+	return s.changed(n, "seal.batch", node.Batch{On: !c.Off}, &now, func() {
+		if now.On {
+			s.line(t("One signature of this state may seal many messages, to states that allow it too.", "يجوز أن يختم توقيع واحد لهذه الدولة رسائل كثيرة إلى الدول التي تقبل ذلك."))
+			return
+		}
+		s.line(t("Each message of this state is sealed by itself.", "كل رسالة من هذه الدولة تُختم وحدها."))
+	})
+}
+
 type logCmd struct {
 	Alarms logAlarmsCmd `cmd:""`
 	Renew  logRenewCmd  `cmd:""`

@@ -123,6 +123,9 @@ func helpTexts() map[string]union.Text {
 		"log watch --memory":        t("File that remembers what was seen (default: .falaj/watch.json in the home folder).", "ملف يحفظ ما شوهد (الافتراضي: .falaj/watch.json في مجلد المستخدم)."),
 		"log mldsa":                 t("Let this state's witness cosign with ML-DSA-44 as well.", "توقيع شاهد هذه الدولة بخوارزمية ML-DSA-44 أيضاً."),
 		"log mldsa --off":           t("Let it do so no more.", "الكف عن ذلك."),
+		"seal":                      t("How this state seals messages.", "كيف تختم هذه الدولة الرسائل."),
+		"seal batch":                t("Let one signature seal many messages to states that allow it too.", "ختم رسائل كثيرة بتوقيع واحد إلى الدول التي تقبل ذلك."),
+		"seal batch --off":          t("Let each message be sealed by itself again.", "العودة إلى ختم كل رسالة وحدها."),
 		"log audit":                 t("Recompute a whole log and check its signature and cosignatures.", "إعادة حساب سجل شفافية كامل والتحقق من توقيعه وتواقيع الشهود."),
 		"log audit <url>":           t("Address of the log, such as https://node.example/log.", "عنوان سجل الشفافية، مثل https://node.example/log."),
 		"log audit --log-key":       t("Verifier key of the log (default: as the directory of a running node says).", "مفتاح التحقق من سجل الشفافية (الافتراضي: ما في دليل عقدة عاملة)."),
@@ -273,6 +276,7 @@ func helpTexts() map[string]union.Text {
 		"bench exchange --rounds":      t("Number of rounds.", "عدد الجولات."),
 		"bench exchange --concurrency": t("Connections at once.", "عدد الاتصالات المتزامنة."),
 		"bench exchange --size":        t("Bytes of each request and each answer.", "حجم كل طلب وكل رد بالبايت."),
+		"bench exchange --seal":        t("Each message sealed by itself, or many by one signature: single or batch.", "ختم كل رسالة وحدها أو رسائل كثيرة بتوقيع واحد: single أو batch."),
 		"bench exchange --data":        t("Folder on the disk to be measured (default: the system's for temporary files).", "مجلد على القرص المراد قياسه (الافتراضي: مجلد الملفات المؤقتة في النظام)."),
 
 		"version": t("Show the version of this binary.", "عرض إصدار هذا البرنامج."),

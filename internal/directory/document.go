@@ -70,6 +70,10 @@ type Part struct {
 	Members     []Member    `json:"members"`
 	Stamps      []Stamp     `json:"stamps,omitempty"`
 	Agreements  []Agreement `json:"agreements,omitempty"`
+	// Batch: the state gives and takes seals over many messages at once, with
+	// states that say the same. Where its law wants each message sealed by
+	// itself, it does not say so.
+	Batch bool `json:"batch,omitzero"`
 }
 
 // Issuer is a certificate authority that the state names as its own. Each is

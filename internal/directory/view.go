@@ -48,6 +48,7 @@ type State struct {
 	Members []Member
 	Stamps  []Stamp
 	Log     Log // zero where the state names none
+	Batch   bool
 }
 
 // Problem is what is wrong with one state's part. The last good one stays.
@@ -81,7 +82,7 @@ func newView(r *release, parts map[union.State]*part, problems []Problem) *View 
 			s.Signed = m.Version
 		}
 		if p := parts[seat.Code]; p != nil {
-			s.Version, s.Expires, s.Nodes, s.Members, s.Stamps, s.Log = p.version, p.expires, p.doc.Nodes, p.doc.Members, p.doc.Stamps, p.log
+			s.Version, s.Expires, s.Nodes, s.Members, s.Stamps, s.Log, s.Batch = p.version, p.expires, p.doc.Nodes, p.doc.Members, p.doc.Stamps, p.log, p.doc.Batch
 			v.addPart(seat.Code, p)
 		}
 		v.states[seat.Code] = s

@@ -54,8 +54,10 @@ const (
 )
 
 // Aside are the names of what stands beside a message: the certificate that
-// sealed it, its authority's, the authority's CRL, and the seal as it travels.
-type Aside struct{ Certificate, Authority, CRL, Seal string }
+// sealed it, its authority's, the authority's CRL, and the seal as it travels; of
+// one that was sealed in a batch also its own manifest, and the way from it to
+// the batch.
+type Aside struct{ Certificate, Authority, CRL, Seal, Leaf, Way string }
 
 // AsideOf names what stands beside a part.
 func AsideOf(p seal.Part) Aside { return asides[p] }
@@ -63,8 +65,26 @@ func AsideOf(p seal.Part) Aside { return asides[p] }
 var asides = [...]Aside{seal.Request: aside(seal.Request), seal.Answer: aside(seal.Answer)}
 
 func aside(p seal.Part) Aside {
-	n := certificateDir + label(p)
-	return Aside{n + ".pem", n + "-authority.pem", n + "-crl.pem", "META-INF/falaj/" + label(p) + ".seal"}
+	n, own := certificateDir+label(p), "META-INF/falaj/"+label(p)
+	return Aside{n + ".pem", n + "-authority.pem", n + "-crl.pem", own + ".seal", own + "-leaf.xml", own + "-way.txt"}
+}
+
+// Batch is what stands in a container because a message was sealed in a batch;
+// nothing for one that was sealed by itself.
+func Batch(p seal.Part, manifest []byte, s seal.Seal) map[string][]byte {
+	if s.Batch == nil {
+		return nil
+	}
+	var way bytes.Buffer
+	for _, step := range s.Batch.Steps() {
+		side := "left"
+		if step.Left {
+			side = "right"
+		}
+		fmt.Fprintf(&way, "%s %x\n", side, step.Sibling)
+	}
+	n := AsideOf(p)
+	return map[string][]byte{p.Names().Batch: s.Document(manifest), n.Leaf: manifest, n.Way: way.Bytes()}
 }
 
 func label(p seal.Part) string {
@@ -236,6 +256,7 @@ func New(ctx context.Context, c Call) (*Pack, error) {
 type sealedPart struct {
 	part       seal.Part
 	at         time.Time
+	batch      *seal.Place
 	body, here bool // it has a body; and that is in the container
 	crl        bool
 }
@@ -247,22 +268,23 @@ func (p *Pack) message(ctx context.Context, part seal.Part, m *Message, sums map
 		return s, err
 	}
 	names, aside := part.Names(), AsideOf(part)
-	s = sealedPart{part: part, at: sl.At, body: m.Body != nil, crl: m.CRL != nil}
+	s = sealedPart{part: part, at: sl.At, batch: sl.Batch, body: m.Body != nil, crl: m.CRL != nil}
 	var digest *seal.Digest
 	if m.Body != nil {
 		digest = &m.Body.SHA256
 	}
 	manifest := seal.Manifest(part, sha256.Sum256(m.Head), digest)
-	p7s, err := seal.CMS(manifest, m.Cert, sl, m.Authority)
+	p7s, err := seal.CMS(part, manifest, m.Cert, sl, m.Authority)
 	if err != nil {
 		return s, err
 	}
 	for name, b := range map[string][]byte{
-		names.Head: m.Head, names.Manifest: manifest, names.Signature: p7s, aside.Seal: m.Seal,
+		names.Head: m.Head, names.Manifest: sl.Signed(part, manifest), names.Signature: p7s, aside.Seal: m.Seal,
 		aside.Certificate: pemOf("CERTIFICATE", m.Cert.Raw), aside.Authority: pemOf("CERTIFICATE", m.Authority.Raw),
 	} {
 		p.files[name] = b
 	}
+	maps.Copy(p.files, Batch(part, manifest, sl))
 	if m.CRL != nil {
 		p.files[aside.CRL] = pemOf("X509 CRL", m.CRL)
 	}

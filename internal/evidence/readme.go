@@ -62,16 +62,31 @@ lines in its folder. Each says for itself that all is well, and ends with code 0
 		run("openssl cms -verify -cades -binary -inform DER -in %s -content %s -CAfile %s -purpose any -attime %d -out /dev/null",
 			names.Signature, names.Manifest, aside.Authority, at)
 		end()
+		if s.batch != nil {
+			both(fmt.Sprintf(`What was sealed are %d messages to one state at once, of which this is number %d:
+the seal is of a short text that names the root of a hash tree (RFC 6962) over
+their manifests. Stock tools prove the seal of that text; that this message is
+under its root, the two lines after it show. Sealed was this text (prints 1):`, s.batch.Size, s.batch.Index+1),
+				fmt.Sprintf(`ما خُتم هو %d من الرسائل إلى دولة واحدة معاً، وهذه هي الرسالة رقم %d منها: الختم على نص
+قصير يسمي جذر شجرة بصمات (RFC 6962) لبياناتها. الأدوات العادية تُثبت ختم ذلك النص،
+والسطران التاليان يُثبتان أن هذه الرسالة تحت جذره. خُتم هذا النص (يطبع 1):`, s.batch.Size, s.batch.Index+1))
+			run(`grep -c -F "<ds:DigestValue>$(openssl dgst -sha256 -binary %s | openssl base64)<" %s`, names.Batch, names.Manifest)
+			end()
+			both("The way from this message's manifest up to the root ends at that text's (prints 1):", "الطريق من بيان هذه الرسالة إلى الجذر ينتهي عند جذر ذلك النص (يطبع 1):")
+			run(`h=$({ printf '\000'; cat %s; } | sha256sum | cut -c1-64); while read -r side x; do if [ $side = left ]; then p=01$x$h; else p=01$h$x; fi; h=$(printf %%s $p | tr a-f A-F | basenc --base16 -d | sha256sum | cut -c1-64); done < %s; tail -n 1 %s | base64 -d | od -An -v -tx1 | tr -d ' \n' | grep -c $h`,
+				aside.Leaf, aside.Way, names.Batch)
+			end()
+		}
 		both("What was sealed is this message (each line prints 1):", "ما خُتم هو هذه الرسالة (يطبع كل سطر 1):")
-		run(`grep -c -F "<ds:DigestValue>$(openssl dgst -sha256 -binary %s | openssl base64)<" %s`, names.Head, names.Manifest)
+		run(`grep -c -F "<ds:DigestValue>$(openssl dgst -sha256 -binary %s | openssl base64)<" %s`, names.Head, s.manifest())
 		if s.here {
-			run(`grep -c -F "<ds:DigestValue>$(openssl dgst -sha256 -binary %s | openssl base64)<" %s`, names.Body, names.Manifest)
+			run(`grep -c -F "<ds:DigestValue>$(openssl dgst -sha256 -binary %s | openssl base64)<" %s`, names.Body, s.manifest())
 		}
 		end()
 	}
 	if len(said) == 2 {
 		both("4. The answer is to this request (prints 1).", "4. الرد على هذا الطلب (يطبع 1).")
-		run(`grep -c "\"request\": *\"$(sha256sum < %s | cut -c1-64)\"" %s`, seal.Request.Names().Manifest, seal.Answer.Names().Head)
+		run(`grep -c "\"request\": *\"$(sha256sum < %s | cut -c1-64)\"" %s`, said[0].manifest(), seal.Answer.Names().Head)
 		end()
 	}
 	n := len(said) + 2
@@ -133,4 +148,12 @@ in the states' public logs: the receipts do, if there are any.`,
 		fmt.Fprintf(&b, "- %s\n  %s\n  %s\n", f[0], f[1], f[2])
 	}
 	return b.Bytes()
+}
+
+// manifest is where the message's own manifest lies.
+func (s sealedPart) manifest() string {
+	if s.batch != nil {
+		return AsideOf(s.part).Leaf
+	}
+	return s.part.Names().Manifest
 }

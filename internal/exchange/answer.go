@@ -135,7 +135,7 @@ func (x *Exchange) sealAnswer(c *serving, a *message.Answer) (sealed, error) {
 	}
 	var s sealed
 	if err == nil {
-		s, err = sealHead(cred, seal.Answer, head, a.Body, x.deps.Now())
+		s, err = x.sealTo(c.view, c.request.Client.State, cred, seal.Answer, head, a.Body)
 	}
 	if err != nil && a.Fault == "" {
 		// The service has acted, and nobody can vouch for its answer any more.

@@ -356,7 +356,7 @@ func (x *Exchange) sealRequest(_ context.Context, c *asking) error {
 	if err != nil {
 		return err
 	}
-	c.sealed, err = sealHead(cred, seal.Request, head, c.request.Body, x.deps.Now())
+	c.sealed, err = x.sealTo(c.view, c.Service.State, cred, seal.Request, head, c.request.Body)
 	return err
 }
 

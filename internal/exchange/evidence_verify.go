@@ -352,5 +352,5 @@ func (b *books) read(ctx context.Context, r Record) (statement, error) {
 	if err := c.At(sl.At); err != nil {
 		return s, err
 	}
-	return s, seal.Verify(c.Cert, m, sl)
+	return s, seal.Verify(c.Cert, part, m, sl)
 }

@@ -131,6 +131,8 @@ type Exchange struct {
 	backends backends
 	stranded stranded
 	senders  senders
+	batcher  batcher
+	checker  seal.Checker
 }
 
 // New makes an exchange over registrations already read.
@@ -266,20 +268,35 @@ type sealed struct {
 func sealHead(c Credential, part seal.Part, head []byte, b *message.Body, at time.Time) (sealed, error) {
 	m := manifest(part, head, b)
 	s, err := seal.Sign(c.Signer, c.Cert, m, at)
+	return joined(head, m, s, err)
+}
+
+// sealTo seals a head for another state's node: with others in one batch where
+// both states take such seals.
+func (x *Exchange) sealTo(v *directory.View, to union.State, c Credential, part seal.Part, head []byte, b *message.Body) (sealed, error) {
+	if !batches(v, x.cfg.State, to) {
+		return sealHead(c, part, head, b, x.deps.Now())
+	}
+	m := manifest(part, head, b)
+	s, err := x.batcher.sign(batchKey{c.Cert, part, to}, c.Signer, m, x.deps.Now())
+	return joined(head, m, s, err)
+}
+
+func joined(head, manifest []byte, s seal.Seal, err error) (sealed, error) {
+	var raw []byte
+	if err == nil {
+		raw, err = s.AppendBinary(nil)
+	}
 	if err != nil {
 		return sealed{}, err
 	}
-	raw, err := s.AppendBinary(make([]byte, 0, seal.MaxSeal))
-	if err != nil {
-		return sealed{}, err
-	}
-	return sealed{head: head, manifest: m, envelope: message.Envelope(head, raw)}, nil
+	return sealed{head: head, manifest: manifest, envelope: message.Envelope(head, raw)}, nil
 }
 
 // authentic holds a seal against the directory: the certificate is known, is
 // for seals, of this member (any of the state where member is zero), neither
 // revoked nor out of time, and its signature is right.
-func (x *Exchange) authentic(v *directory.View, manifest, raw []byte, state union.State, member union.MemberID) error {
+func (x *Exchange) authentic(v *directory.View, part seal.Part, manifest, raw []byte, state union.State, member union.MemberID) error {
 	s, err := seal.ParseSeal(raw)
 	if err != nil {
 		return err
@@ -292,6 +309,8 @@ func (x *Exchange) authentic(v *directory.View, manifest, raw []byte, state unio
 		return fault.New(fault.SealInvalid, "the certificate is not for seals")
 	case c.State != state || !member.IsZero() && c.Member != member:
 		return fault.New(fault.MessageMismatch, "sealed by %s, not by %s", c.Member, member)
+	case s.Batch != nil && !batches(v, state, x.cfg.State):
+		return fault.New(fault.SealInvalid, "the seal of a batch: between %s and %s each message is sealed by itself", state, x.cfg.State)
 	case c.Revoked != nil:
 		return fault.New(fault.CertRevoked, "the certificate was revoked at %s", c.Revoked.At.UTC().Format(time.RFC3339))
 	}
@@ -302,7 +321,7 @@ func (x *Exchange) authentic(v *directory.View, manifest, raw []byte, state unio
 	case now.After(c.Cert.NotAfter):
 		return fault.New(fault.CertExpired, "the certificate ended at %s", c.Cert.NotAfter.UTC().Format(time.RFC3339))
 	}
-	return seal.Verify(c.Cert, manifest, s)
+	return x.checker.Verify(c.Cert, part, manifest, s)
 }
 
 // welcome asks again, for each message, whether the directory still stands

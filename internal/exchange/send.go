@@ -105,7 +105,7 @@ func (x *Exchange) believe(c *asking) error {
 	if err != nil {
 		return err
 	}
-	if err := x.authentic(v, manifest(seal.Answer, head, a.Body), raw, c.Service.State, member); err != nil {
+	if err := x.authentic(v, seal.Answer, manifest(seal.Answer, head, a.Body), raw, c.Service.State, member); err != nil {
 		return err
 	}
 	unread := a.Fault != "" && r.Body != nil && a.Hash == "" // refused before the body was taken

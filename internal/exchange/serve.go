@@ -173,7 +173,7 @@ func (x *Exchange) trust(_ context.Context, c *serving) error {
 	if err := x.inForce(v, r.Client.State, r.Service.State); err != nil {
 		return err
 	}
-	if err := x.authentic(v, c.manifest, c.sealed, r.Client.State, r.Client.MemberID); err != nil {
+	if err := x.authentic(v, seal.Request, c.manifest, c.sealed, r.Client.State, r.Client.MemberID); err != nil {
 		return err
 	}
 	c.view = v

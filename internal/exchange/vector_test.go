@@ -59,7 +59,7 @@ func TestGoldenMessages(t *testing.T) {
 		t.Errorf("written again the head is %s", again)
 	}
 	m := manifest(seal.Request, head, r.Body)
-	if err := seal.Verify(cert, m, s); err != nil {
+	if err := seal.Verify(cert, seal.Request, m, s); err != nil {
 		t.Errorf("seal of the request: %v", err)
 	}
 	if sum := sha256.Sum256([]byte(v["request-body"])); r.Body == nil || message.Digest(sum) != r.Body.SHA256 {
@@ -72,7 +72,7 @@ func TestGoldenMessages(t *testing.T) {
 	}
 	a, err := message.ParseAnswer(head)
 	check(t, err)
-	if err := seal.Verify(cert, manifest(seal.Answer, head, a.Body), s); err != nil {
+	if err := seal.Verify(cert, seal.Answer, manifest(seal.Answer, head, a.Body), s); err != nil {
 		t.Errorf("seal of the answer: %v", err)
 	}
 	if a.Request != message.Digest(sha256.Sum256(m)) {

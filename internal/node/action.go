@@ -45,6 +45,8 @@ func (n *Node) actions() []admin.Action {
 			Roles: officer, Two: true, Do: admin.Params(n.setDelay)},
 		{Name: "log.mldsa", Event: "log.mldsa.set", Text: t("Let this state's witness cosign with ML-DSA-44 as well, or no more.", "توقيع شاهد هذه الدولة بخوارزمية ML-DSA-44 أيضاً أو الكف عنه."),
 			Roles: officer, Two: true, Do: admin.Params(n.setQuantum)},
+		{Name: "seal.batch", Event: "seal.batch.set", Text: t("Let one signature of this state seal many messages to states that allow it too, or no more.", "ختم رسائل كثيرة بتوقيع واحد إلى الدول التي تقبل ذلك، أو الكف عنه."),
+			Roles: officer, Two: true, Do: admin.Params(n.setBatch)},
 		{Name: "directory.refresh", Event: "directory.refreshed", Text: t("Fetch the newest directory now.", "جلب أحدث نسخة من الدليل الآن."),
 			Roles: registrar, Do: admin.Params(n.refreshDirectory)},
 		{Name: "directory.install", Event: "directory.installed", Text: t("Bring a change of the union into force that its states have signed.", "إنفاذ تغيير في الاتحاد وقّعته دوله."),

@@ -116,12 +116,12 @@ func der(tag byte, parts ...string) string {
 	return b.String()
 }
 
-// CMS wraps a seal as a detached CAdES-B signature of the manifest: a DER
-// ContentInfo (RFC 5652), the .p7s file of a container. It
-// needs no key. The seal is verified first, so that nothing broken is exported.
-// The chain is put beside the signing certificate.
-func CMS(manifest []byte, cert *x509.Certificate, s Seal, chain ...*x509.Certificate) ([]byte, error) {
-	if err := Verify(cert, manifest, s); err != nil {
+// CMS wraps a seal as a detached CAdES-B signature of the manifest that it
+// signed (Seal.Signed): a DER ContentInfo (RFC 5652), the .p7s file of a
+// container. It needs no key. The seal is verified first, so that nothing broken
+// is exported. The chain is put beside the signing certificate.
+func CMS(part Part, manifest []byte, cert *x509.Certificate, s Seal, chain ...*x509.Certificate) ([]byte, error) {
+	if err := Verify(cert, part, manifest, s); err != nil {
 		return nil, err
 	}
 	certs := make([]string, 0, 1+len(chain))
@@ -134,7 +134,7 @@ func CMS(manifest []byte, cert *x509.Certificate, s Seal, chain ...*x509.Certifi
 		return nil, fmt.Errorf("wrapping a seal as CMS: %w", err)
 	}
 	// The attributes stand in the container under the tag [0] in place of SET OF.
-	attributes := SignedAttributes(manifest, s.At, s.Cert)
+	attributes := SignedAttributes(s.Signed(part, manifest), s.At, s.Cert)
 	attributes[0] = tagContext0
 	algorithm := derECDSA
 	if s.Alg == RSAPKCS1 {

@@ -146,7 +146,7 @@ func wrapAndAsk(t *testing.T, alg string, at time.Time, layout string) {
 		t.Fatal(err)
 	}
 	for name, chain := range map[string][]*x509.Certificate{"alone": nil, "with its chain": {p.ca, p.cert}} {
-		p7s, err := seal.CMS(m, p.cert, s, chain...)
+		p7s, err := seal.CMS(seal.Request, m, p.cert, s, chain...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -181,7 +181,7 @@ func TestOpenSSLWantsTheCertificateNamed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p7s, err := seal.CMS(m, p.cert, s)
+	p7s, err := seal.CMS(seal.Request, m, p.cert, s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +203,7 @@ func TestNothingBrokenIsWrapped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = seal.CMS([]byte("another manifest"), p.cert, s)
+	_, err = seal.CMS(seal.Request, []byte("another manifest"), p.cert, s)
 	code(t, err, fault.SealInvalid)
 }
 
@@ -215,6 +215,7 @@ func TestGoldenVectors(t *testing.T) {
 	file := func(name string) string { return filepath.Join("testdata", "golden", name) }
 	head, body := sha256.Sum256([]byte("{}")), sha256.Sum256([]byte("body"))
 	m := seal.Manifest(seal.Request, head, &body)
+	batch := [][]byte{seal.Manifest(seal.Request, body, nil), seal.Manifest(seal.Request, head, nil), m}
 	if *update {
 		p := newParty(t, generate(t, "P-256"), noon, noon.AddDate(10, 0, 0))
 		s, err := seal.Sign(p.key, p.cert, m, noon)
@@ -222,11 +223,17 @@ func TestGoldenVectors(t *testing.T) {
 			t.Fatal(err)
 		}
 		wire, _ := s.AppendBinary(nil)
-		p7s, err := seal.CMS(m, p.cert, s)
+		p7s, err := seal.CMS(seal.Request, m, p.cert, s)
 		if err != nil {
 			t.Fatal(err)
 		}
+		together, err := seal.SignBatch(p.key, p.cert, seal.Request, batch, noon)
+		if err != nil {
+			t.Fatal(err)
+		}
+		inBatch, _ := together[1].AppendBinary(nil)
 		for name, data := range map[string][]byte{
+			"batch-seal": inBatch, "batch.txt": together[1].Document(batch[1]), "batch-manifest.xml": together[1].Signed(seal.Request, batch[1]),
 			"manifest.xml": m, "manifest-head-only.xml": seal.Manifest(seal.Request, head, nil), "manifest-answer.xml": seal.Manifest(seal.Answer, head, &body), "seal": wire, "signature.p7s": p7s,
 			"attributes.der": seal.SignedAttributes(m, s.At, s.Cert), "cert.der": p.cert.Raw, "ca.der": p.ca.Raw,
 		} {
@@ -260,14 +267,23 @@ func TestGoldenVectors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := seal.Verify(cert, m, s); err != nil {
+	if err := seal.Verify(cert, seal.Request, m, s); err != nil {
 		t.Error(err)
 	}
 	same("manifest.xml", m)
 	same("manifest-head-only.xml", seal.Manifest(seal.Request, head, nil))
 	same("manifest-answer.xml", seal.Manifest(seal.Answer, head, &body))
+	b, err := seal.ParseSeal(read("batch-seal"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := seal.Verify(cert, seal.Request, batch[1], b); err != nil {
+		t.Error(err)
+	}
+	same("batch.txt", b.Document(batch[1]))
+	same("batch-manifest.xml", b.Signed(seal.Request, batch[1]))
 	same("attributes.der", seal.SignedAttributes(m, s.At, s.Cert))
-	p7s, err := seal.CMS(m, cert, s)
+	p7s, err := seal.CMS(seal.Request, m, cert, s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -299,7 +315,7 @@ func TestManifestIsAnASiCManifest(t *testing.T) {
 				"DataObjectReference URI=" + tc.dir + "/head.json MimeType=application/json", "ds:DigestMethod Algorithm=http://www.w3.org/2001/04/xmlenc#sha256",
 				"ds:DigestValue", base64.StdEncoding.EncodeToString(head[:]),
 			}, tc.want...)
-			if n := tc.part.Names(); n != (seal.Names{Head: tc.dir + "/head.json", Body: tc.dir + "/body.bin", Manifest: "META-INF/ASiCManifest" + tc.n + ".xml", Signature: "META-INF/signature" + tc.n + ".p7s"}) {
+			if n := tc.part.Names(); n != (seal.Names{Head: tc.dir + "/head.json", Body: tc.dir + "/body.bin", Manifest: "META-INF/ASiCManifest" + tc.n + ".xml", Signature: "META-INF/signature" + tc.n + ".p7s", Batch: tc.dir + "/batch.txt"}) {
 				t.Errorf("its parts are called %q", n)
 			}
 			if n := testing.AllocsPerRun(100, func() { seal.Manifest(tc.part, head, tc.body) }); n > 1 {

@@ -14,20 +14,22 @@ const (
 )
 
 // Names are those that a manifest gives to the parts of a message, which are
-// also their paths in an ASiC-E container.
-type Names struct{ Head, Body, Manifest, Signature string }
+// also their paths in an ASiC-E container. Batch is the document of the batch
+// that a message was sealed in, if it was.
+type Names struct{ Head, Body, Manifest, Signature, Batch string }
 
 // Names of a message's parts.
 func (p Part) Names() Names { return names[p] }
 
 var names = [...]Names{
-	Request: {requestDir + headName, requestDir + bodyName, manifestPath + "001.xml", signaturePath + "001.p7s"},
-	Answer:  {answerDir + headName, answerDir + bodyName, manifestPath + "002.xml", signaturePath + "002.p7s"},
+	Request: {requestDir + headName, requestDir + bodyName, manifestPath + "001.xml", signaturePath + "001.p7s", requestDir + batchName},
+	Answer:  {answerDir + headName, answerDir + bodyName, manifestPath + "002.xml", signaturePath + "002.p7s", answerDir + batchName},
 }
 
 const (
 	requestDir, answerDir = "request/", "answer/"
 	headName, bodyName    = "head.json", "body.bin"
+	batchName             = "batch.txt"
 	manifestPath          = "META-INF/ASiCManifest"
 	signaturePath         = "META-INF/signature"
 
@@ -36,6 +38,7 @@ const (
 		`<asic:SigReference URI="` + signaturePath
 	manifestHead = `.p7s" MimeType="application/pkcs7-signature"/>` + objectStart
 	headEnd      = headName + `" MimeType="application/json">` + digestStart
+	batchEnd     = batchName + `" MimeType="text/plain">` + digestStart
 	bodyStart    = digestEnd + objectStart
 	bodyEnd      = bodyName + `" MimeType="application/octet-stream">` + digestStart
 	manifestEnd  = digestEnd + `</asic:ASiCManifest>` + "\n"
@@ -45,10 +48,11 @@ const (
 	digestEnd   = `</ds:DigestValue></asic:DataObjectReference>`
 )
 
-// around is what stands before the digests of a head and of a body.
-var around = [...]struct{ head, body string }{
-	Request: {manifestStart + "001" + manifestHead + requestDir + headEnd, bodyStart + requestDir + bodyEnd},
-	Answer:  {manifestStart + "002" + manifestHead + answerDir + headEnd, bodyStart + answerDir + bodyEnd},
+// around is what stands before the digests of a head, of a body, of a batch's
+// document.
+var around = [...]struct{ head, body, batch string }{
+	Request: {manifestStart + "001" + manifestHead + requestDir + headEnd, bodyStart + requestDir + bodyEnd, manifestStart + "001" + manifestHead + requestDir + batchEnd},
+	Answer:  {manifestStart + "002" + manifestHead + answerDir + headEnd, bodyStart + answerDir + bodyEnd, manifestStart + "002" + manifestHead + answerDir + batchEnd},
 }
 
 // Manifest is the ASiCManifest (ETSI EN 319 162-1 clause A.4) of a message with
@@ -66,5 +70,12 @@ func Manifest(part Part, head Digest, body *Digest) []byte {
 		b = append(b, a.body...)
 		b = base64.StdEncoding.AppendEncode(b, body[:])
 	}
+	return append(b, manifestEnd...)
+}
+
+// batchManifest is the ASiCManifest of a batch with the SHA-256 of its document.
+func batchManifest(part Part, document Digest) []byte {
+	b := append(make([]byte, 0, 1<<10), around[part].batch...)
+	b = base64.StdEncoding.AppendEncode(b, document[:])
 	return append(b, manifestEnd...)
 }

@@ -14,6 +14,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/falaj/falaj/internal/fault"
@@ -60,10 +61,12 @@ type Seal struct {
 	At   time.Time // claimed signing time: UTC, whole seconds
 	Cert Digest    // SHA-256 of the signing certificate's DER
 	Sig  []byte    // ECDSA-Sig-Value in DER with the low s, or RSA PKCS #1 v1.5
+
+	Batch *Place // nil: the signature is of this message alone
 }
 
 // MaxSeal is the greatest length of a seal's wire form in bytes.
-const MaxSeal = sealHead + maxRSABytes
+const MaxSeal = sealHead + maxRSABytes + maxPlace
 
 const (
 	sealHead    = 1 + 8 + sha256.Size + 2
@@ -102,11 +105,16 @@ func Sign(s crypto.Signer, cert *x509.Certificate, manifest []byte, at time.Time
 	return out, nil
 }
 
-// Verify holds a seal against the manifest and the certificate that its hash
-// names: the fault is SealInvalid, or SealNotYetValid or SealExpired where the
-// seal's time lies outside the certificate's validity. Whether the certificate
-// is to be believed at all is for the directory to say.
-func Verify(cert *x509.Certificate, manifest []byte, s Seal) error {
+// Verify holds a seal against the manifest of a message and the certificate that
+// its hash names: the fault is SealInvalid, or SealNotYetValid or SealExpired
+// where the seal's time lies outside the certificate's validity. Whether the
+// certificate is to be believed at all is for the directory to say.
+func Verify(cert *x509.Certificate, part Part, manifest []byte, s Seal) error {
+	return new(Checker).Verify(cert, part, manifest, s)
+}
+
+// Verify is Verify, which asks nothing twice of one batch.
+func (c *Checker) Verify(cert *x509.Certificate, part Part, manifest []byte, s Seal) error {
 	alg, err := algorithmOf(cert.PublicKey)
 	if err != nil {
 		return err
@@ -117,19 +125,28 @@ func Verify(cert *x509.Certificate, manifest []byte, s Seal) error {
 	if s.Cert != sha256.Sum256(cert.Raw) {
 		return fault.New(fault.SealInvalid, "the seal names another certificate")
 	}
-	if t := s.At.Unix(); t < 0 || t > latest || s.At.Nanosecond() != 0 {
-		return fault.New(fault.SealInvalid, "the seal's time is not a whole second between 1970 and 9999")
+	if err := s.check(); err != nil {
+		return err
 	}
 	if err := inValidity(cert, s.At); err != nil {
 		return err
 	}
-	digest := toSign(manifest, &s)
+	digest := toSign(s.Signed(part, manifest), &s)
+	verify := func() bool {
+		switch pub := cert.PublicKey.(type) {
+		case *ecdsa.PublicKey:
+			return ecdsa.VerifyASN1(pub, digest[:], s.Sig)
+		case *rsa.PublicKey:
+			return rsa.VerifyPKCS1v15(pub, crypto.SHA256, digest[:], s.Sig) == nil
+		}
+		return false
+	}
 	var ok bool
-	switch pub := cert.PublicKey.(type) {
-	case *ecdsa.PublicKey:
-		ok = isLowS(s.Sig, alg) && ecdsa.VerifyASN1(pub, digest[:], s.Sig)
-	case *rsa.PublicKey:
-		ok = rsa.VerifyPKCS1v15(pub, crypto.SHA256, digest[:], s.Sig) == nil
+	if s.Batch == nil {
+		ok = verify()
+	} else {
+		// The digest is of the certificate's hash too.
+		ok = c.judge(sha256.Sum256(append(digest[:], s.Sig...)), verify)
 	}
 	if !ok {
 		return fault.New(fault.SealInvalid, "the signature does not fit manifest, time and certificate")
@@ -176,18 +193,28 @@ func inValidity(cert *x509.Certificate, at time.Time) error {
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// AppendBinary appends the wire form: algorithm (1 byte), signing time (Unix
-// seconds, 8 bytes, big-endian), certificate hash (32), length of the signature
-// (2 bytes, big-endian), signature.
+// AppendBinary appends the wire form: algorithm (1 byte; its high bit set for a
+// message of a batch), signing time (Unix seconds, 8 bytes, big-endian),
+// certificate hash (32), length of the signature (2 bytes, big-endian),
+// signature; of a batch also the message's place.
 func (s Seal) AppendBinary(b []byte) ([]byte, error) {
 	if err := s.check(); err != nil {
 		return b, err
 	}
-	b = append(b, byte(s.Alg))
+	b = slices.Grow(b, sealHead+len(s.Sig)+maxPlace)
+	alg := byte(s.Alg)
+	if s.Batch != nil {
+		alg |= batched
+	}
+	b = append(b, alg)
 	b = binary.BigEndian.AppendUint64(b, uint64(s.At.Unix()))
 	b = append(b, s.Cert[:]...)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(s.Sig)))
-	return append(b, s.Sig...), nil
+	b = append(b, s.Sig...)
+	if s.Batch != nil {
+		b = s.Batch.append(b)
+	}
+	return b, nil
 }
 
 // ParseSeal reads a wire form and nothing behind it; the fault is SealInvalid.
@@ -200,11 +227,18 @@ func ParseSeal(b []byte) (Seal, error) {
 	if at > latest {
 		return Seal{}, fault.New(fault.SealInvalid, "the seal's time lies beyond the year 9999")
 	}
-	s := Seal{Alg: Algorithm(b[0]), At: time.Unix(int64(at), 0).UTC(), Cert: Digest(b[9:41])}
-	if n := int(binary.BigEndian.Uint16(b[41:])); n != len(b)-sealHead {
-		return Seal{}, fault.New(fault.SealInvalid, "a signature of %d bytes, said to be %d", len(b)-sealHead, n)
+	s := Seal{Alg: Algorithm(b[0] &^ batched), At: time.Unix(int64(at), 0).UTC(), Cert: Digest(b[9:41])}
+	rest, n := b[sealHead:], int(binary.BigEndian.Uint16(b[41:]))
+	if n > len(rest) || n < len(rest) && b[0]&batched == 0 {
+		return Seal{}, fault.New(fault.SealInvalid, "a signature of %d bytes, said to be %d", len(rest), n)
 	}
-	s.Sig = append([]byte(nil), b[sealHead:]...)
+	s.Sig = append([]byte(nil), rest[:n]...)
+	if b[0]&batched != 0 {
+		var err error
+		if s.Batch, err = parsePlace(rest[n:]); err != nil {
+			return Seal{}, err
+		}
+	}
 	return s, s.check()
 }
 
@@ -224,6 +258,9 @@ func (s Seal) check() error {
 		}
 	default:
 		return fault.New(fault.SealInvalid, "a seal by %v", s.Alg)
+	}
+	if s.Batch != nil {
+		return s.Batch.check()
 	}
 	return nil
 }

@@ -53,7 +53,7 @@ func TestSealOfEachKindOfKey(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := seal.Verify(p.cert, m, back); err != nil {
+			if err := seal.Verify(p.cert, seal.Request, m, back); err != nil {
 				t.Fatal(err)
 			}
 			// No byte of the wire form may change, nor the manifest.
@@ -66,7 +66,7 @@ func TestSealOfEachKindOfKey(t *testing.T) {
 				bad[i] ^= 1 << (i % 8)
 				b, err := seal.ParseSeal(bad)
 				if err == nil {
-					err = seal.Verify(p.cert, m, b)
+					err = seal.Verify(p.cert, seal.Request, m, b)
 				}
 				if err == nil {
 					t.Fatalf("byte %d of the seal may change", i)
@@ -77,9 +77,9 @@ func TestSealOfEachKindOfKey(t *testing.T) {
 					t.Fatalf("byte %d: fault %q: %v", i, c, err)
 				}
 			}
-			code(t, seal.Verify(p.cert, append(m, ' '), s), fault.SealInvalid)
+			code(t, seal.Verify(p.cert, seal.Request, append(m, ' '), s), fault.SealInvalid)
 			other := newParty(t, p.key, noon.Add(-time.Hour), noon.Add(time.Hour))
-			code(t, seal.Verify(other.cert, m, s), fault.SealInvalid) // same key, other certificate
+			code(t, seal.Verify(other.cert, seal.Request, m, s), fault.SealInvalid) // same key, other certificate
 		})
 	}
 }
@@ -102,11 +102,11 @@ func TestSealOutsideTheCertificatesValidity(t *testing.T) {
 		code(t, err, tc.want)
 		if tc.want != "" {
 			s.At = tc.at
-			code(t, seal.Verify(p.cert, m, s), tc.want)
+			code(t, seal.Verify(p.cert, seal.Request, m, s), tc.want)
 		}
 	}
 	s.At = noon.Add(time.Nanosecond)
-	code(t, seal.Verify(p.cert, m, s), fault.SealInvalid)
+	code(t, seal.Verify(p.cert, seal.Request, m, s), fault.SealInvalid)
 }
 
 // An ECDSA signature has a twin (r, n-s), and BER a second spelling of each:
@@ -123,7 +123,7 @@ func TestOneSealHasOneForm(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if err := seal.Verify(p.cert, manifest(), s); err != nil {
+				if err := seal.Verify(p.cert, seal.Request, manifest(), s); err != nil {
 					t.Fatal(err)
 				}
 				var v value
@@ -147,7 +147,7 @@ func TestOneSealHasOneForm(t *testing.T) {
 				} {
 					bad := s
 					bad.Sig = sig
-					code(t, seal.Verify(p.cert, manifest(), bad), fault.SealInvalid)
+					code(t, seal.Verify(p.cert, seal.Request, manifest(), bad), fault.SealInvalid)
 					if _, err := bad.AppendBinary(nil); err == nil {
 						t.Errorf("%s: has a wire form", what)
 					}
@@ -193,7 +193,7 @@ func TestKeysThatMayNotSeal(t *testing.T) {
 			cert := &x509.Certificate{Raw: []byte(what), PublicKey: pub, NotBefore: noon, NotAfter: noon}
 			for a := range seal.Algorithm(6) {
 				s := seal.Seal{Alg: a, At: noon, Cert: sha256.Sum256(cert.Raw), Sig: make([]byte, 384)}
-				code(t, seal.Verify(cert, manifest(), s), fault.SealInvalid)
+				code(t, seal.Verify(cert, seal.Request, manifest(), s), fault.SealInvalid)
 			}
 			_, err := seal.Sign(ed, cert, manifest(), noon)
 			code(t, err, fault.SealInvalid)
@@ -283,6 +283,10 @@ func FuzzParseSeal(f *testing.F) {
 		b, _ := s.AppendBinary(nil)
 		f.Add(b)
 		f.Add(b[:40])
+		batch, err := seal.SignBatch(p.key, p.cert, seal.Request, manifests(5), noon)
+		ok(f, err)
+		b, _ = batch[3].AppendBinary(nil)
+		f.Add(b)
 	}
 	p := newParty(f, generate(f, "P-256"), noon, noon.Add(time.Hour))
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -295,7 +299,7 @@ func FuzzParseSeal(f *testing.F) {
 		if err != nil || !bytes.Equal(back, b) {
 			t.Fatalf("%x became %x (%v)", b, back, err)
 		}
-		if seal.Verify(p.cert, manifest(), s) == nil {
+		if seal.Verify(p.cert, seal.Request, manifest(), s) == nil {
 			t.Fatal("a seal out of nothing")
 		}
 	})
@@ -333,7 +337,7 @@ func BenchmarkVerify(b *testing.B) {
 		b.Fatal(err)
 	}
 	for b.Loop() {
-		if err := seal.Verify(p.cert, m, s); err != nil {
+		if err := seal.Verify(p.cert, seal.Request, m, s); err != nil {
 			b.Fatal(err)
 		}
 	}

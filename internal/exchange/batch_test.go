@@ -1,0 +1,270 @@
+package exchange
+
+import (
+	"crypto"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/falaj/falaj/internal/directory"
+	"github.com/falaj/falaj/internal/exchange/link"
+	"github.com/falaj/falaj/internal/exchange/message"
+	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/seal"
+	"github.com/falaj/falaj/internal/union"
+	"github.com/falaj/falaj/verify"
+)
+
+// allow says of states whether they take seals of batches.
+func (u *testUnion) allow(on bool, states ...union.State) {
+	u.t.Helper()
+	for _, s := range states {
+		check(u.t, u.nodes[s].dir.Publish(u.t.Context(), func(e *directory.Edition) error { e.Batch = on; return nil }))
+	}
+	u.refresh()
+}
+
+// crowdOf calls n times at once and gives the ids.
+func (u *testUnion) crowdOf(n int, name string) (ids []string) {
+	u.t.Helper()
+	var wg sync.WaitGroup
+	for i := range n {
+		id := fmt.Sprintf("%s-%d", name, i)
+		ids = append(ids, id)
+		wg.Go(func() {
+			a := u.call("SA", "POST", offered("BH", "things"), "/x", strings.NewReader("question "+id), "X-Road-Id: "+id)
+			if a.status != 200 || string(a.body) != "question "+id {
+				u.t.Errorf("%s: %d %q", id, a.status, a.body)
+			}
+		})
+	}
+	wg.Wait()
+	return ids
+}
+
+// seals reads the seals that a node has recorded of a call, by kind of message.
+func (u *testUnion) seals(at union.State, id string) (out [2]seal.Seal) {
+	u.t.Helper()
+	found, err := u.nodes[at].journal.Find(u.t.Context(), id)
+	check(u.t, err)
+	for _, s := range found {
+		head, raw, err := message.Open(s.Envelope)
+		check(u.t, err)
+		part := seal.Answer
+		if message.Kind(head) == message.TypeRequest {
+			part = seal.Request
+		}
+		out[part], err = seal.ParseSeal(raw)
+		check(u.t, err)
+	}
+	return out
+}
+
+// TestBatches: where both states allow it, calls at once share seals; each
+// stands alone as evidence, by openssl and sha256sum, and by falaj verify.
+func TestBatches(t *testing.T) {
+	t.Parallel()
+	u := newUnion(t, []union.State{"BH", "SA"})
+	var together sync.WaitGroup // lets answers come at once
+	together.Add(24)
+	u.backend("BH", "things", func(w http.ResponseWriter, r *http.Request) {
+		together.Done()
+		together.Wait()
+		_, _ = io.Copy(w, r.Body)
+	})
+	u.allow(true, "BH")
+	u.allow(true, "SA")
+	ids := u.crowdOf(24, "many")
+	var batched [2]int
+	pick := ids[0]
+	for _, id := range ids {
+		for _, at := range []union.State{"SA", "BH"} {
+			s := u.seals(at, id)
+			for part := range s {
+				if s[part].Batch != nil {
+					batched[part]++
+				}
+			}
+			if s[0].Batch != nil && s[1].Batch != nil {
+				pick = id
+			}
+		}
+	}
+	if batched[seal.Request] < 2 || batched[seal.Answer] < 2 {
+		t.Fatalf("of 48 records of each kind %v were sealed in a batch", batched)
+	}
+	_, a := u.container(t, desk("SA"), pick, "")
+	if a.status != 200 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	dir := unzip(t, a.body)
+	lines := printed(t, dir)
+	if len(lines) != 18 {
+		t.Errorf("%d lines to run: %q", len(lines), lines)
+	}
+	if wrong := failing(t, dir, lines); wrong != nil {
+		t.Errorf("found wrong: %q", wrong)
+	}
+	for name, want := range map[string]string{
+		"request/batch.txt": "openssl dgst", "answer/batch.txt": "basenc", "META-INF/falaj/request-leaf.xml": "basenc", "META-INF/falaj/answer-leaf.xml": "basenc",
+		"META-INF/falaj/answer-way.txt": "basenc", "META-INF/ASiCManifest002.xml": "cms",
+	} {
+		dir := unzip(t, a.body)
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		check(t, err)
+		b[len(b)/2] ^= 1
+		check(t, os.WriteFile(filepath.Join(dir, name), b, 0o600))
+		if wrong := failing(t, dir, lines[1:]); !slices.ContainsFunc(wrong, func(s string) bool { return strings.Contains(s, want) }) {
+			t.Errorf("%s changed: found %q, wanted by %s", name, wrong, want)
+		}
+	}
+	v, err := verify.New(u.nodes["SA"].dir.View().Root())
+	check(t, err)
+	if r := v.Container(strings.NewReader(string(a.body)), int64(len(a.body))); r.Verdict != verify.Holds {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestBatchTakesBoth: one state's word is not enough, and a state that takes no
+// batches refuses one, also one that was sealed when it still did.
+func TestBatchTakesBoth(t *testing.T) {
+	t.Parallel()
+	u := newUnion(t, []union.State{"BH", "SA"})
+	u.backend("BH", "things", func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })
+	u.allow(true, "SA")
+	for _, id := range u.crowdOf(16, "alone") {
+		if s := u.seals("BH", id); s[0].Batch != nil || s[1].Batch != nil {
+			t.Fatalf("%s was sealed in a batch", id)
+		}
+	}
+	cred := u.nodes["SA"].seals[desk("SA").MemberID]
+	send := func() fault.Code {
+		var heads, manifests [][]byte
+		for range 2 {
+			head, err := u.request("SA", offered("BH", "things")).Encode()
+			check(t, err)
+			heads, manifests = append(heads, head), append(manifests, manifest(seal.Request, head, nil))
+		}
+		seals, err := seal.SignBatch(cred.Signer, cred.Cert, seal.Request, manifests, time.Now())
+		check(t, err)
+		raw, err := seals[1].AppendBinary(nil)
+		check(t, err)
+		a, _, err := u.deliver("SA", "BH", &link.Message{Envelope: message.Envelope(heads[1], raw)})
+		if err != nil {
+			return fault.CodeOf(err)
+		}
+		return fault.Code(a.Fault)
+	}
+	if got := send(); got != fault.SealInvalid {
+		t.Errorf("a batch that BH takes not: %q", got)
+	}
+	u.allow(true, "BH")
+	if got := send(); got != "" {
+		t.Errorf("a batch that both take: %q", got)
+	}
+	u.allow(false, "SA")
+	if got := send(); got != fault.SealInvalid {
+		t.Errorf("a batch that SA gives no more: %q", got)
+	}
+}
+
+// TestBatcher: who comes alone is sealed at once and by himself; under load a
+// signature waits for company; a signer that fails fails all that waited; nothing
+// is left behind.
+func TestBatcher(t *testing.T) {
+	u := newUnion(t, []union.State{"BH", "SA"})
+	cred := u.nodes["SA"].seals[desk("SA").MemberID]
+	synctest.Test(t, func(t *testing.T) {
+		var b batcher
+		at := cred.Cert.NotBefore.Add(time.Minute)
+		key := batchKey{cred.Cert, seal.Request, "BH"}
+		sign := func(n int) (sizes []int) {
+			var wg sync.WaitGroup
+			var mu sync.Mutex
+			for i := range n {
+				wg.Go(func() {
+					m := manifest(seal.Request, fmt.Append(nil, i), nil)
+					s, err := b.sign(key, cred.Signer, m, at)
+					if err == nil {
+						err = seal.Verify(cred.Cert, seal.Request, m, s)
+					}
+					if err != nil {
+						t.Error(err)
+					}
+					size := 1
+					if s.Batch != nil {
+						size = s.Batch.Size
+					}
+					mu.Lock()
+					sizes = append(sizes, size)
+					mu.Unlock()
+				})
+			}
+			wg.Wait()
+			return sizes
+		}
+		for range 3 * crowd {
+			begin := time.Now()
+			if got := sign(1); got[0] != 1 || time.Since(begin) > 0 {
+				t.Fatalf("alone in a batch of %d", got[0])
+			}
+			time.Sleep(crowdTime)
+		}
+		for range crowd {
+			sign(1)
+		}
+		begin := time.Now()
+		sign(1)
+		if waited := time.Since(begin); waited != crowdTime {
+			t.Errorf("after a crowd it waited %v", waited)
+		}
+		if got := sign(seal.MaxBatch + 100); slices.Max(got) > seal.MaxBatch {
+			t.Errorf("a batch of %d", slices.Max(got))
+		}
+		var calls atomic.Int64
+		broken := failingSigner{cred.Signer, &calls}
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() {
+				if _, err := b.sign(key, broken, []byte("m"), at); err == nil {
+					t.Error("sealed by nobody")
+				}
+			})
+		}
+		wg.Wait()
+		if calls.Load() == 0 || calls.Load() > 20 {
+			t.Errorf("%d signatures were tried", calls.Load())
+		}
+		for i := range 2 * maxLines {
+			c := *cred.Cert
+			key := batchKey{&c, seal.Request, "BH"}
+			if _, err := b.sign(key, cred.Signer, fmt.Append(nil, i), at); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(b.lines) > maxLines {
+			t.Errorf("%d lines are kept", len(b.lines))
+		}
+	})
+}
+
+// failingSigner has the key's public half alone.
+type failingSigner struct {
+	crypto.Signer
+	calls *atomic.Int64
+}
+
+func (f failingSigner) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
+	f.calls.Add(1)
+	return nil, errors.New("no key")
+}

@@ -265,16 +265,23 @@ func (k *backends) transport(x *Exchange, b Backend) (*http.Transport, error) {
 			return nil, fault.New(fault.BadRequest, "the authorities of the backend are no PEM certificates")
 		}
 	}
-	plain := &net.Dialer{Timeout: 5 * time.Second, Control: x.guard}
-	secure := &tls.Dialer{NetDialer: plain, Config: conf}
+	dial := (&net.Dialer{Timeout: 5 * time.Second, Control: x.guard}).DialContext
+	if x.deps.Dial != nil {
+		dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			if err := x.guard(network, address, nil); err != nil {
+				return nil, err
+			}
+			return x.deps.Dial(ctx, network, address)
+		}
+	}
 	t := &http.Transport{
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			return count(plain.DialContext(ctx, network, address))
+			return count(dial(ctx, network, address))
 		},
 		DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 			defer cancel()
-			return count(secure.DialContext(ctx, network, address))
+			return count(secured(ctx, dial, conf, network, address))
 		},
 		// Many servers close what is idle for five seconds: whoever is late by a
 		// hair sends into a closing connection, and cannot know what became of it.
@@ -287,6 +294,26 @@ func (k *backends) transport(x *Exchange, b Backend) (*http.Transport, error) {
 	}
 	k.kept[b.RootsPEM] = t
 	return t, nil
+}
+
+// secured dials with TLS.
+func secured(ctx context.Context, dial func(ctx context.Context, network, address string) (net.Conn, error), conf *tls.Config, network, address string) (net.Conn, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := dial(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	conf = conf.Clone()
+	conf.ServerName = host
+	c := tls.Client(raw, conf)
+	if err := c.HandshakeContext(ctx); err != nil {
+		raw.Close()
+		return nil, err
+	}
+	return c, nil
 }
 
 func count(c net.Conn, err error) (net.Conn, error) {

@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -116,6 +117,9 @@ type Deps struct {
 	// Chain is the signed files that prove what a version says of the states
 	// named, from the union's root on: directory.Directory's. nil as Archive.
 	Chain func(ctx context.Context, version int64, states ...union.State) (map[string][]byte, error)
+	// Dial reaches backends, once their addresses are resolved; nil: the
+	// machine's network.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Exchange is one process's share of a node's calls.

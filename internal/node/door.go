@@ -56,9 +56,8 @@ func (n *Node) openDoors(ctx context.Context) error {
 		if err != nil || address == "" || address == "off" {
 			return
 		}
-		var lc net.ListenConfig
 		var l net.Listener
-		if l, err = lc.Listen(ctx, "tcp", address); err != nil {
+		if l, err = n.net.listen(ctx, "tcp", address); err != nil {
 			err = listenFault(err, key, address)
 			return
 		}
@@ -73,7 +72,12 @@ func (n *Node) openDoors(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l, err := openSocket(n.cfg.Admin.Socket, n.cfg.Admin.Group)
+	var l net.Listener
+	if n.net.Listen != nil {
+		l, err = n.net.Listen(ctx, "unix", n.cfg.Admin.Socket)
+	} else {
+		l, err = openSocket(n.cfg.Admin.Socket, n.cfg.Admin.Group)
+	}
 	if err != nil {
 		return err
 	}

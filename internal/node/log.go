@@ -111,7 +111,6 @@ func (n *Node) setQuantum(ctx context.Context, _ admin.Person, p Quantum) (admin
 // openLog opens what publishes this state's log, and what cosigns the others'.
 // Where the directory names neither, nothing comes of it.
 func (n *Node) openLog() {
-	n.overseer = overseerClient()
 	ask := func(ctx context.Context, state union.State, kind string, body []byte) ([]byte, error) {
 		if state == witness.Secretariat {
 			return n.askSecretariat(ctx, kind, body)

@@ -36,9 +36,24 @@ import (
 type Deps struct {
 	Now func() time.Time
 	Log *slog.Logger // nil: nothing is logged
+	Network
 	// Doors is how many doors this process has in all, where others stand in it
 	// beside the node: they share its file descriptors.
 	Doors int
+}
+
+// Network is how doors are opened and others reached; nil: the machine's own.
+type Network struct {
+	Listen func(ctx context.Context, network, address string) (net.Listener, error)
+	Dial   func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+func (n Network) listen(ctx context.Context, network, address string) (net.Listener, error) {
+	if n.Listen != nil {
+		return n.Listen(ctx, network, address)
+	}
+	var lc net.ListenConfig
+	return lc.Listen(ctx, network, address)
 }
 
 // Node is one process of one state's node.
@@ -48,6 +63,7 @@ type Node struct {
 	now  func() time.Time
 	log  *slog.Logger
 	life context.Context // ends when the node stops
+	net  Network
 
 	lock      *os.File
 	keys      *seal.Keys
@@ -68,7 +84,7 @@ type Node struct {
 	stamps    *witness.Stamps
 	stampDoor *rate.Limiter
 	promises  *witness.Promises
-	overseer  *http.Client // asks the secretariat's witness
+	overseer  *http.Client // asks the directory's sources, and the secretariat's witness
 	admin     *admin.Server
 	gate      *operation.Gate
 	health    *operation.Health
@@ -87,7 +103,7 @@ func New(ctx context.Context, cfg config.Config, deps Deps) (_ *Node, err error)
 	if deps.Log == nil {
 		deps.Log = slog.New(slog.DiscardHandler)
 	}
-	n := &Node{cfg: cfg, all: max(deps.Doors, Doors), now: deps.Now, log: deps.Log.With("state", cfg.State, "node", cfg.Name)}
+	n := &Node{cfg: cfg, all: max(deps.Doors, Doors), now: deps.Now, net: deps.Network, log: deps.Log.With("state", cfg.State, "node", cfg.Name)}
 	n.life, n.end = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {
@@ -204,13 +220,13 @@ func (n *Node) openExchange(ctx context.Context) error {
 		Allow: n.cfg.Backends.Allow, Own: n.doors.own(),
 	}, exchange.Deps{
 		DB: n.db, Journal: n.journal, Spool: n.spool, Directory: n.view, Archive: n.directory.ViewAt, Chain: n.directory.Chain, Receipts: n.publisher, Promises: n.promises, Stamps: n.stamps, Seal: n.identity.Seal, Persons: n.persons, Records: n.keys.Records(), Names: names,
-		Rules: n.rules, Observe: n.meters.observe, Now: n.now, Log: n.log,
+		Rules: n.rules, Observe: n.meters.observe, Dial: n.net.Dial, Now: n.now, Log: n.log,
 	}, local)
 	if err != nil {
 		return fmt.Errorf("opening the exchange: %w", err)
 	}
 	n.link = link.New(link.Config{Software: software(), MaxBody: int64(n.cfg.Limits.Body), MaxStreams: n.cfg.Limits.Requests, MaxDeadline: n.cfg.Limits.CallTime + time.Minute}, link.Deps{
-		Certificate: n.identity.TLS, Authenticate: n.identity.authenticate, Now: n.now, Log: n.log,
+		Certificate: n.identity.TLS, Authenticate: n.identity.authenticate, Dial: n.net.Dial, Now: n.now, Log: n.log,
 	}, n)
 	n.exchange.SetLink(n.link)
 	if err := n.exchange.Start(ctx); err != nil {

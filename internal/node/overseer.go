@@ -29,8 +29,8 @@ const (
 )
 
 // overseerClient has connections of its own, which end with whoever made it.
-func overseerClient() *http.Client {
-	return &http.Client{Timeout: patience, Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 2, IdleConnTimeout: time.Minute}}
+func overseerClient(n Network) *http.Client {
+	return &http.Client{Timeout: patience, Transport: &http.Transport{DialContext: n.Dial, Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 2, IdleConnTimeout: time.Minute}}
 }
 
 // openWitness opens the secretariat's witness: of all states' logs. It reads
@@ -41,7 +41,7 @@ func (s *Secretariat) openWitness(ctx context.Context, cfg SecretariatConfig, de
 		return fault.Wrap(fault.StoreFailed, err, "opening %s: %v", path, err)
 	}
 	parties := func() witness.Union { return partiesOf(s.directory.View()) }
-	s.client = overseerClient()
+	s.client = overseerClient(deps.Network)
 	client := s.client
 	ask := func(ctx context.Context, state union.State, kind string, body []byte) ([]byte, error) {
 		x, ok := s.directory.View().State(state)

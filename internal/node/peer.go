@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"net/http"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -52,9 +51,9 @@ func (n *Node) Exchange(ctx context.Context, peer link.Peer, req *link.Message) 
 
 // sources are the keepers of the directory that the configuration names.
 func (n *Node) openSources() error {
-	client := &http.Client{Timeout: patience}
+	n.overseer = overseerClient(n.net)
 	for _, s := range n.cfg.Directory.Sources {
-		p, err := directory.HTTPPeer(s, client, true)
+		p, err := directory.HTTPPeer(s, n.overseer, true)
 		if err != nil {
 			return err
 		}

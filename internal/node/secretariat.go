@@ -84,8 +84,7 @@ func NewSecretariat(ctx context.Context, cfg SecretariatConfig, deps Deps) (_ *S
 			return nil, err
 		}
 	}
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", cfg.Listen)
+	l, err := deps.listen(ctx, "tcp", cfg.Listen)
 	if err != nil {
 		return nil, listenFault(err, "the secretariat's door", cfg.Listen)
 	}

@@ -103,7 +103,7 @@ func (n *Node) outsider(a config.Authority) (witness.Stamper, error) {
 		return witness.Stamper{}, fault.Wrap(fault.ConfigInvalid, err, "stamp.authorities: %s: %v", a.Anchor, err)
 	}
 	client := &http.Client{
-		Transport:     &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}, // it is asked now and then
+		Transport:     &http.Transport{DialContext: n.net.Dial, Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}, // it is asked now and then
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return witness.Stamper{

@@ -86,17 +86,24 @@ func (t *target) has(k merkle.Key) bool {
 }
 
 // settle stores the target when it has its quorum, and what has come since
-// when there is no newer one to gather for. Under mu.
+// when there is no newer one to gather for. Under mu, which it lets go while it
+// writes: nobody who asks what has been cosigned waits for the disk.
 func (l *Log) settle(ctx context.Context, quorum int) error {
-	t := &l.target
-	if t.Witnesses() < quorum || t.done && (!t.fresh || t.Size < l.signed.Size) {
-		return nil
+	for t := &l.target; !l.storing && t.Witnesses() >= quorum && (!t.done || t.fresh && t.Size >= l.signed.Size); {
+		s := t.Signed
+		l.storing, t.fresh = true, false
+		l.mu.Unlock()
+		err := l.keep(ctx, stageCosigned, s)
+		l.mu.Lock()
+		l.storing = false
+		same := t.Origin == s.Origin && t.Size == s.Size // or a newer one is gathered for by now
+		if err != nil {
+			t.fresh = t.fresh || same
+			return err
+		}
+		t.done = t.done || same
+		l.take(s)
 	}
-	if err := l.keep(ctx, stageCosigned, t.Signed); err != nil {
-		return err
-	}
-	t.done, t.fresh = true, false
-	l.take(t.Signed)
 	return nil
 }
 

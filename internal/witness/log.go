@@ -57,6 +57,7 @@ type Log struct {
 	signed   merkle.Signed // newest; of no origin: none yet
 	cosigned merkle.Signed // newest with its quorum
 	target   target
+	storing  bool // a cosigned checkpoint is being written
 	peers    map[merkle.Key]*peer
 	news     chan struct{} // closed when cosigned grows
 	failed   error         // why the last look at the log came to nothing

@@ -25,7 +25,7 @@ const (
 	// them. A commit costs about as much CPU as a signature, whatever is in it;
 	// who appends alone, or with few, never waits here.
 	crowd     = 8
-	crowdTime = 4 * time.Millisecond
+	crowdTime = 2 * time.Millisecond
 	// yields is how often the committer lets the callers run who are about to
 	// append: on a fast disk the queue is nearly empty when it looks, and
 	// groups of one would each pay for a commit.

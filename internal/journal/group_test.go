@@ -259,9 +259,9 @@ func claimTables() fs.FS {
 func TestCompany(t *testing.T) {
 	const each, pause = 10, 6400 * time.Microsecond
 	for callers, commits := range map[int]int{
-		1:  each,              // each at once
-		4:  4 * each,          // too few to wait for
-		64: 64 * each / 8 / 2, // groups are large
+		1:  each,          // each at once
+		4:  4 * each,      // too few to wait for
+		64: 64 * each / 8, // groups are large
 	} {
 		t.Run(fmt.Sprint(callers), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -4,12 +4,13 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/asn1"
 	"encoding/binary"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/crypto/cryptobyte"
 )
 
 // The DER of the attributes around their values. Everything but the time has
@@ -129,7 +130,9 @@ func CMS(part Part, manifest []byte, cert *x509.Certificate, s Seal, chain ...*x
 		certs = append(certs, string(c.Raw))
 	}
 	slices.Sort(certs) // DER: a SET OF is sorted
-	serial, err := asn1.Marshal(cert.SerialNumber)
+	var number cryptobyte.Builder
+	number.AddASN1BigInt(cert.SerialNumber)
+	serial, err := number.Bytes()
 	if err != nil {
 		return nil, fmt.Errorf("wrapping a seal as CMS: %w", err)
 	}

@@ -278,7 +278,7 @@ func (n *Node) Run(ctx context.Context) error {
 	group.Go(func() error { return n.exchange.Run(working) })
 	group.Go(func() error { return n.follow(working) })
 	group.Go(func() error { return n.publisher.Run(working) })
-	group.Go(func() error { return n.witness.Unlock(working) })
+	group.Go(func() error { return n.witness.Guard(working) })
 	group.Go(func() error { return n.clock.Run(working) })
 	group.Go(func() error { return n.stamps.Run(working) })
 	group.Go(func() error { return n.promises.Run(working) })

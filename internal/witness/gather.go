@@ -233,16 +233,13 @@ func (l *Log) held(ctx context.Context, own, of Party) error {
 	return nil
 }
 
-// compare holds the log against what the witnesses have seen of it. It waits
-// for half of them, and not long: what the others have to say comes
-// with their next answers.
-func (l *Log) compare(ctx context.Context, asking *sync.WaitGroup) {
-	own, u, ok := l.own()
-	if !ok {
-		return
-	}
+// vouch holds the log against what the witnesses have seen of it. At least half
+// of them must have answered: with a quorum of more than half, one of those has
+// seen the last head that anybody could rely on. What the others have to say
+// comes a little later, and stops the log as well.
+func (l *Log) vouch(ctx context.Context, own Party, u Union, here place, asking *sync.WaitGroup) error {
 	asked := 0
-	answers := make(chan struct{}, len(u.Parties))
+	answers := make(chan error, len(u.Parties))
 	for _, p := range u.Parties {
 		if p.State == own.State || p.Witness == (merkle.Key{}) {
 			continue
@@ -251,11 +248,26 @@ func (l *Log) compare(ctx context.Context, asking *sync.WaitGroup) {
 		asking.Go(func() {
 			within, cancel := context.WithTimeout(ctx, l.cfg.Answer)
 			defer cancel()
-			_ = l.stop(own, l.held(within, own, p))
-			answers <- struct{}{}
+			answers <- l.stop(own, l.held(within, own, p))
 		})
 	}
-	for range asked/2 + asked%2 {
-		<-answers
+	half := asked/2 + asked%2
+	heard := 0
+	for n := 0; n < asked && heard < half; n++ {
+		err := <-answers
+		if fault.CodeOf(err) == fault.LogDivided {
+			return err
+		}
+		if err == nil {
+			heard++
+		}
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if heard < half {
+		l.doubt = fault.New(fault.ReceiptPending, "%d of %d witnesses have told what they have seen of the log; before %d have, no head is signed, as its database may be an older copy", heard, asked, half)
+		return l.doubt
+	}
+	l.vouched, l.doubt = here, nil
+	return nil
 }

@@ -64,6 +64,14 @@ type Log struct {
 	looked   time.Time     // when one did not
 	stopped  error
 	origin   string // of the log that stopped
+	vouched  place  // that the witnesses know as it is here
+	doubt    error  // why that is not known
+}
+
+// place is a log on one server: on another it may be an older copy.
+type place struct {
+	origin string
+	server uint64
 }
 
 // The stages under which checkpoints are stored.
@@ -86,19 +94,19 @@ func NewLog(cfg LogConfig, deps LogDeps) *Log {
 	return &Log{cfg: cfg, deps: deps, peers: map[merkle.Key]*peer{}, news: make(chan struct{})}
 }
 
-// Run publishes until ctx ends. Before it signs anything it asks the witnesses
-// what they have seen of this log, briefly: one that was restored from an old
-// copy must not sign another history.
+// Run publishes until ctx ends. Before it signs anything, and again before it
+// signs anything of what another database server shows, it asks the witnesses
+// what they have seen of this log: one that was restored from an old copy, or
+// goes on where another process had gone further, must not sign another history.
 func (l *Log) Run(ctx context.Context) error {
 	var asking sync.WaitGroup
 	defer asking.Wait()
-	l.compare(ctx, &asking)
 	tick := time.NewTicker(l.cfg.Every)
 	defer tick.Stop()
 	said := ""
 	for {
 		begun := l.deps.Now()
-		err := l.publish(ctx)
+		err := l.publish(ctx, &asking)
 		l.mu.Lock()
 		if l.failed = err; err == nil {
 			l.looked = begun
@@ -111,7 +119,11 @@ func (l *Log) Run(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return nil
 		case err != nil && text != said:
-			l.deps.Log.Error("publishing the log", "error", err)
+			level := slog.LevelError
+			if fault.CodeOf(err) == fault.ReceiptPending {
+				level = slog.LevelInfo
+			}
+			l.deps.Log.Log(ctx, level, "publishing the log", "error", err)
 			said = text
 		case err == nil:
 			said = ""
@@ -139,7 +151,7 @@ func (l *Log) own() (Party, Union, bool) {
 }
 
 // publish signs the head that the log has now, if it is a new one.
-func (l *Log) publish(ctx context.Context) error {
+func (l *Log) publish(ctx context.Context, asking *sync.WaitGroup) error {
 	own, u, ok := l.own()
 	if !ok {
 		return nil
@@ -160,20 +172,41 @@ func (l *Log) publish(ctx context.Context) error {
 	if signer.Key != own.Log {
 		return fault.New(fault.ConfigInvalid, "the directory names another key for the log than the one in this node's folder")
 	}
+	here := place{own.Log.Name(), l.deps.DB.Server()}
 	signed, cosigned, err := l.stored(ctx, own, u)
 	if err != nil {
 		return err
+	}
+	l.mu.Lock()
+	l.take(cosigned)
+	shown, vouched := l.signed, l.vouched == here
+	l.mu.Unlock()
+	if !vouched {
+		if err := l.vouch(ctx, own, u, here, asking); err != nil {
+			return err
+		}
 	}
 	size, root, err := l.deps.Source.Head(ctx)
 	if err != nil {
 		return err
 	}
-	if signed.Origin == "" || size != signed.Size || root != signed.Root {
-		if signed.Origin != "" {
-			if err := l.contradicts(ctx, signed, size); err != nil {
+	for _, before := range []merkle.Signed{signed, shown} { // shown: that what was stored may be gone
+		if before.Origin == own.Log.Name() && (size != before.Size || root != before.Root) {
+			if err := l.contradicts(ctx, before, size); err != nil {
 				return l.stop(own, err)
 			}
 		}
+	}
+	moved := func() error {
+		if l.deps.DB.Server() == here.server {
+			return nil
+		}
+		return fault.New(fault.StoreFailed, "another database server answers than when the log was looked at")
+	}
+	if err := moved(); err != nil {
+		return err
+	}
+	if signed.Origin == "" || size != signed.Size || root != signed.Root {
 		c := merkle.Checkpoint{Origin: own.Log.Name(), Size: size, Root: root}
 		line, err := signer.Line(c.Text(), l.deps.Now())
 		if err != nil {
@@ -184,10 +217,12 @@ func (l *Log) publish(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := moved(); err != nil { // it was kept elsewhere
+		return err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.signed = signed
-	l.take(cosigned)
 	return nil
 }
 
@@ -229,11 +264,14 @@ func (l *Log) Err() error {
 	return l.stopped
 }
 
-// Late says why the newest head that was signed has no quorum, or nil.
+// Late says why the newest head has no quorum, or is not even signed; or nil.
 func (l *Log) Late() error {
 	quorum := l.deps.Union().Quorum
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.doubt != nil {
+		return l.doubt
+	}
 	if !l.target.late(l.deps.Now(), l.cfg.Patience) {
 		return nil
 	}
@@ -335,6 +373,8 @@ func (l *Log) published() (merkle.Signed, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
+	case l.signed.Origin == "" && l.cosigned.Origin != "":
+		return l.cosigned, nil
 	case l.signed.Origin == "":
 		return merkle.Signed{}, fault.New(fault.NotFound, "this node has published no head of its log yet")
 	case l.cosigned.Origin != l.signed.Origin, l.target.late(l.deps.Now(), l.cfg.Patience):

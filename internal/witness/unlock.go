@@ -17,6 +17,26 @@ const (
 	lastWait  = 30 * time.Second
 )
 
+// Guard keeps this witness fit to cosign until ctx ends: whenever another
+// database server answers, its memory may be an old one.
+func (w *Witness) Guard(ctx context.Context) error {
+	tick := time.NewTicker(firstWait)
+	defer tick.Stop()
+	for {
+		server := w.deps.DB.Server()
+		if err := w.Unlock(ctx); err != nil {
+			return err
+		}
+		for w.deps.DB.Server() == server {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-tick.C:
+			}
+		}
+	}
+}
+
 // Unlock makes this witness fit to cosign: more than half of the other
 // witnesses say which heads they have seen, and where one has seen more of a
 // log than this one remembers, this one catches up, or keeps from cosigning
@@ -24,6 +44,7 @@ const (
 // second history of what it has forgotten. It returns when nothing is left to
 // be caught up with, or ctx ends.
 func (w *Witness) Unlock(ctx context.Context) error {
+	server := w.deps.DB.Server()
 	heard := map[union.State]bool{}
 	newest := map[string]merkle.Signed{}
 	for wait := firstWait; ; wait = min(2*wait, lastWait) {
@@ -38,7 +59,7 @@ func (w *Witness) Unlock(ctx context.Context) error {
 		if others == 0 || len(heard) > others/2 {
 			left = w.settle(ctx, newest)
 			w.mu.Lock()
-			w.heard = true
+			w.heard, w.server = true, server
 			w.mu.Unlock()
 			if !left {
 				return nil

@@ -96,6 +96,7 @@ type Witness struct {
 
 	mu      sync.Mutex
 	heard   bool              // enough of the other witnesses said what they know
+	server  uint64            // of the database, when they did
 	blocked map[string]string // origins that are not cosigned, and why
 }
 
@@ -170,14 +171,15 @@ func (w *Witness) Add(ctx context.Context, body []byte) (Answer, error) {
 	case s.Old > head.Size:
 		return refuse(Malformed, "the old size %d is above the checkpoint's %d", s.Old, head.Size), nil
 	}
-	if why := w.locked(head.Origin); why != "" {
+	server := w.deps.DB.Server()
+	if why := w.locked(head.Origin, server); why != "" {
 		return refuse(Locked, "%s", why), nil
 	}
 	signer, err := w.deps.Signer()
 	if err != nil {
 		return Answer{}, fmt.Errorf("the witness's key: %w", err)
 	}
-	refused, at, err := w.advance(ctx, s, head)
+	refused, at, err := w.advance(ctx, s, head, server)
 	if err != nil || refused.Status != 0 {
 		return refused, err
 	}
@@ -205,10 +207,10 @@ func (w *Witness) log(origin string) (merkle.Key, bool) {
 	return merkle.Key{}, false
 }
 
-// advance moves the witness's record of a log from the old head to the new
-// one, or says why not. The time is taken while the record is held, so that
+// advance moves the witness's record of a log, on the database server on which
+// it is known to be whole, from the old head to the new one, or says why not. The time is taken while the record is held, so that
 // the cosignatures' times stand in the order of the heads.
-func (w *Witness) advance(ctx context.Context, s merkle.Submission, head merkle.Signed) (refused Answer, at time.Time, err error) {
+func (w *Witness) advance(ctx context.Context, s merkle.Submission, head merkle.Signed, server uint64) (refused Answer, at time.Time, err error) {
 	err = w.deps.DB.WriteLocked(ctx, func(tx *store.Tx) error {
 		refused = Answer{}
 		last, err := readLast(ctx, tx, head.Origin)
@@ -217,6 +219,8 @@ func (w *Witness) advance(ctx context.Context, s merkle.Submission, head merkle.
 		}
 		at = w.deps.Now()
 		switch {
+		case w.deps.DB.Server() != server:
+			refused = refuse(Locked, "another database server answers than when this began")
 		case s.Old != last.Size:
 			refused = behind(last.Size)
 		case head.Size == last.Size && head.Root != last.Root:
@@ -230,7 +234,7 @@ func (w *Witness) advance(ctx context.Context, s merkle.Submission, head merkle.
 		return err
 	})
 	if errors.Is(err, errMoved) && ctx.Err() == nil {
-		return w.advance(ctx, s, head)
+		return w.advance(ctx, s, head, server)
 	}
 	if err != nil {
 		return Answer{}, at, fault.Wrap(fault.StoreFailed, err, "the witness's record of %s", head.Origin)
@@ -329,11 +333,12 @@ func splitHeads(b []byte) ([][]byte, error) {
 	return out, nil
 }
 
-// locked says why nothing of a log is cosigned now; "" where it is.
-func (w *Witness) locked(origin string) string {
+// locked says why nothing of a log is cosigned from what a database server
+// remembers; "" where it is.
+func (w *Witness) locked(origin string, server uint64) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.heard {
+	if !w.heard || w.server != server {
 		return "this witness has not yet heard from the others what they have seen"
 	}
 	return w.blocked[origin]

@@ -182,19 +182,32 @@ func (s *Server) Copy() *Server {
 func (s *Server) Standby() *Server {
 	s.t.Helper()
 	c := newServer(s.t)
-	c.tool("pg_basebackup", "-D", c.data(), "-h", s.dir, "-U", "falaj", "-X", "stream", "-c", "fast", "--no-sync", "-R")
-	c.Start()
-	s.Set("synchronous_standby_names", "*")
-	s.until("the standby is synchronous", func() bool { return s.Do("SELECT sync_state FROM pg_stat_replication") == "sync" })
+	c.Follow(s)
 	return c
 }
 
-// Promote makes a standby a server that can be written to, and waits for
-// nobody.
-func (s *Server) Promote() {
+// Follow makes of a server that does not run the synchronous standby of another,
+// whatever it was before.
+func (s *Server) Follow(primary *Server) {
 	s.t.Helper()
-	s.tool("pg_ctl", "promote", "-w", "-D", s.data())
+	if err := os.RemoveAll(s.data()); err != nil {
+		s.t.Fatal(err)
+	}
+	s.tool("pg_basebackup", "-D", s.data(), "-h", primary.dir, "-U", "falaj", "-X", "stream", "-c", "fast", "--no-sync", "-R")
+	s.Start()
+	primary.Set("synchronous_standby_names", "*")
+	primary.until("the standby is synchronous", func() bool {
+		return primary.Do("SELECT sync_state FROM pg_stat_replication") == "sync"
+	})
+}
+
+// Promote makes a standby a server that can be written to, and waits for
+// nobody. It tells when it was one.
+func (s *Server) Promote() time.Time {
+	s.t.Helper()
 	s.Set("synchronous_standby_names", "")
+	s.tool("pg_ctl", "promote", "-w", "-D", s.data())
+	return time.Now()
 }
 
 // Restore puts a copy in the place of the server, which does not run.

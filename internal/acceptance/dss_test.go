@@ -103,6 +103,25 @@ func TestDSS(t *testing.T) {
 	}
 }
 
+// TestDSSBatch: of messages that were sealed with others DSS proves the seal of
+// the batch; the rest is for falaj verify and the README.
+func TestDSSBatch(t *testing.T) {
+	u := startUp(t, filepath.Join(t.TempDir(), "union"), "--state=BH,SA", base(t))
+	dir := t.TempDir()
+	good := u.inBatches(t, "SA", "BH", dir)
+	files := unzip(t, good)
+	files["answer/batch.txt"] = append(files["answer/batch.txt"], ' ')
+	bad := rezip(t, filepath.Join(dir, "bad.asice"), files)
+	for _, want := range []string{"signature001.p7s: TOTAL_PASSED", "signature002.p7s: TOTAL_PASSED"} {
+		if said := judge(t, 0, "dss", good); !strings.Contains(said, want) {
+			t.Errorf("DSS does not say %q:\n%s", want, said)
+		}
+	}
+	if said := judge(t, 1, "dss", bad); !strings.Contains(said, "signature002.p7s: TOTAL_FAILED HASH_FAILURE") {
+		t.Errorf("of another batch DSS says:\n%s", said)
+	}
+}
+
 // judge runs a script of scripts/ that asks Java; the first time it loads
 // libraries, as long as that takes.
 func judge(t *testing.T, want int, name string, args ...string) string {

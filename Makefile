@@ -48,7 +48,7 @@ soak: toolchain
 # What is exported, before DSS and Bouncy Castle: takes Java, Maven and, the
 # first time, the network.
 dss: toolchain
-	CGO_ENABLED=0 $(GO) test -mod=readonly -tags dss -run '^TestDSS$$' -count=1 -timeout 15m -v ./internal/acceptance
+	CGO_ENABLED=0 $(GO) test -mod=readonly -tags dss -run '^TestDSS$$' -count=1 -timeout 15m -v ./internal/acceptance ./internal/node/up
 
 fuzz: toolchain
 	scripts/fuzz $(FUZZTIME)

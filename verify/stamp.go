@@ -3,6 +3,7 @@ package verify
 import (
 	"bytes"
 	"crypto/sha256"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +12,7 @@ import (
 	"github.com/falaj/falaj/internal/evidence"
 	"github.com/falaj/falaj/internal/merkle"
 	"github.com/falaj/falaj/internal/stamp"
+	"github.com/falaj/falaj/internal/union"
 )
 
 const (
@@ -21,8 +23,14 @@ const (
 	prompt = time.Hour
 )
 
-// stamp holds a record's time-stamp against the record and the authority of
-// another state, or one whose root is given, and gives the time by which the
+// agedError says what a time-stamp no longer proves at the time of judgement.
+type agedError struct{ en, ar, detail string }
+
+func (e *agedError) Error() string        { return e.detail }
+func (e *agedError) Is(target error) bool { return target == errAway }
+
+// stamp holds a record's time-stamps against the record and the authorities of
+// other states, or ones whose root is given, and gives the time by which the
 // record was there. m is the record's message, nil where there is none. Nothing
 // that a record is opened with says whose log it is from: only its receipt, if
 // that was verified, or the checkpoint that was stamped with it.
@@ -34,54 +42,128 @@ func (v *Verifier) stamp(box *container, r *evidence.Record, m *message, opening
 	if err := p.Verify(r.Hash); err != nil {
 		return at, "", err
 	}
-	t := p.Token
+	if len(p) != 1+len(r.Stamp.Renewals) {
+		return at, "", fmt.Errorf("%d time-stamps, and the authorities of %d are named", len(p), 1+len(r.Stamp.Renewals))
+	}
 	names := r.StampNames()
-	files := map[string][]byte{names.Token: t.Raw, names.Leaf: opening}
-	by := "the time-stamp authority of " + string(r.Stamp.Authority)
-	var e *edition
-	if m != nil {
-		e = m.edition
-	}
-	switch {
-	case r.Stamp.Authority == r.State:
-		return at, "", errors.New("the authority is the log's own state's: a party's word about itself")
-	case r.Stamp.Authority != "":
-		if e, err = v.edition(box, r.Stamp.Directory, r.Stamp.Authority); err != nil {
-			return at, "", err
-		}
-		c, err := e.stamper(r, t)
-		if err != nil {
-			return at, "", err
-		}
-		if t.At.After(e.expires) || t.At.After(e.partExpires) {
-			return at, "", away("stamped at %s, when that directory had expired", t.At.Format(time.RFC3339))
-		}
-		files[names.Authority] = c.authorityPEM
-	case len(v.roots) == 0:
-		return at, "", away("the authority is none that the directory names: its root certificate has to be given")
-	default:
-		c, err := t.Chain(v.roots...)
-		if err != nil {
-			return at, "", away("by the root certificates that were given: %v", err)
-		}
-		by = fmt.Sprintf("%.200q, an authority outside of the union", c.Subject)
-	}
-	for name, want := range files {
+	for name, want := range map[string][]byte{names.Token: p[0].Token.Raw, names.Leaf: opening} {
 		if b, err := box.Read(name, evidence.MaxFile); err != nil || !bytes.Equal(b, want) {
 			return at, "", errors.Join(fmt.Errorf("%s is another than what was stamped", name), err)
 		}
 	}
-	if e == nil {
+	first, err := v.stamper(box, r, r.Stamp.Judge, p[0].Token, names.Authority)
+	if err != nil {
+		return at, "", err
+	}
+	var e *edition
+	switch {
+	case first.edition != nil:
+		e = first.edition
+	case m != nil && m.edition != nil:
+		e = m.edition
+	default:
 		e = &edition{} // no directory says whose log it is
 	}
-	if err := e.checkpoint(box, r, t); err != nil && !(received && errors.Is(err, errAway)) {
+	if err := e.checkpoint(box, r, p[0].Token); err != nil && !(received && errors.Is(err, errAway)) {
 		return at, "", err
 	}
 	if m != nil && r.Stamp.Authority != "" && r.Stamp.Authority == m.sealer.State {
 		return at, "", away("the authority is of %s, which sealed the message: a party's word about its own seal", r.Stamp.Authority)
 	}
-	at = t.At.Add(t.Accuracy)
-	return at, fmt.Sprintf("%s by %s, give or take %v", t.At.Format(time.RFC3339), by, t.Accuracy), nil
+	by := []stamper{first}
+	for i, j := range r.Stamp.Renewals {
+		s, err := v.stamper(box, r, j, p[i+1].Token, names.Renewer(i+1))
+		if err == nil && m != nil && j.Authority != "" && j.Authority == m.sealer.State {
+			err = away("by the state that sealed the message")
+		}
+		if err != nil && !errors.Is(err, errAway) {
+			return at, "", fmt.Errorf("renewal %d: %w", i+1, err)
+		}
+		if err != nil {
+			s = stamper{} // as if it were not there; a later one may stand for it
+		}
+		by = append(by, s)
+	}
+	return v.lasts(p, by)
+}
+
+// lasts finds the first of a record's time-stamps that proves its time at the
+// time of judgement: each holds until its authority's certificate has ended,
+// and for ever what it proves that is stamped by one that holds before that.
+func (v *Verifier) lasts(p stamp.Record, by []stamper) (at time.Time, detail string, err error) {
+	until, holds, last := v.now, -1, -1
+	for i := len(p) - 1; i >= 0; i-- {
+		if by[i].cert == nil || until.After(by[i].cert.NotAfter) {
+			continue
+		}
+		if last < 0 {
+			last = i
+		}
+		until, holds = p[i].Token.At, i
+	}
+	if holds >= 0 {
+		t := p[holds].Token
+		at = t.At.Add(t.Accuracy)
+		detail = fmt.Sprintf("%s by %s, give or take %v", t.At.Format(time.RFC3339), by[holds].name, t.Accuracy)
+		if last > holds {
+			detail += fmt.Sprintf("; last renewed at %s by %s", p[last].Token.At.Format(time.RFC3339), by[last].name)
+		}
+	}
+	end := by[0].cert.NotAfter.UTC().Format(time.RFC3339)
+	switch {
+	case holds == 0:
+		return at, detail, nil
+	case holds < 0:
+		return at, "", &agedError{
+			"the certificate of the authority that stamped it has ended, and nobody had renewed the time-stamp by then: by when the record was there is no longer proven",
+			"انتهت شهادة السلطة التي وثّقت وقته ولم يُجدَّد الطابع الزمني قبل انتهائها، فلم يعد وقت وجود القيد مثبتاً",
+			fmt.Sprintf("stamped at %s by %s, whose certificate ended at %s; judged as at %s", p[0].Token.At.Format(time.RFC3339), by[0].name, end, v.now.UTC().Format(time.RFC3339)),
+		}
+	}
+	return at, "", &agedError{
+		"its time-stamp was renewed too late, when its authority's certificate had ended: the record is proven to have been there by the time of a renewal alone",
+		"جُدّد طابعه الزمني بعد فوات الأوان، حين كانت شهادة سلطته قد انتهت، فلا يثبت إلا أن القيد كان موجوداً عند تجديد لاحق",
+		fmt.Sprintf("the certificate ended at %s; renewed %s", end, detail),
+	}
+}
+
+// stamper is who made a time-stamp, as far as that is known.
+type stamper struct {
+	edition *edition // of the directory that names it; nil: of none
+	cert    *x509.Certificate
+	name    string
+}
+
+// stamper finds who made a time-stamp and holds it against him; the file named
+// is the same authority's.
+func (v *Verifier) stamper(box *container, r *evidence.Record, j evidence.Judge, t *stamp.Token, file string) (s stamper, err error) {
+	switch {
+	case j.Authority == r.State:
+		return s, errors.New("the authority is the log's own state's: a party's word about itself")
+	case j.Authority != "":
+		e, err := v.edition(box, j.Directory, j.Authority)
+		if err != nil {
+			return s, err
+		}
+		c, err := e.stamper(j.Authority, t)
+		if err != nil {
+			return s, err
+		}
+		if t.At.After(e.expires) || t.At.After(e.partExpires) {
+			return s, away("stamped at %s, when that directory had expired", t.At.Format(time.RFC3339))
+		}
+		if b, err := box.Read(file, evidence.MaxFile); err != nil || !bytes.Equal(b, c.authorityPEM) {
+			return s, errors.Join(fmt.Errorf("%s is another than what was stamped", file), err)
+		}
+		return stamper{e, c.cert, "the time-stamp authority of " + string(j.Authority)}, nil
+	case len(v.roots) == 0:
+		return s, away("the authority is none that the directory names: its root certificate has to be given")
+	}
+	c, err := t.Chain(v.roots...)
+	if err != nil {
+		return s, away("by the root certificates that were given: %v", err)
+	}
+	return stamper{nil, c, fmt.Sprintf("%.200q, an authority outside of the union", c.Subject)}, nil
 }
 
 // token reads a token; the same one once.
@@ -91,12 +173,12 @@ func (v *Verifier) token(raw []byte) (*stamp.Token, error) {
 
 // stamper finds the authority's certificate in its state's part, and holds the
 // token against it; the same one once.
-func (e *edition) stamper(r *evidence.Record, t *stamp.Token) (*certificate, error) {
-	return e.stampers.of(sha256.Sum256(t.Raw), (*certificate).bytes, func() (*certificate, error) { return e.stamped(r, t) })
+func (e *edition) stamper(state union.State, t *stamp.Token) (*certificate, error) {
+	return e.stampers.of(sha256.Sum256(t.Raw), (*certificate).bytes, func() (*certificate, error) { return e.stamped(state, t) })
 }
 
-func (e *edition) stamped(r *evidence.Record, t *stamp.Token) (*certificate, error) {
-	p, err := e.part(r.Stamp.Authority)
+func (e *edition) stamped(state union.State, t *stamp.Token) (*certificate, error) {
+	p, err := e.part(state)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +188,7 @@ func (e *edition) stamped(r *evidence.Record, t *stamp.Token) (*certificate, err
 			continue
 		}
 		c := &certificate{cert: x}
-		if err := e.issued(r.Stamp.Authority, &p, c); err != nil {
+		if err := e.issued(state, &p, c); err != nil {
 			return nil, err
 		}
 		if err := t.Verify(x); err != nil {
@@ -114,7 +196,7 @@ func (e *edition) stamped(r *evidence.Record, t *stamp.Token) (*certificate, err
 		}
 		return c, c.at(t.At)
 	}
-	return nil, fmt.Errorf("the directory of that day names no time-stamp authority of %s that made it", r.Stamp.Authority)
+	return nil, fmt.Errorf("the directory of that day names no time-stamp authority of %s that made it", state)
 }
 
 // checkpoint holds the checkpoint that was stamped with the record against
@@ -195,7 +277,11 @@ func stampFiles(in *evidence.Contents, box *container) (names []string) {
 		}
 		n := r.StampNames()
 		names = append(names, n.Proof)
-		for _, name := range []string{n.Token, n.Root, n.Checkpoint, n.Authority, n.Leaf} {
+		beside := []string{n.Token, n.Root, n.Checkpoint, n.Authority, n.Leaf}
+		for i := range r.Stamp.Renewals {
+			beside = append(beside, n.Renewer(i+1))
+		}
+		for _, name := range beside {
 			if _, err := box.Size(name); !errors.Is(err, fs.ErrNotExist) {
 				names = append(names, name)
 			}

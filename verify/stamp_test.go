@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"crypto/x509"
+	"maps"
 	"math/big"
 	"slices"
 	"strings"
@@ -77,21 +78,153 @@ func (w *world) stamp(c evidence.Call, change func(*stamping)) evidence.Call {
 		must(w.t, err)
 		token, err := stamp.ParseToken(raw)
 		must(w.t, err)
-		r.Proof, err = stamp.NewRecord(stamp.Digest(r.Hash), append(others, root[1]), token).Bytes()
-		must(w.t, err)
-		r.Stamp = &evidence.StampPlace{End: r.Leaf + 1, Authority: x.by, Directory: x.directory}
+		record := stamp.Record{stamp.NewLink(stamp.Digest(r.Hash), append(others, root[1]), token)}
+		r.Stamp = &evidence.StampPlace{End: r.Leaf + 1, Judge: evidence.Judge{Authority: x.by, Directory: x.directory}}
 		e := evidence.Stamp{State: r.State, End: r.Leaf + 1, By: string(x.by), Token: token, Root: stamp.Preimage(root...), Checkpoint: x.checkpoint}
-		if x.by != "" {
-			e.Authority = w.CA[x.by].Cert
-			chain, err := w.Dirs["SA"].Chain(w.t.Context(), x.directory, x.by)
-			must(w.t, err)
-			for name, b := range chain {
-				c.Directory[name] = b
-			}
-		}
+		e.Authority = w.judged(c, x.by, x.directory)
+		r.Proof, err = record.Bytes()
+		must(w.t, err)
 		c.Stamps = append(c.Stamps, e)
 	}
 	return c
+}
+
+// judged puts a state's part of a version into a call's directory.
+func (w *world) judged(c evidence.Call, by union.State, version int64) *x509.Certificate {
+	w.t.Helper()
+	if by == "" {
+		return nil
+	}
+	chain, err := w.Dirs["SA"].Chain(w.t.Context(), version, by)
+	must(w.t, err)
+	maps.Copy(c.Directory, chain)
+	return w.CA[by].Cert
+}
+
+// renew has all time-stamps of a call renewed by a state's authority, at its
+// time.
+func (w *world) renew(c evidence.Call, by union.State, at time.Time) evidence.Call {
+	w.t.Helper()
+	key, cert := w.Stamp(by)
+	authority, version := stamp.Authority{Cert: cert, Key: key, Accuracy: time.Second}, w.Dirs["SA"].View().Version()
+	c.Directory, c.Records, c.Stamps = maps.Clone(c.Directory), slices.Clone(c.Records), slices.Clone(c.Stamps)
+	for i := range c.Records {
+		r, e := &c.Records[i], &c.Stamps[i]
+		record, err := stamp.ParseRecord(r.Proof)
+		must(w.t, err)
+		of := record[len(record)-1].Token.Digest()
+		tree, others := stamp.Path([]stamp.Digest{{1}, of, {3}}, 1)
+		raw, err := authority.Stamp(stamp.Request{Imprint: tree, Certificate: true}, big.NewInt(int64(100*i+len(record))), at)
+		must(w.t, err)
+		token, err := stamp.ParseToken(raw)
+		must(w.t, err)
+		r.Proof, err = append(record, stamp.NewLink(of, others, token)).Bytes()
+		must(w.t, err)
+		place := *r.Stamp
+		place.Renewals = append(slices.Clone(place.Renewals), evidence.Judge{Authority: by, Directory: version})
+		r.Stamp = &place
+		e.Renewals = append(slices.Clone(e.Renewals), evidence.Renewal{By: string(by), At: at, Authority: w.judged(c, by, version)})
+	}
+	return c
+}
+
+// TestRenewals: when the certificate has ended by which a call was stamped, its
+// time is proven by time-stamps that renewed that one before, and by nothing
+// else; who judges without a time is not told that anything has ended.
+func TestRenewals(t *testing.T) {
+	const almost, day = 1700 * 24 * time.Hour, 24 * time.Hour // of the five years of a certificate
+	w := newWorld(t)
+	w.Advance(20 * time.Minute)
+	sealed := w.Now()
+	base := w.stamp(w.both(w.call(nil)), nil)
+	w.Later(almost)
+	good := w.renew(base, "BH", w.Now()) // it sealed the answer: for that, its word is none
+	paired := w.renew(good, "AE", w.Now().Add(time.Minute))
+	w.Later(almost)
+	again := w.renew(w.renew(paired, "AE", w.Now()), "BH", w.Now().Add(time.Minute))
+	late := w.renew(base, "AE", w.Now())
+	at := func(years int) time.Time { return sealed.AddDate(years, 0, 0) }
+	for name, c := range map[string]struct {
+		call  evidence.Call
+		at    time.Time
+		part  string // whose record's check it is
+		stamp Result
+		what  string
+		ar    string
+		age   Result
+	}{
+		"at its time":                    {base, at(1), "leaf 0", Passed, "has stamped the time", "وثّقت", Passed},
+		"at no time":                     {base, time.Time{}, "leaf 0", Passed, "has stamped the time", "وثّقت", Passed},
+		"after its end":                  {base, at(6), "leaf 0", Unchecked, "no longer proven", "لم يعد", Unchecked},
+		"renewed":                        {paired, at(6), "leaf 0", Passed, "has stamped the time", "وثّقت", Passed},
+		"renewed, its answer":            {paired, at(6), "leaf 1", Passed, "has stamped the time", "وثّقت", Passed},
+		"by who sealed":                  {good, at(6), "leaf 1", Unchecked, "no longer proven", "لم يعد", Unchecked},
+		"renewed, after the second end":  {paired, at(11), "leaf 0", Unchecked, "no longer proven", "لم يعد", Unchecked},
+		"renewed twice":                  {again, at(11), "leaf 1", Passed, "has stamped the time", "وثّقت", Passed},
+		"renewed too late":               {late, at(11), "leaf 0", Unchecked, "renewed too late", "بعد فوات الأوان", Unchecked},
+		"renewed too late, says no time": {late, time.Time{}, "leaf 0", Unchecked, "renewed too late", "بعد فوات الأوان", Unchecked},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v, err := New(w.Root)
+			must(t, err)
+			v.At(c.at)
+			b := pack(t, c.call)
+			r := v.Container(bytes.NewReader(b), int64(len(b)))
+			i := slices.IndexFunc(r.Checks, func(x Check) bool { return strings.Contains(x.What, c.part) && strings.Contains(x.What, c.what) })
+			if failed := bad(r, Failed); r.Verdict != Holds || failed != nil || i < 0 {
+				t.Fatalf("%d %q %+v", r.Verdict, failed, r.Checks)
+			}
+			if got := r.Checks[i]; got.Result != c.stamp || !strings.Contains(got.WhatAr, c.ar) {
+				t.Errorf("%+v", got)
+			}
+			if got := stampCheck(t, r, checkAge); got.Result != c.age {
+				t.Errorf("%+v", got)
+			}
+		})
+	}
+	spoilt := func(change func(*evidence.Record)) evidence.Call {
+		c := paired
+		c.Records = slices.Clone(c.Records)
+		place := *c.Records[0].Stamp
+		place.Renewals = slices.Clone(place.Renewals)
+		c.Records[0].Stamp = &place
+		change(&c.Records[0])
+		return c
+	}
+	chain := func(change func(stamp.Record) stamp.Record) evidence.Call {
+		return spoilt(func(r *evidence.Record) {
+			p, err := stamp.ParseRecord(r.Proof)
+			must(t, err)
+			r.Proof, err = change(p).Bytes()
+			must(t, err)
+		})
+	}
+	for name, c := range map[string]struct {
+		call evidence.Call
+		want string
+	}{
+		"another authority":       {spoilt(func(r *evidence.Record) { r.Stamp.Renewals[0].Authority = "AE" }), "names no time-stamp authority of AE"},
+		"the log's own authority": {spoilt(func(r *evidence.Record) { r.Stamp.Renewals[0].Authority = "SA" }), "a party's word about itself"},
+		"one is not named":        {spoilt(func(r *evidence.Record) { r.Stamp.Renewals = r.Stamp.Renewals[:1] }), "the authorities of 2 are named"},
+		"one is left out":         {chain(func(p stamp.Record) stamp.Record { return stamp.Record{p[0], p[2]} }), "not of this digest"},
+		"another renewal":         {chain(func(p stamp.Record) stamp.Record { return stamp.Record{p[0], p[2], p[1]} }), "not of this digest"},
+		"before what it renews":   {w.renew(paired, "AE", sealed), "older than the one that it renews"},
+		"another's root beside it": {func() evidence.Call {
+			c := paired
+			c.Stamps = slices.Clone(c.Stamps)
+			c.Stamps[0].Renewals = slices.Clone(c.Stamps[0].Renewals)
+			c.Stamps[0].Renewals[0].Authority = w.CA["AE"].Cert
+			return c
+		}(), "-1-authority.pem is another"},
+		"a version before it was so": {spoilt(func(r *evidence.Record) { r.Stamp.Renewals[0].Directory = base.Records[0].Stamp.Directory }), "names no time-stamp authority of BH"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := w.verify(pack(t, c.call))
+			if got := stampCheck(t, r, checkStamp); r.Verdict != Broken || got.Result != Failed || !strings.Contains(got.Detail, c.want) {
+				t.Errorf("%d %+v", r.Verdict, got)
+			}
+		})
+	}
 }
 
 func stampCheck(t *testing.T, r *Report, what string) Check {

@@ -93,6 +93,7 @@ func (r *Report) judge() *Report {
 // use, and follows each version of the directory once.
 type Verifier struct {
 	pin    *statement
+	now    time.Time             // at which time-stamps are judged; zero: as if none had aged
 	roots  []*x509.Certificate   // of time-stamp authorities outside of the union
 	tokens memo[*stamp.Token]    // by their digest
 	last   atomic.Pointer[chain] // directory that was read
@@ -143,6 +144,12 @@ func New(root []byte) (*Verifier, error) {
 // the union names, got by a way that is trusted. It is for before the first
 // container.
 func (v *Verifier) Rely(root *x509.Certificate) { v.roots = append(v.roots, root) }
+
+// At has time-stamps judged as at a time: that one proves anything whose
+// authority's certificate has ended since takes others, which renewed it before
+// (RFC 4998 §5.2). Without it nothing is said of that. It is for before the
+// first container.
+func (v *Verifier) At(now time.Time) { v.now = now }
 
 // Container checks a container of size bytes. It reads bodies of any size
 // without keeping them.
@@ -493,9 +500,13 @@ func (v *Verifier) records(out *Report, box *container, in *evidence.Contents, m
 			part = seal.Request
 		}
 		at, detail, err := v.stamp(box, r, messages[part], opening, received)
-		out.add(fmt.Sprintf("record of %.2s, leaf %d: another's time-stamp authority has stamped the time by which it was there", r.State, r.Leaf),
-			fmt.Sprintf("قيد %.2s، الورقة %d: وثّقت سلطة طوابع زمنية لغير تلك الدولة وقت وجوده", r.State, r.Leaf), false, detail, err)
-		if err == nil && opened == nil && (there[part].IsZero() || at.Before(there[part])) {
+		en, ar := "another's time-stamp authority has stamped the time by which it was there", "وثّقت سلطة طوابع زمنية لغير تلك الدولة وقت وجوده"
+		var aged *agedError
+		if errors.As(err, &aged) {
+			en, ar = aged.en, aged.ar
+		}
+		out.add(fmt.Sprintf("record of %.2s, leaf %d: %s", r.State, r.Leaf, en), fmt.Sprintf("قيد %.2s، الورقة %d: %s", r.State, r.Leaf, ar), false, detail, err)
+		if (err == nil || aged != nil) && !at.IsZero() && opened == nil && (there[part].IsZero() || at.Before(there[part])) {
 			there[part] = at
 		}
 	}

@@ -53,7 +53,11 @@ func (c *evidenceReceiptCmd) Run(s *session) error {
 			s.printf(s.say(t("\nReceipt of %s, leaf %d:\n", "\nإيصال %s، الورقة %d:\n")), x.Kind, x.Leaf)
 			s.printf("%s", x.Proof)
 			if x.Stamp != nil {
-				s.printf("%s %s  %s\n", s.say(t("Time-stamp:", "الطابع الزمني:")), x.Stamp.At.Format("2006-01-02T15:04:05.000Z07:00"), x.Stamp.Authority)
+				const form = "2006-01-02T15:04:05.000Z07:00"
+				s.printf("%s %s  %s\n", s.say(t("Time-stamp:", "الطابع الزمني:")), x.Stamp.At.Format(form), x.Stamp.Authority)
+				for _, r := range x.Stamp.Renewals {
+					s.printf("%s %s  %s\n", s.say(t("Renewed:", "جُدّد:")), r.At.Format(form), r.Authority)
+				}
 			}
 		}
 	})

@@ -151,6 +151,8 @@ func helpTexts() map[string]union.Text {
 		"verify <container>": t("Container (ASiC-E) that falaj evidence export wrote.", "حاوية (ASiC-E) كتبها falaj evidence export."),
 		"verify --stamp-root": t("Root certificate (PEM) of a time-stamp authority outside of the union, got by a way that is trusted; may be given again.",
 			"الشهادة الجذرية (PEM) لسلطة طوابع زمنية من خارج الاتحاد، من مصدر موثوق، ويمكن تكراره."),
+		"verify --at": t("Day (UTC) as at which time-stamps are judged, whose authorities' certificates end (default: now).",
+			"اليوم (UTC) الذي تُقيَّم فيه الطوابع الزمنية، إذ تنتهي شهادات سلطاتها (الافتراضي: الآن)."),
 		"verify --root": t("The union's root (<n>.root.json), got by a way that is trusted.", "جذر الاتحاد (<n>.root.json) من مصدر موثوق."),
 
 		"directory":                  t("Found a union, change who is in it, see and verify its directory.", "تأسيس اتحاد وتغيير أعضائه والاطلاع على دليله والتحقق منه."),

@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/node/operation"
@@ -15,7 +16,8 @@ type verifyCmd struct {
 	Files []string `arg:"" name:"container" type:"path"`
 	Root  string   `required:"" type:"path" placeholder:"FILE"`
 
-	StampRoot []string `sep:"none" type:"path" placeholder:"FILE"`
+	StampRoot []string  `sep:"none" type:"path" placeholder:"FILE"`
+	At        time.Time `format:"2006-01-02" placeholder:"DATE"`
 }
 
 // verified is what was found of one file.
@@ -43,6 +45,10 @@ func (c *verifyCmd) Run(s *session) error {
 		}
 		v.Rely(cert)
 	}
+	if c.At.IsZero() {
+		c.At = time.Now()
+	}
+	v.At(c.At)
 	worst := verify.Holds
 	all := make([]verified, 0, len(c.Files))
 	for _, name := range c.Files {

@@ -163,10 +163,16 @@ type Record struct {
 	Digest  [32]byte    `json:"-"` // of the record, for the file of the leaf beside Proof
 }
 
-// StampPlace says which time-stamp covers a record, and where the authority is
-// found that gave it.
+// StampPlace says which time-stamp covers a record, and where the authorities
+// are found that gave and renewed it.
 type StampPlace struct {
-	End       int64       `json:"end"`                // the time-stamp's entries lie below it: its name in the container
+	End int64 `json:"end"` // the time-stamp's entries lie below it: its name in the container
+	Judge
+	Renewals []Judge `json:"renewals,omitempty"` // each of the one before
+}
+
+// Judge says where the authority of a time-stamp is found.
+type Judge struct {
 	Authority union.State `json:"authority,omitzero"` // "": of no state
 	Directory int64       `json:"directory,omitzero"` // version that names it
 }

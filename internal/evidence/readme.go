@@ -105,6 +105,11 @@ under its root, the two lines after it show. Sealed was this text (prints 1):`, 
 			both("Get that authority's root certificate (authority.pem) by a way that you trust:", "احصل على الشهادة الجذرية لتلك السلطة (authority.pem) من طريق موثوق:")
 			fmt.Fprintf(&b, "  openssl ts -verify -data %s -in %s -token_in -CAfile authority.pem -attime %d\n\n", names.Root, names.Token, at.Unix())
 		}
+		for _, r := range s.Renewals {
+			at := r.At.UTC().Format("2006-01-02 15:04:05 UTC")
+			both(fmt.Sprintf("It was renewed at %s by %q: see the evidence records (.ers).", at, r.By),
+				fmt.Sprintf("وجُدّد في %s بطابع من %q: انظر سجلات الإثبات (.ers).", at, r.By))
+		}
 		both("What it stamped holds this checkpoint of the log (prints 1):", "ما وقّعته يشمل رأس السجل هذا (يطبع 1):")
 		run(`od -An -v -tx1 %s | tr -d ' \n' | grep -c "$(sha256sum < %s | cut -c1-64)"`, names.Root, names.Checkpoint)
 		end()

@@ -3,6 +3,8 @@ package evidence
 import (
 	"crypto/x509"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/falaj/falaj/internal/stamp"
 	"github.com/falaj/falaj/internal/union"
@@ -17,11 +19,26 @@ type Stamp struct {
 	Root       []byte            // what the token's imprint is the digest of
 	Checkpoint []byte            // whose digest stands in Root
 	Authority  *x509.Certificate // that issued the signer's certificate; nil where the directory does not say
+	Renewals   []Renewal         // each of the one before
+}
+
+// Renewal is a time-stamp over one before it. It lies in the evidence records
+// alone.
+type Renewal struct {
+	By        string
+	At        time.Time
+	Authority *x509.Certificate // as in Stamp
 }
 
 // StampNames are where a record's time-stamp lies: by itself, and what leads
 // from the record to it.
 type StampNames struct{ Token, Root, Checkpoint, Authority, Proof, Leaf string }
+
+// Renewer names the file of what issued the certificate of the n-th renewal's
+// authority, from 1 on.
+func (n StampNames) Renewer(i int) string {
+	return strings.TrimSuffix(n.Authority, "authority.pem") + strconv.Itoa(i) + "-authority.pem"
+}
 
 // StampNames names the files of the record's time-stamp.
 func (r *Record) StampNames() StampNames {
@@ -53,5 +70,10 @@ func (p *Pack) stamp(s Stamp) {
 	p.files[n.Token], p.files[n.Root], p.files[n.Checkpoint] = s.Token.Raw, s.Root, s.Checkpoint
 	if s.Authority != nil {
 		p.files[n.Authority] = pemOf("CERTIFICATE", s.Authority.Raw)
+	}
+	for i, r := range s.Renewals {
+		if r.Authority != nil {
+			p.files[n.Renewer(i+1)] = pemOf("CERTIFICATE", r.Authority.Raw)
+		}
 	}
 }

@@ -422,8 +422,13 @@ func (c *Contents) check() error {
 			return errors.New("one of its records is none")
 		}
 		if s := r.Stamp; s != nil {
-			if _, err := union.ParseState(string(s.Authority)); s.End <= r.Leaf || s.Directory < 0 || err != nil && s.Authority != "" {
+			if s.End <= r.Leaf || len(s.Renewals) >= stamp.MaxLinks {
 				return errors.New("one of its time-stamps is none")
+			}
+			for _, j := range append([]Judge{s.Judge}, s.Renewals...) {
+				if _, err := union.ParseState(string(j.Authority)); j.Directory < 0 || err != nil && j.Authority != "" {
+					return errors.New("one of its time-stamps is none")
+				}
 			}
 		}
 	}

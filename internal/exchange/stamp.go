@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"maps"
 	"time"
@@ -17,7 +18,7 @@ import (
 // of its log: witness.Stamps.
 type Stamps interface {
 	Of(ctx context.Context, index int64) (*witness.Stamp, error) // nil: there is none yet
-	Record(ctx context.Context, s *witness.Stamp, index int64) (r *stamp.Record, root []byte, err error)
+	Record(ctx context.Context, s *witness.Stamp, index int64) (r stamp.Record, root []byte, err error)
 }
 
 // The stages of a receipt.
@@ -28,13 +29,26 @@ const (
 
 // StampReceipt says by when a record was there, and who says so.
 type StampReceipt struct {
+	Stamping
+	Record   []byte     `json:"record"`             // RFC 4998, with the tokens (RFC 3161) in it; base64
+	Renewals []Stamping `json:"renewals,omitempty"` // each of the time-stamp before
+}
+
+// Stamping is one time-stamp.
+type Stamping struct {
 	Authority  string      `json:"authority"`      // its state, or its address
 	State      union.State `json:"state,omitzero"` // "": the authority is no state's
 	At         time.Time   `json:"at"`
 	AccuracyMS int64       `json:"accuracy_ms"`        // 0: none is declared
 	Serial     string      `json:"serial"`             // hexadecimal
 	Directory  int64       `json:"directory,omitzero"` // version that names the authority
-	Record     []byte      `json:"record"`             // RFC 4998, with the token (RFC 3161) in it; base64
+}
+
+func stamping(s *witness.Stamp) Stamping {
+	return Stamping{
+		Authority: s.Name, State: s.State, At: s.Token.At, AccuracyMS: s.Token.Accuracy.Milliseconds(),
+		Serial: fmt.Sprintf("%x", s.Token.Serial), Directory: s.Edition,
+	}
 }
 
 // stampOf is the second stage of a record's receipt; nil where there is none
@@ -54,9 +68,9 @@ func (x *Exchange) stampOf(ctx context.Context, r Record) (*StampReceipt, error)
 	if err := proof.Verify(r.Hash); err != nil {
 		return nil, fault.Wrap(fault.Corrupt, err, "the record %d is not the one that was stamped", r.Leaf)
 	}
-	out := &StampReceipt{
-		Authority: s.Name, State: s.State, At: s.Token.At, AccuracyMS: s.Token.Accuracy.Milliseconds(),
-		Serial: fmt.Sprintf("%x", s.Token.Serial), Directory: s.Edition,
+	out := &StampReceipt{Stamping: stamping(s)}
+	for _, renewal := range s.Renewals {
+		out.Renewals = append(out.Renewals, stamping(renewal))
 	}
 	if out.Record, err = proof.Bytes(); err != nil {
 		return nil, err
@@ -120,15 +134,23 @@ func (x *Exchange) stamped(ctx context.Context, out *evidence.Call) error {
 		}
 		if !there[s.Size] {
 			e := evidence.Stamp{State: x.cfg.State, End: s.Size, By: s.Name, Token: s.Token, Root: root, Checkpoint: s.Note}
-			if s.State != "" {
-				if err := x.judgedStamp(ctx, s, &e, out.Directory); err != nil {
-					x.deps.Log.Warn("a time-stamp is left out of a container: its day's directory is not to be had", "version", s.Edition, "error", err)
-					continue
+			if e.Authority, err = x.judgedStamp(ctx, s, out.Directory); err != nil {
+				x.deps.Log.Warn("a time-stamp is left out of a container: its day's directory is not to be had", "version", s.Edition, "error", err)
+				continue
+			}
+			for _, renewal := range s.Renewals {
+				authority, err := x.judgedStamp(ctx, renewal, out.Directory)
+				if err != nil { // who verifies is told that it cannot be judged
+					x.deps.Log.Warn("a time-stamp's renewal cannot be judged by a container: its day's directory is not to be had", "version", renewal.Edition, "error", err)
 				}
+				e.Renewals = append(e.Renewals, evidence.Renewal{By: renewal.Name, At: renewal.Token.At, Authority: authority})
 			}
 			out.Stamps, there[s.Size] = append(out.Stamps, e), true
 		}
-		r.Stamp = &evidence.StampPlace{End: s.Size, Authority: s.State, Directory: s.Edition}
+		r.Stamp = &evidence.StampPlace{End: s.Size, Judge: judgeOf(s)}
+		for _, renewal := range s.Renewals {
+			r.Stamp.Renewals = append(r.Stamp.Renewals, judgeOf(renewal))
+		}
 		if r.Proof, err = proof.Bytes(); err != nil {
 			return err
 		}
@@ -136,21 +158,30 @@ func (x *Exchange) stamped(ctx context.Context, out *evidence.Call) error {
 	return nil
 }
 
-// judgedStamp puts beside a time-stamp what it is judged by: the directory by
-// which this node took it.
-func (x *Exchange) judgedStamp(ctx context.Context, s *witness.Stamp, to *evidence.Stamp, files map[string][]byte) error {
+func judgeOf(s *witness.Stamp) evidence.Judge {
+	return evidence.Judge{Authority: s.State, Directory: s.Edition}
+}
+
+// judgedStamp puts into a directory what a time-stamp is judged by, that by
+// which this node took it, and gives the authority that issued its signer's
+// certificate; nil where no state did.
+func (x *Exchange) judgedStamp(ctx context.Context, s *witness.Stamp, files map[string][]byte) (*x509.Certificate, error) {
+	if s.State == "" {
+		return nil, nil
+	}
 	v, err := x.deps.Archive(ctx, s.Edition)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	c, err := v.Stamped(s.Token, s.State)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if to.Authority, _, err = issuer(v, c); err != nil {
-		return err
+	authority, _, err := issuer(v, c)
+	if err != nil {
+		return nil, err
 	}
 	chain, err := x.deps.Chain(ctx, s.Edition, s.State)
 	maps.Copy(files, chain)
-	return err
+	return authority, err
 }

@@ -87,6 +87,7 @@ const (
 	Held           Code = "evidence.held"
 	StampPending   Code = "evidence.stamp.pending"
 	StampInvalid   Code = "evidence.stamp.invalid"
+	StampAging     Code = "evidence.stamp.aging"
 	ClockDoubtful  Code = "evidence.clock.doubtful"
 	LogAlarm       Code = "evidence.log.alarm"
 
@@ -336,6 +337,9 @@ func entries() []Entry {
 		{StampInvalid, provider + "StampInvalid", 500,
 			t("A time-stamp is not what was asked for, or not by whom it should be.", "الطابع الزمني ليس المطلوب، أو ليس ممن ينبغي أن يصدر عنه."),
 			t("Another authority is asked; that one's operators have to answer for it.", "تُسأل سلطة أخرى، وعلى مشغّلي تلك السلطة تفسير ذلك.")},
+		{StampAging, client + "StampAging", 409,
+			t("Time-stamps rest on a certificate that ends soon or was revoked, and nobody renews them.", "تستند طوابع زمنية إلى شهادة تنتهي قريباً أو أُلغيت، ولا يجددها أحد."),
+			t("See that an authority of another state can be reached whose certificate lasts longer than stamp.renew, or name one under stamp.authorities: once the certificate has ended, what they prove is lost.", "تأكد من إمكان الوصول إلى سلطة طوابع زمنية لدولة أخرى تدوم شهادتها أكثر من المدة stamp.renew، أو سمِّ سلطة تحت stamp.authorities، فمتى انتهت الشهادة ضاع ما تُثبته هذه الطوابع.")},
 		{ClockDoubtful, provider + "ClockDoubtful", 503,
 			t("This node's clock may be off by more than it declares.", "قد تكون ساعة هذه العقدة منحرفة بأكثر مما تعلنه."),
 			t("See whether its clock is kept by NTP; until it agrees with the other states' clocks this node gives no time-stamps.", "تحقق من ضبط ساعتها عبر NTP؛ ولا تصدر هذه العقدة طوابع زمنية حتى تتفق ساعتها مع ساعات الدول الأخرى.")},

@@ -51,6 +51,12 @@ func (m *meters) gauges(n *Node) {
 	gauge("falaj_requests_in_flight", "Calls of this state's systems inside.", func() float64 { return float64(n.gate.InFlight()) })
 	gauge("falaj_link_connections", "Live connections with other nodes.", func() float64 { return float64(len(n.link.Peers())) })
 	gauge("falaj_stamp_waiting_seconds", "Age of the oldest record without a time-stamp of another's authority; 0: there is none.", func() float64 { return n.stamps.Age().Seconds() })
+	gauge("falaj_stamp_ends_seconds", "Until the first certificate ends on which time-stamps rest that are not renewed; 0: there are none.", func() float64 {
+		if at := n.stamps.Ends(); !at.IsZero() {
+			return at.Sub(n.now()).Seconds()
+		}
+		return 0
+	})
 	gauge("falaj_directory_version", "Version of the directory in force here.", func() float64 { return float64(n.directory.View().Version()) })
 	gauge("falaj_directory_expires_seconds", "Until the directory can no longer be gone by.", func() float64 { return n.directory.View().Expires().Sub(n.now()).Seconds() })
 }

@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -51,13 +52,20 @@ func (n *Node) openStamps() error {
 		}
 		outside = append(outside, x)
 	}
-	pace := witness.StampConfig{}
+	pace := witness.StampConfig{Renew: n.cfg.Stamp.Renew}
 	if n.cfg.Demonstration {
 		pace.Every = 5 * time.Second // who tries it out waits for it
 	}
 	n.stamps = witness.NewStamps(pace, witness.StampDeps{
 		DB: n.db, Source: n.journal, Log: n.publisher, Now: n.now, Logger: n.log,
 		Stampers: func() []witness.Stamper { return append(n.stampers(), outside...) },
+		Revoked: func(signer []byte) bool {
+			if len(signer) != sha256.Size {
+				return false // by another digest: none of the directory's
+			}
+			c, ok := n.directory.View().Certificate([32]byte(signer))
+			return ok && c.Revoked != nil
+		},
 		Written: func(ctx context.Context, index int64) (time.Time, error) {
 			r, err := n.journal.Get(ctx, index)
 			return r.At, err
@@ -179,6 +187,8 @@ func stampChecks(n *Node) []operation.Check {
 	return []operation.Check{
 		{Name: "stamps", Hint: true, Text: union.Text{En: "The records are time-stamped by another's authority within a minute.", Ar: "تنال القيود طابعاً زمنياً من سلطة أخرى خلال دقيقة."},
 			Run: func(context.Context) error { return n.stamps.LateErr() }},
+		{Name: "renewals", Hint: true, Text: union.Text{En: "Time-stamps are renewed before the certificates end on which they rest.", Ar: "تُجدَّد الطوابع الزمنية قبل انتهاء الشهادات التي تستند إليها."},
+			Run: func(context.Context) error { return n.stamps.AgingErr() }},
 		{Name: "clock", Hint: true, Text: union.Text{En: "The clock is as right as this node's time-stamps declare.", Ar: "الساعة مضبوطة بالدقة التي تعلنها الطوابع الزمنية لهذه العقدة."},
 			Run: func(context.Context) error { return n.clock.Err() }},
 	}

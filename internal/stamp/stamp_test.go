@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -369,12 +370,12 @@ func TestTree(t *testing.T) {
 			if got != root {
 				t.Fatalf("%d of %d: another root", i, n)
 			}
-			b, err := NewRecord(leaves[i], others, k).Bytes()
+			b, err := Record{NewLink(leaves[i], others, k)}.Bytes()
 			must(t, err)
 			r, err := ParseRecord(b)
 			must(t, err)
 			must(t, r.Verify(leaves[i]))
-			must(t, r.Token.Verify(a.Cert))
+			must(t, r[0].Token.Verify(a.Cert))
 			again, err := r.Bytes()
 			must(t, err)
 			if !bytes.Equal(again, b) {
@@ -398,7 +399,7 @@ func TestRecordLies(t *testing.T) {
 	_, others := Path(append([]Digest{}, leaves...), 0)
 	k, err := ParseToken(token(t, a, Request{Imprint: Root(append([]Digest{}, leaves...))}))
 	must(t, err)
-	good, err := NewRecord(leaves[0], others, k).Bytes()
+	good, err := Record{NewLink(leaves[0], others, k)}.Bytes()
 	must(t, err)
 	for i := range good {
 		if _, err := ParseRecord(good[:i]); err == nil {
@@ -407,12 +408,79 @@ func TestRecordLies(t *testing.T) {
 	}
 	r, err := ParseRecord(good)
 	must(t, err)
-	r.Lists[1][0][0]++
+	r[0].Lists[1][0][0]++
 	if r.Verify(leaves[0]) == nil {
 		t.Error("a changed path leads there too")
 	}
-	if (&Record{Token: k}).Verify(leaves[0]) == nil {
+	if (Record{{Token: k}}).Verify(leaves[0]) == nil {
 		t.Error("without a path")
+	}
+	if (Record{}).Verify(leaves[0]) == nil {
+		t.Error("without a time-stamp")
+	}
+	if b, err := (Record{}).Bytes(); err == nil {
+		t.Errorf("%x", b)
+	}
+}
+
+// TestRenewal: a chain leads from the digest through each time-stamp to the
+// next, in the order of their times, and over nothing else.
+func TestRenewal(t *testing.T) {
+	a, _ := newAuthority(t, nil)
+	at := noon
+	of := func(list ...Digest) (*Token, []Digest) {
+		t.Helper()
+		root, others := Path(append([]Digest{}, list...), 0)
+		raw, err := a.Stamp(Request{Imprint: root}, big.NewInt(7), at)
+		must(t, err)
+		at = at.Add(time.Minute)
+		k, err := ParseToken(raw)
+		must(t, err)
+		return k, others
+	}
+	leaf := Digest{1}
+	first, others := of(leaf, Digest{2})
+	r := Record{NewLink(leaf, others, first)}
+	for i := range 3 { // one is stamped alone, the others with more
+		list := []Digest{r[len(r)-1].Token.Digest(), {3}, {4}, {5}}[:1+3*(i%2)]
+		k, others := of(list...)
+		r = append(r, NewLink(list[0], others, k))
+	}
+	b, err := r.Bytes()
+	must(t, err)
+	got, err := ParseRecord(b)
+	must(t, err)
+	must(t, got.Verify(leaf))
+	if len(got) != 4 {
+		t.Fatalf("%d time-stamps", len(got))
+	}
+	for name, bad := range map[string]Record{
+		"one is left out":   {r[0], r[2], r[3]},
+		"the first is gone": r[1:],
+		"another order":     {r[0], r[1], r[3], r[2]},
+		"one twice":         {r[0], r[0]},
+	} {
+		if bad.Verify(leaf) == nil {
+			t.Error(name)
+		}
+	}
+	at = noon.Add(-time.Hour)
+	early, _ := of(r[3].Token.Digest())
+	if err := append(slices.Clone(r), Link{Token: early}).Verify(leaf); err == nil || !strings.Contains(err.Error(), "older than the one that it renews") {
+		t.Errorf("renewed before it was there: %v", err)
+	}
+	long := Record{}
+	for range MaxLinks + 1 {
+		long = append(long, r[0])
+	}
+	if _, err := long.Bytes(); err == nil {
+		t.Error("longer than is read")
+	}
+	must(t, err)
+	if b, err := long[:MaxLinks].Bytes(); err != nil {
+		t.Error(err)
+	} else if _, err := ParseRecord(b); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -454,7 +522,10 @@ func FuzzRecord(f *testing.F) {
 	a, _ := newAuthority(f, nil)
 	k, err := ParseToken(token(f, a, Request{}))
 	must(f, err)
-	b, err := NewRecord(Digest{1}, []Digest{{2}, {3}}, k).Bytes()
+	b, err := Record{NewLink(Digest{1}, []Digest{{2}, {3}}, k)}.Bytes()
+	must(f, err)
+	f.Add(b)
+	b, err = Record{NewLink(Digest{1}, []Digest{{2}, {3}}, k), {Token: k}}.Bytes()
 	must(f, err)
 	f.Add(b)
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -9,6 +9,7 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -310,6 +311,9 @@ func (t *Token) Names(c *x509.Certificate) bool {
 	_, _ = h.Write(c.Raw)
 	return bytes.Equal(h.Sum(nil), t.cert)
 }
+
+// Digest is what a renewal stamps of the token (RFC 4998 §5.2).
+func (t *Token) Digest() Digest { return sha256.Sum256(t.Raw) }
 
 // By is the digest by which the token names its signer's certificate.
 func (t *Token) By() []byte { return bytes.Clone(t.cert) }

@@ -61,10 +61,27 @@ func TestVectors(t *testing.T) {
 	if k.Imprint != imprint || k.Nonce.Cmp(request.Nonce) != 0 || k.Policy != Policy || k.Accuracy != time.Second || k.At.Format(time.RFC3339Nano) != "2026-09-21T14:13:25.25Z" || k.Serial.Text(16) != "18d0" {
 		t.Errorf("%+v", k)
 	}
-	record, err := NewRecord(entries[1], append(others, sum), k).Bytes()
+	record, err := Record{NewLink(entries[1], append(others, sum), k)}.Bytes()
 	must(t, err)
 	same("record", record)
 	r, err := ParseRecord(record)
+	must(t, err)
+	must(t, r.Verify(entries[1]))
+
+	list := []Digest{sha256.Sum256([]byte("time-stamp 0")), k.Digest(), sha256.Sum256([]byte("time-stamp 2"))}
+	tree, others = Path(list, 1)
+	next, err := ParseToken(raw("renewal"))
+	must(t, err)
+	cert, err = x509.ParseCertificate(raw("renewing-certificate"))
+	must(t, err)
+	must(t, next.Verify(cert))
+	if next.Imprint != tree || next.At.Format(time.RFC3339) != "2031-02-27T17:06:40Z" || next.Serial.Text(16) != "18d1" {
+		t.Errorf("%+v", next)
+	}
+	renewed, err := append(r, NewLink(k.Digest(), others, next)).Bytes()
+	must(t, err)
+	same("renewed-record", renewed)
+	r, err = ParseRecord(renewed)
 	must(t, err)
 	must(t, r.Verify(entries[1]))
 }

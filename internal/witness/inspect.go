@@ -101,7 +101,9 @@ func (i *inspection) add(r *row, unsure bool, format string, args ...any) {
 	name := r.origin
 	switch r.place {
 	case PlaceStamp:
-		name = fmt.Sprint(r.stage)
+		if name == "" {
+			name = fmt.Sprint(r.stage)
+		}
 	case PlaceCheckpoint:
 		name = fmt.Sprintf("%s (stage %d)", r.origin, r.stage)
 	}
@@ -187,17 +189,36 @@ func (i *inspection) open(r *row, logs, witnesses []merkle.Key) (s merkle.Signed
 	return s, true
 }
 
-// stamps judges the time-stamps: they stand one behind the other from the
-// log's beginning, each over the entries that it names and the head in it.
+// stamps judges the time-stamps, level by level.
 func (i *inspection) stamps(ctx context.Context, db *store.DB) (seen int, err error) {
+	for next, last := int64(0), int64(math.MinInt64); ; next++ {
+		err := db.QueryRow(ctx, "SELECT level FROM witness_stamp WHERE level > ? ORDER BY level LIMIT 1", last).Scan(&last)
+		if errors.Is(err, sql.ErrNoRows) {
+			return seen, nil
+		}
+		if err != nil {
+			return seen, fault.Wrap(fault.StoreFailed, err, "the time-stamps")
+		}
+		if last != next {
+			i.wrong = append(i.wrong, Wrong{Place: PlaceStamp, Name: fmt.Sprintf("level %d", last), Detail: fmt.Sprintf("the one before is %d", next-1)})
+			next = last
+		}
+		n, err := i.level(ctx, db, last)
+		if seen += n; err != nil {
+			return seen, err
+		}
+	}
+}
+
+// level judges the time-stamps of a level: they stand one behind the other from
+// the log's beginning, each over the entries that it names and the head in it,
+// or over the time-stamps of the level beneath.
+func (i *inspection) level(ctx context.Context, db *store.DB, level int64) (seen int, err error) {
 	for next, last := int64(0), int64(math.MinInt64); ; seen++ {
-		r := row{place: PlaceStamp}
-		var token, signer, serial []byte
-		var authority union.State
-		var name string
-		var edition int64
-		err := db.QueryRow(ctx, "SELECT first, size, note, token, signer, serial, authority, name, edition FROM witness_stamp WHERE first > ? ORDER BY first LIMIT 1", last).
-			Scan(&r.stage, &r.size, &r.note, &token, &signer, &serial, &authority, &name, &edition)
+		r, st := row{place: PlaceStamp}, Stamp{Level: level}
+		var token, signer, serial, digest []byte
+		err := db.QueryRow(ctx, "SELECT first, size, note, token, signer, serial, authority, name, edition, digest FROM witness_stamp WHERE level = ? AND first > ? ORDER BY first LIMIT 1", level, last).
+			Scan(&r.stage, &r.size, &r.note, &token, &signer, &serial, &st.State, &st.Name, &st.Edition, &digest)
 		if errors.Is(err, sql.ErrNoRows) {
 			return seen, nil
 		}
@@ -205,8 +226,12 @@ func (i *inspection) stamps(ctx context.Context, db *store.DB) (seen int, err er
 			return seen, fault.Wrap(fault.StoreFailed, err, "the time-stamps")
 		}
 		first := r.stage
+		st.First, st.Size = first, r.size
+		if level > 0 {
+			r.origin = fmt.Sprintf("%d, renewal %d", first, level)
+		}
 		last = first
-		if first != next || r.size <= first || r.size-first > stamp.MaxLeaves {
+		if first != next || r.size <= first || level == 0 && r.size-first > stamp.MaxLeaves {
 			i.add(&r, false, "it is over the entries %d to %d; the one before ends at %d", first, r.size-1, next-1)
 			next = r.size
 			continue
@@ -225,20 +250,34 @@ func (i *inspection) stamps(ctx context.Context, db *store.DB) (seen int, err er
 			i.add(&r, false, "it is over %d entries, the log has %d", r.size, i.size)
 			continue
 		}
-		s := Stamps{deps: StampDeps{Source: i.log}}
-		list, err := s.entries(ctx, first, r.size)
-		if fault.CodeOf(err) == fault.Corrupt {
-			continue // what is corrupt is named by itself
+		var imprint stamp.Digest
+		if level == 0 {
+			s := Stamps{deps: StampDeps{Source: i.log}}
+			list, err := s.entries(ctx, first, r.size)
+			if fault.CodeOf(err) == fault.Corrupt {
+				continue // what is corrupt is named by itself
+			}
+			if err != nil {
+				return seen, err
+			}
+			imprint = stamp.Join(sha256.Sum256(r.note), stamp.Root(list))
+		} else {
+			list, _, err := tree(ctx, db, &st, first)
+			if fault.CodeOf(err) == fault.Corrupt {
+				i.add(&r, false, "%v", err)
+				continue
+			}
+			if err != nil {
+				return seen, err
+			}
+			imprint = stamp.Root(list)
 		}
-		if err != nil {
-			return seen, err
-		}
-		if t.Imprint != stamp.Join(sha256.Sum256(r.note), stamp.Root(list)) {
-			i.add(&r, false, "it is not over these entries and this head")
+		if t.Imprint != imprint || level > 0 && len(r.note) > 0 {
+			i.add(&r, false, "it is not over these entries and this head, or these time-stamps")
 			continue
 		}
-		if authority == i.state || (authority == "") != (edition == 0) || authority != "" && name != string(authority) {
-			i.add(&r, false, "it is kept as of %.32q, named %.64q, by version %d of the directory", authority, name, edition)
+		if len(digest) > 0 && string(digest) != string(st.digest()) || st.State == i.state || (st.State == "") != (st.Edition == 0) || st.State != "" && st.Name != string(st.State) {
+			i.add(&r, false, "it is kept as of %.32q, named %.64q, by version %d of the directory", st.State, st.Name, st.Edition)
 			continue
 		}
 		c := t.Signer()

@@ -76,9 +76,7 @@ func TestInspect(t *testing.T) {
 	})
 }
 
-// TestInspectStamps: the same of the time-stamps, but for the version of the
-// directory by which one was judged, which is told to people; and none is this
-// state's own.
+// TestInspectStamps: the same of the time-stamps, and none is this state's own.
 func TestInspectStamps(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, cfg store.Config) {
 		w := newTimes(t, "BH", "SA")
@@ -113,7 +111,7 @@ func TestInspectStamps(t *testing.T) {
 		if wrong := look(); len(wrong) != 0 {
 			t.Fatalf("%+v", wrong)
 		}
-		for _, column := range []string{"first", "size", "note", "token", "signer", "serial", "authority", "name"} {
+		for _, column := range []string{"first", "size", "note", "token", "signer", "serial", "authority", "name", "edition", "level", "digest"} {
 			for range 5 {
 				what, undo := storetest.Flip(t, bh.db, "witness_stamp", column, "first")
 				if undo == nil {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/big"
+	"slices"
 	"sync"
 	"time"
 
@@ -38,6 +39,7 @@ type StampConfig struct {
 	Answer time.Duration // how long an authority may take (5 s)
 	Late   time.Duration // when a record has waited too long (60 s)
 	Most   int64         // entries under one time-stamp (stamp.MaxLeaves)
+	Renew  time.Duration // before the end of its authority's certificate, a time-stamp is renewed (180 days)
 }
 
 // StampDeps are what the stamping stands on.
@@ -48,6 +50,9 @@ type StampDeps struct {
 	Stampers func() []Stamper
 	// Written tells when the record of an index was made.
 	Written func(ctx context.Context, index int64) (time.Time, error)
+	// Revoked tells whether the directory has revoked the certificate of an
+	// authority since, by its digest.
+	Revoked func(signer []byte) bool
 	Now     func() time.Time
 	Logger  *slog.Logger
 }
@@ -64,8 +69,14 @@ type Stamps struct {
 	turn    int       // whom to ask first
 	pauses  map[string]*pause
 	failed  error // of the last round; nil: none failed
+	aged    error // why time-stamps that are due are not renewed; nil: none is, or it goes on
+	ends    time.Time
 
-	last time.Time // when the last time-stamp came; of Run alone
+	last   time.Time // when the last time-stamp came; of Run alone
+	looked time.Time // when it was looked last for some to renew; of Run alone, as the next three
+	pace   time.Duration
+	retry  time.Duration
+	lapse  error // what failed then
 }
 
 // pause is how long an authority that failed is asked after the others.
@@ -76,14 +87,17 @@ type pause struct {
 
 // Stamp is a time-stamp that this node keeps: over the digest of a checkpoint
 // and the root of the hash tree (RFC 4998) over the log's entries from First
-// to below Size.
+// to below Size; or, where it renews others, over the digests of these.
 type Stamp struct {
 	First, Size int64
+	Level       int64  // 0: over the log; n: over the time-stamps of level n-1
 	Note        []byte // the checkpoint, with the cosignatures that it had
 	Token       *stamp.Token
 	State       union.State // whose authority; "": none's
 	Name        string      // of the authority
 	Edition     int64       // version of the directory by which it was judged; 0: none
+
+	Renewals []*Stamp // each of the one before, this one the first
 }
 
 const (
@@ -112,31 +126,38 @@ func NewStamps(cfg StampConfig, deps StampDeps) *Stamps {
 	if cfg.Most <= 0 || cfg.Most > stamp.MaxLeaves {
 		cfg.Most = stamp.MaxLeaves
 	}
+	if cfg.Renew <= 0 {
+		cfg.Renew = 180 * 24 * time.Hour
+	}
 	return &Stamps{cfg: cfg, deps: deps, waiting: -1, pauses: map[string]*pause{}}
 }
 
-// Run has the log stamped until ctx ends.
+// Run has the log stamped, and what was stamped renewed, until ctx ends.
 func (s *Stamps) Run(ctx context.Context) error {
 	tick := time.NewTicker(s.cfg.Look)
 	defer tick.Stop()
-	said := ""
+	told := map[string]string{}
+	tell := func(what string, err error) {
+		if text := fmt.Sprint(err); err != nil && text != told[what] && ctx.Err() == nil {
+			s.deps.Logger.Warn(what, "error", err)
+			told[what] = text
+		} else if err == nil {
+			delete(told, what)
+		}
+	}
 	for {
 		behind, err := s.round(ctx)
 		s.mu.Lock()
 		s.failed = err
 		s.mu.Unlock()
-		switch text := fmt.Sprint(err); {
-		case ctx.Err() != nil:
+		tell("the log gets no time-stamp", err)
+		if ctx.Err() != nil {
 			return nil
-		case err != nil && text != said:
-			s.deps.Logger.Warn("the log gets no time-stamp", "error", err)
-			said = text
-		case err == nil:
-			said = ""
 		}
 		if behind {
 			continue
 		}
+		tell("time-stamps are not renewed", s.renewal(ctx))
 		select {
 		case <-ctx.Done():
 			return nil
@@ -152,7 +173,7 @@ func (s *Stamps) round(ctx context.Context) (behind bool, err error) {
 	if err != nil {
 		return false, nil // there is nothing to stamp yet
 	}
-	first, err := s.next(ctx)
+	first, err := s.next(ctx, 0)
 	if err != nil {
 		return false, err
 	}
@@ -169,7 +190,7 @@ func (s *Stamps) round(ctx context.Context) (behind bool, err error) {
 	}
 	note := head.Note()
 	imprint := stamp.Join(sha256.Sum256(note), stamp.Root(list))
-	st, err := s.ask(ctx, imprint, head)
+	st, err := s.ask(ctx, wanted{imprint: imprint, after: head.Cosignatures})
 	if err != nil {
 		return false, err
 	}
@@ -181,9 +202,9 @@ func (s *Stamps) round(ctx context.Context) (behind bool, err error) {
 	return size < head.Size, s.wait(ctx, size, head.Size)
 }
 
-// next is the oldest record that no time-stamp covers.
-func (s *Stamps) next(ctx context.Context) (size int64, err error) {
-	err = s.deps.DB.QueryRow(ctx, "SELECT size FROM witness_stamp ORDER BY first DESC LIMIT 1").Scan(&size)
+// next is the oldest record that no time-stamp of the level covers.
+func (s *Stamps) next(ctx context.Context, level int64) (size int64, err error) {
+	err = s.deps.DB.QueryRow(ctx, "SELECT size FROM witness_stamp WHERE level = ? ORDER BY first DESC LIMIT 1", level).Scan(&size)
 	if errors.Is(err, sql.ErrNoRows) {
 		return 0, nil
 	}
@@ -263,9 +284,18 @@ func (s *Stamps) entries(ctx context.Context, first, size int64) ([]stamp.Digest
 	return list, nil
 }
 
+// wanted is what a time-stamp is asked for.
+type wanted struct {
+	imprint stamp.Digest
+	after   []merkle.Witnessed // that are stamped with it
+	since   time.Time          // of what it renews
+	until   time.Time          // its authority's certificate lasts longer
+	except  string             // the name of an authority that is not asked
+}
+
 // ask asks one authority after the other, those that failed of late last.
-func (s *Stamps) ask(ctx context.Context, imprint stamp.Digest, head merkle.Signed) (*Stamp, error) {
-	all := s.deps.Stampers()
+func (s *Stamps) ask(ctx context.Context, w wanted) (*Stamp, error) {
+	all := slices.DeleteFunc(s.deps.Stampers(), func(x Stamper) bool { return x.Name == w.except })
 	if len(all) == 0 {
 		return nil, fault.New(fault.StampPending, "there is no time-stamp authority but this state's own")
 	}
@@ -282,7 +312,7 @@ func (s *Stamps) ask(ctx context.Context, imprint stamp.Digest, head merkle.Sign
 	s.turn++
 	var errs []error
 	for _, x := range append(ready, failed...) {
-		token, edition, err := s.try(ctx, x, imprint, head)
+		token, edition, err := s.try(ctx, x, w)
 		if err == nil {
 			delete(s.pauses, x.Name)
 			return &Stamp{Token: token, State: x.State, Name: x.Name, Edition: edition}, nil
@@ -304,14 +334,14 @@ func (s *Stamps) ask(ctx context.Context, imprint stamp.Digest, head merkle.Sign
 
 // try asks one authority, and believes nothing of its answer that it cannot
 // check.
-func (s *Stamps) try(ctx context.Context, x Stamper, imprint stamp.Digest, head merkle.Signed) (*stamp.Token, int64, error) {
+func (s *Stamps) try(ctx context.Context, x Stamper, w wanted) (*stamp.Token, int64, error) {
 	nonce, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 64))
 	if err != nil {
 		return nil, 0, fmt.Errorf("a nonce: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Answer)
 	defer cancel()
-	b, err := x.Ask(ctx, stamp.Request{Imprint: imprint, Nonce: nonce, Certificate: true}.Bytes())
+	b, err := x.Ask(ctx, stamp.Request{Imprint: w.imprint, Nonce: nonce, Certificate: true}.Bytes())
 	if err != nil {
 		return nil, 0, err
 	}
@@ -331,15 +361,21 @@ func (s *Stamps) try(ctx context.Context, x Stamper, imprint stamp.Digest, head 
 		return bad("%v", err)
 	}
 	switch {
-	case t.Imprint != imprint:
+	case t.Imprint != w.imprint:
 		return bad("it stamped something else")
 	case t.Nonce == nil || t.Nonce.Cmp(nonce) != 0:
 		return bad("it answers another question: the nonce is not the one that was sent")
+	case t.Signer() == nil:
+		return bad("it does not carry its signer's certificate, which was asked for")
+	case t.Signer().NotAfter.Before(w.until):
+		return bad("its certificate ends at %s, too soon to renew with", t.Signer().NotAfter.UTC().Format(time.RFC3339))
+	case t.At.Before(w.since):
+		return bad("it stamped at %s what was there at %s", t.At.Format(time.RFC3339), w.since.Format(time.RFC3339))
 	}
 	if d := t.At.Sub(s.deps.Now()); d.Abs() > slack {
 		return bad("its clock and this node's are %v apart", d.Abs().Round(time.Second))
 	}
-	for _, c := range head.Cosignatures {
+	for _, c := range w.after {
 		if c.At.Sub(t.At) > slack {
 			return bad("it stamped at %s what was cosigned at %s", t.At.Format(time.RFC3339), c.At.Format(time.RFC3339))
 		}
@@ -361,22 +397,41 @@ func (s *Stamps) try(ctx context.Context, x Stamper, imprint stamp.Digest, head 
 
 // keep stores a time-stamp, unless another process was first.
 func (s *Stamps) keep(ctx context.Context, st *Stamp) error {
-	_, err := s.deps.DB.Exec(ctx, `INSERT INTO witness_stamp (first, size, note, token, authority, name, edition, signer, serial)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-		st.First, st.Size, st.Note, st.Token.Raw, string(st.State), st.Name, st.Edition, st.Token.By(), st.Token.Serial.Bytes())
+	_, err := s.deps.DB.Exec(ctx, `INSERT INTO witness_stamp (level, first, size, note, token, authority, name, edition, signer, serial, digest)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+		st.Level, st.First, st.Size, st.Note, st.Token.Raw, string(st.State), st.Name, st.Edition, st.Token.By(), st.Token.Serial.Bytes(), st.digest())
 	if err != nil {
 		return fault.Wrap(fault.StoreFailed, err, "the time-stamps")
 	}
 	return nil
 }
 
-// Of gives the time-stamp that covers a record; nil where there is none yet.
+// digest is of what is kept beside the token and does not follow from it, so
+// that a change of it is found.
+func (st *Stamp) digest() []byte {
+	sum := sha256.Sum256(fmt.Appendf(nil, "falaj stamp row v1\n%d %d %d %q %q %d\n", st.Level, st.First, st.Size, st.State, st.Name, st.Edition))
+	return sum[:]
+}
+
+// Of gives the time-stamp that covers a record, with its renewals; nil where
+// there is none yet.
 func (s *Stamps) Of(ctx context.Context, index int64) (*Stamp, error) {
+	st, err := s.at(ctx, 0, index)
+	for last := st; last != nil && err == nil; {
+		if last, err = s.at(ctx, last.Level+1, index); last != nil {
+			st.Renewals = append(st.Renewals, last)
+		}
+	}
+	return st, err
+}
+
+// at gives the time-stamp of a level that covers a record; nil: there is none.
+func (s *Stamps) at(ctx context.Context, level, index int64) (*Stamp, error) {
 	st := &Stamp{}
 	var token []byte
 	var state string
-	err := s.deps.DB.QueryRow(ctx, `SELECT first, size, note, token, authority, name, edition FROM witness_stamp
-		WHERE first <= ? ORDER BY first DESC LIMIT 1`, index).Scan(&st.First, &st.Size, &st.Note, &token, &state, &st.Name, &st.Edition)
+	err := s.deps.DB.QueryRow(ctx, `SELECT level, first, size, note, token, authority, name, edition FROM witness_stamp
+		WHERE level = ? AND first <= ? ORDER BY first DESC LIMIT 1`, level, index).Scan(&st.Level, &st.First, &st.Size, &st.Note, &token, &state, &st.Name, &st.Edition)
 	switch {
 	case errors.Is(err, sql.ErrNoRows) || err == nil && index >= st.Size:
 		return nil, nil
@@ -390,10 +445,10 @@ func (s *Stamps) Of(ctx context.Context, index int64) (*Stamp, error) {
 	return st, nil
 }
 
-// Record is the evidence record (RFC 4998) of a record under a time-stamp: the
-// way from its entry to what was stamped. root is what the token's imprint is
-// the digest of.
-func (s *Stamps) Record(ctx context.Context, st *Stamp, index int64) (r *stamp.Record, root []byte, err error) {
+// Record is the evidence record (RFC 4998) of a record under a time-stamp and
+// its renewals: the way from its entry to what was stamped. root is what the
+// first token's imprint is the digest of.
+func (s *Stamps) Record(ctx context.Context, st *Stamp, index int64) (r stamp.Record, root []byte, err error) {
 	if index < st.First || index >= st.Size {
 		return nil, nil, fault.New(fault.NotFound, "the time-stamp does not cover the record %d", index)
 	}
@@ -403,10 +458,23 @@ func (s *Stamps) Record(ctx context.Context, st *Stamp, index int64) (r *stamp.R
 	}
 	note := sha256.Sum256(st.Note)
 	entry := list[index-st.First]
-	tree, others := stamp.Path(list, int(index-st.First))
-	r = stamp.NewRecord(entry, append(others, note), st.Token)
+	sum, others := stamp.Path(list, int(index-st.First))
+	r = stamp.Record{stamp.NewLink(entry, append(others, note), st.Token)}
+	for before, i := st, 0; i < len(st.Renewals); i++ {
+		next := st.Renewals[i]
+		under, at, err := tree(ctx, s.deps.DB, next, before.First)
+		if err == nil && at < 0 {
+			err = fault.New(fault.Corrupt, "the renewal of the records from %d on does not cover what it renews", next.First)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		_, others := stamp.Path(under, at)
+		r = append(r, stamp.NewLink(before.Token.Digest(), others, next.Token))
+		before = next
+	}
 	if err := r.Verify(entry); err != nil {
 		return nil, nil, fault.Wrap(fault.Corrupt, err, "the entries are not those that were stamped")
 	}
-	return r, stamp.Preimage(note, tree), nil
+	return r, stamp.Preimage(note, sum), nil
 }

@@ -29,6 +29,7 @@ type times struct {
 	*world
 	dir   *directorytest.Union
 	skew  map[union.State]time.Duration
+	ahead time.Duration // of everybody's clock, but the logs'
 	asked atomic.Int64
 	spoil map[union.State]func(r stamp.Request, a *stamp.Authority, at time.Time) []byte // nil result: as it should be
 }
@@ -56,7 +57,7 @@ func (w *times) stampers(of union.State) func() []witness.Stamper {
 			})
 			real := witness.NewAuthority(witness.AuthorityDeps{
 				Signer: func() (stamp.Authority, error) { return w.authority(s), nil },
-				Clock:  clock, Now: func() time.Time { return time.Now().Add(w.skew[s]) }, Log: quiet(),
+				Clock:  clock, Now: func() time.Time { return time.Now().Add(w.ahead + w.skew[s]) }, Log: quiet(),
 			})
 			out = append(out, witness.Stamper{
 				Name: string(s), State: s,
@@ -95,7 +96,8 @@ func (w *times) stampers(of union.State) func() []witness.Stamper {
 func (w *times) stamps(s union.State) *witness.Stamps {
 	n := w.nodes[s]
 	return witness.NewStamps(witness.StampConfig{Most: 100, Every: 50 * time.Millisecond, Look: 10 * time.Millisecond, Answer: 300 * time.Millisecond}, witness.StampDeps{
-		DB: n.db, Source: n.journal, Log: n.log, Stampers: w.stampers(s), Now: time.Now, Logger: quiet(),
+		DB: n.db, Source: n.journal, Log: n.log, Stampers: w.stampers(s), Logger: quiet(), Revoked: w.revoked(s),
+		Now: func() time.Time { return time.Now().Add(w.ahead) },
 		Written: func(ctx context.Context, i int64) (time.Time, error) {
 			r, err := n.journal.Get(ctx, i)
 			return r.At, err
@@ -143,11 +145,11 @@ func (w *times) stamped(s *witness.Stamps, of union.State, index int64, leaf [32
 	if st.State == of {
 		w.t.Error("its own state's authority")
 	}
-	if _, err := w.dir.Dirs[of].View().Stamped(r.Token, st.State); err != nil {
+	if _, err := w.dir.Dirs[of].View().Stamped(r[0].Token, st.State); err != nil {
 		w.t.Error(err)
 	}
 	note := sha256.Sum256(st.Note)
-	if sha256.Sum256(root) != r.Token.Imprint || !strings.Contains(string(root), string(note[:])) {
+	if sha256.Sum256(root) != r[0].Token.Imprint || !strings.Contains(string(root), string(note[:])) {
 		w.t.Error("the checkpoint is not what was stamped")
 	}
 	if _, err := merkle.OpenCheckpoint(st.Note, w.nodes[of].signers[merkle.LogSignature].Key); err != nil {
@@ -226,7 +228,7 @@ func TestNobodyStamps(t *testing.T) {
 	var ahead atomic.Int64
 	n := w.nodes["BH"]
 	s := witness.NewStamps(witness.StampConfig{Look: 5 * time.Millisecond, Answer: 20 * time.Millisecond}, witness.StampDeps{
-		DB: n.db, Source: n.journal, Log: n.log, Stampers: w.stampers("BH"), Logger: quiet(),
+		DB: n.db, Source: n.journal, Log: n.log, Stampers: w.stampers("BH"), Logger: quiet(), Revoked: w.revoked("BH"),
 		Now:     func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) },
 		Written: func(context.Context, int64) (time.Time, error) { return time.Now(), nil },
 	})
@@ -360,7 +362,7 @@ func TestStampLies(t *testing.T) {
 func (w *times) stampsSaying(of union.State, said *atomic.Pointer[string]) *witness.Stamps {
 	n := w.nodes[of]
 	return witness.NewStamps(witness.StampConfig{Every: time.Millisecond, Look: 5 * time.Millisecond, Answer: 50 * time.Millisecond}, witness.StampDeps{
-		DB: n.db, Source: n.journal, Log: n.log, Stampers: w.stampers(of), Now: time.Now,
+		DB: n.db, Source: n.journal, Log: n.log, Stampers: w.stampers(of), Now: time.Now, Revoked: w.revoked(of),
 		Logger:  loggerOf(func(text string) { said.CompareAndSwap(nil, &text) }),
 		Written: func(context.Context, int64) (time.Time, error) { return time.Now(), nil },
 	})

@@ -272,6 +272,26 @@ func (u *Union) Advance(d time.Duration) {
 	u.now = u.now.Add(d)
 }
 
+// Later moves the clock by as long as it takes for much to run out, and has the
+// states renew it: root and targets by a ceremony, the rest by themselves.
+func (u *Union) Later(d time.Duration) {
+	u.t.Helper()
+	u.Advance(d)
+	dr, err := u.Dirs[u.order[0]].Draft()
+	u.must(err)
+	for _, s := range u.order {
+		u.must(dr.Sign(u.signer(s, directory.RootKey)))
+	}
+	u.must(u.Dirs[""].Install(context.Background(), dr))
+	u.Refresh()
+	for range 3 { // what one renews, another takes up
+		for _, s := range append([]union.State{""}, u.order...) {
+			u.must(u.Dirs[s].Renew(context.Background()))
+		}
+		u.Refresh()
+	}
+}
+
 // Refresh brings every directory up to date.
 func (u *Union) Refresh() {
 	u.t.Helper()

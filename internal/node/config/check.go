@@ -46,6 +46,9 @@ func (c *Config) check() []string {
 	if a := c.Stamp.Accuracy; a < 10*time.Millisecond || a > time.Minute || a%time.Millisecond != 0 {
 		p.add("stamp.accuracy", "%v is not whole milliseconds between 10ms and 1m", a)
 	}
+	if r := c.Stamp.Renew; r < 24*time.Hour || r > 500*24*time.Hour {
+		p.add("stamp.renew", "%v is not between 24h and 12000h", r) // an authority's next certificate is there when 608 days of the last are left
+	}
 	for i, a := range c.Stamp.Authorities {
 		key := fmt.Sprintf("stamp.authorities[%d]", i)
 		if u, err := url.Parse(a.Address); err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") || u.User != nil {

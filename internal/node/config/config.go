@@ -126,6 +126,7 @@ type Public struct {
 // them to it beside the other states' nodes.
 type Stamp struct {
 	Accuracy    time.Duration `yaml:"accuracy"` // how far the clock is off at most, as this node's time-stamps declare it
+	Renew       time.Duration `yaml:"renew"`    // before the end of an authority's certificate, its time-stamps over this log are renewed
 	Authorities []Authority   `yaml:"authorities"`
 }
 
@@ -225,7 +226,7 @@ func defaults() Config {
 		Link:       Link{Listen: ":5500"},
 		Admin:      Admin{Expiry: 24 * time.Hour},
 		Operations: Operations{Listen: "127.0.0.1:5588", Drain: 30 * time.Second},
-		Stamp:      Stamp{Accuracy: time.Second},
+		Stamp:      Stamp{Accuracy: time.Second, Renew: 180 * 24 * time.Hour},
 		Directory:  Directory{Refresh: 30 * time.Second},
 		Limits: Limits{
 			Headers: 64 << 10, Body: 4 << 30, Inline: 64 << 10,

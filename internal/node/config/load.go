@@ -154,6 +154,7 @@ func (c *Config) settings() []setting {
 		{"operations.drain", duration(&c.Operations.Drain)},
 		{"public.listen", text(&c.Public.Listen)},
 		{"stamp.accuracy", duration(&c.Stamp.Accuracy)},
+		{"stamp.renew", duration(&c.Stamp.Renew)},
 		{"store.dsn", func(s string) error { c.Store.DSN, c.Store.DSNFile = DSN(s), ""; return nil }},
 		{"store.dsn_file", func(s string) error { c.Store.DSN, c.Store.DSNFile = "", s; return nil }},
 		{"directory.root", text(&c.Directory.Root)},

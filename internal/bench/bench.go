@@ -27,6 +27,7 @@ type Config struct {
 	Concurrency int           // connections; at most 1024
 	Size        int           // bytes of a request's body and of its answer's; at most 1 MiB
 	Batch       bool          // one seal over many messages, between nodes that both allow it
+	Verify      string        // how nodes verify seals: "standard" or "table"; default standard
 	Dir         string        // where variants keep data and the disk is measured; default a temporary folder, removed after
 }
 
@@ -110,10 +111,11 @@ const (
 // Exchanges that fail are counted in the report: whoever reads it looks there
 // first. A Config beyond its limits is fault.Usage.
 func Exchange(ctx context.Context, cfg Config) (*Report, error) {
-	if cfg.Batch {
-		return measure(ctx, cfg, batching)
+	var set []string
+	if cfg.Verify != "" {
+		set = []string{"seal.verify=" + cfg.Verify}
 	}
-	return measure(ctx, cfg, twoNodes)
+	return measure(ctx, cfg, func(ctx context.Context, w World) (Target, error) { return nodes(ctx, w, cfg.Batch, set) })
 }
 
 func measure(ctx context.Context, cfg Config, falaj func(context.Context, World) (Target, error)) (_ *Report, err error) {

@@ -17,18 +17,17 @@ import (
 	"github.com/falaj/falaj/internal/union"
 )
 
-// twoNodes starts a demonstration union of two states and brings the backend
-// into it as a person would: offered by one state, granted to a system of the
-// other. Every duty is on; nothing knows that it is being measured.
-func twoNodes(ctx context.Context, w World) (Target, error) { return nodes(ctx, w, false) }
+// twoNodes are nodes without any setting.
+func twoNodes(ctx context.Context, w World) (Target, error) { return nodes(ctx, w, false, nil) }
 
-// batching is twoNodes with seals over many messages.
-func batching(ctx context.Context, w World) (Target, error) { return nodes(ctx, w, true) }
-
-func nodes(ctx context.Context, w World, batch bool) (_ Target, err error) {
+// nodes starts a demonstration union of two states and brings the backend into
+// it as a person would: offered by one state, granted to a system of the other.
+// Every duty is on; nothing knows that it is being measured. With batch one seal
+// may be over many messages; set is configuration of both nodes.
+func nodes(ctx context.Context, w World, batch bool, set []string) (_ Target, err error) {
 	const asks, answers = "SA", "BH"
 	anyPort := 0
-	u, err := up.Open(ctx, up.Config{Data: w.Dir, States: []union.State{answers, asks}, Base: &anyPort}, up.Deps{})
+	u, err := up.Open(ctx, up.Config{Data: w.Dir, States: []union.State{answers, asks}, Base: &anyPort, Set: set}, up.Deps{})
 	if err != nil {
 		return Target{}, fmt.Errorf("found a union: %w", err)
 	}

@@ -19,13 +19,14 @@ type benchExchangeCmd struct {
 	Concurrency int           `default:"64"`
 	Size        int           `default:"1024"`
 	Seal        string        `default:"single" enum:"single,batch"`
+	Verify      string        `default:"standard" enum:"standard,table"`
 	Data        string        `type:"path" placeholder:"DIR"`
 }
 
 // Run measures two nodes beside a stock proxy.
 func (c *benchExchangeCmd) Run(s *session) error {
 	r, err := bench.Exchange(s.ctx, bench.Config{
-		Duration: c.Duration, Rounds: c.Rounds, Concurrency: c.Concurrency, Size: c.Size, Batch: c.Seal == "batch", Dir: c.Data,
+		Duration: c.Duration, Rounds: c.Rounds, Concurrency: c.Concurrency, Size: c.Size, Batch: c.Seal == "batch", Verify: c.Verify, Dir: c.Data,
 	})
 	if err != nil {
 		return err

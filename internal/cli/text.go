@@ -278,6 +278,7 @@ func helpTexts() map[string]union.Text {
 		"bench exchange --rounds":      t("Number of rounds.", "عدد الجولات."),
 		"bench exchange --concurrency": t("Connections at once.", "عدد الاتصالات المتزامنة."),
 		"bench exchange --size":        t("Bytes of each request and each answer.", "حجم كل طلب وكل رد بالبايت."),
+		"bench exchange --verify":      t("How nodes verify seals: standard or table (seal.verify).", "كيف تتحقق العقد من الأختام: standard أو table، كما في seal.verify."),
 		"bench exchange --seal":        t("Each message sealed by itself, or many by one signature: single or batch.", "ختم كل رسالة وحدها أو رسائل كثيرة بتوقيع واحد: single أو batch."),
 		"bench exchange --data":        t("Folder on the disk to be measured (default: the system's for temporary files).", "مجلد على القرص المراد قياسه (الافتراضي: مجلد الملفات المؤقتة في النظام)."),
 

@@ -44,6 +44,7 @@ type Config struct {
 	Answer   time.Duration // how long an asynchronous call is tried, and its answer pushed [7 d]; at most message.MaxValidity
 	Keep     time.Duration // how long ids and outcomes are remembered [32 d]; at least so long that no sealed request outlives it
 	Senders  int           // deliveries and pushes at work at a time [64]
+	Tables   bool          // verify seals by tables of keys that seal often
 	Retry    time.Duration // pause after a first failed delivery or push [1 s]; it doubles
 	RetryCap time.Duration // longest such pause [1 min]
 
@@ -149,6 +150,7 @@ func New(cfg Config, deps Deps, local *Local) (*Exchange, error) {
 		deps.Observe = func(Observation) {}
 	}
 	x := &Exchange{cfg: cfg, deps: deps, local: local, process: uuid.NewString()}
+	x.checker.Tables = cfg.Tables
 	x.senders.wake = make(chan struct{}, 1)
 	return x, nil
 }

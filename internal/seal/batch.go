@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/p256"
 )
 
 // A batch is several messages of one member to one state under one signature:
@@ -211,6 +212,9 @@ func parsePlace(b []byte) (*Place, error) {
 // Checker verifies seals as Verify does, and the signature of a batch once for
 // all its messages. The zero Checker is ready, and safe for concurrent use.
 type Checker struct {
+	Tables bool // verify what keys of P-256 have sealed that seal often by tables (ADR 19)
+
+	keys  p256.Keys
 	mu    sync.Mutex
 	known map[Digest]*judged
 	order []Digest // of what is known, oldest first

@@ -161,3 +161,28 @@ func TestCheckerForgets(t *testing.T) {
 		code(t, check.Verify(other.cert, seal.Answer, ms[0], s[0]), fault.SealInvalid)
 	}
 }
+
+// TestCheckerWithTables: seals are judged by tables of their keys as without,
+// which a checker has here for each key that may have one.
+func TestCheckerWithTables(t *testing.T) {
+	tables := seal.Checker{Tables: true}
+	for _, kind := range []string{"P-256", "P-256", "P-384"} {
+		p := newParty(t, generate(t, kind), noon.Add(-time.Hour), noon.Add(time.Hour))
+		other := newParty(t, generate(t, kind), noon.Add(-time.Hour), noon.Add(time.Hour))
+		for i, m := range manifests(70) {
+			s, err := seal.Sign(p.key, p.cert, m, noon)
+			ok(t, err)
+			ok(t, tables.Verify(p.cert, seal.Answer, m, s))
+			broken := s
+			broken.Sig = bytes.Clone(s.Sig)
+			broken.Sig[len(s.Sig)-1-i%30] ^= 1
+			for _, err := range []error{
+				tables.Verify(p.cert, seal.Answer, m, broken),
+				tables.Verify(p.cert, seal.Answer, append(m, ' '), s),
+				tables.Verify(other.cert, seal.Answer, m, s),
+			} {
+				code(t, err, fault.SealInvalid)
+			}
+		}
+	}
+}

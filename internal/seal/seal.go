@@ -135,6 +135,9 @@ func (c *Checker) Verify(cert *x509.Certificate, part Part, manifest []byte, s S
 	verify := func() bool {
 		switch pub := cert.PublicKey.(type) {
 		case *ecdsa.PublicKey:
+			if alg == ECDSAP256 && c.Tables {
+				return c.keys.Verify(s.Cert, pub, &digest, s.Sig) // the hash is that of the key's certificate: see above
+			}
 			return ecdsa.VerifyASN1(pub, digest[:], s.Sig)
 		case *rsa.PublicKey:
 			return rsa.VerifyPKCS1v15(pub, crypto.SHA256, digest[:], s.Sig) == nil

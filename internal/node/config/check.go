@@ -58,6 +58,9 @@ func (c *Config) check() []string {
 			p.add(key, "anchor is missing: the certificate that the authority's own leads to")
 		}
 	}
+	if v := c.Seal.Verify; v != Standard && v != Table {
+		p.add("seal.verify", "%q is neither standard nor table", clip(string(v)))
+	}
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level) {
 		p.add("log.level", "%q is none of debug, info, warn, error", clip(c.Log.Level))
 	}

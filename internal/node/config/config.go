@@ -29,6 +29,7 @@ type Config struct {
 	Operations Operations `yaml:"operations"`
 	Public     Public     `yaml:"public"`
 	Stamp      Stamp      `yaml:"stamp"`
+	Seal       Seal       `yaml:"seal"`
 	Store      Store      `yaml:"store"`
 	Directory  Directory  `yaml:"directory"`
 	Limits     Limits     `yaml:"limits"`
@@ -136,6 +137,21 @@ type Authority struct {
 	Anchor  string `yaml:"anchor"`  // PEM file of the certificate that its own leads to
 }
 
+// Seal is about the seals of messages.
+type Seal struct {
+	Verify Verify `yaml:"verify"` // how signatures on P-256 are verified
+}
+
+// Verify names what verifies signatures.
+type Verify string
+
+// The ways. Table is faster where few keys seal much, and does nothing in FIPS
+// 140 mode.
+const (
+	Standard Verify = "standard" // Go's cryptography alone
+	Table    Verify = "table"    // tables of the keys that seal often, and Standard before anything is refused
+)
+
 // Store is where the records lie.
 type Store struct {
 	DSN     DSN    `yaml:"dsn"`      // path of a SQLite file or postgres://…; default: node.db in the data folder
@@ -227,6 +243,7 @@ func defaults() Config {
 		Admin:      Admin{Expiry: 24 * time.Hour},
 		Operations: Operations{Listen: "127.0.0.1:5588", Drain: 30 * time.Second},
 		Stamp:      Stamp{Accuracy: time.Second, Renew: 180 * 24 * time.Hour},
+		Seal:       Seal{Verify: Standard},
 		Directory:  Directory{Refresh: 30 * time.Second},
 		Limits: Limits{
 			Headers: 64 << 10, Body: 4 << 30, Inline: 64 << 10,

@@ -140,7 +140,7 @@ func TestEveryKeyReaches(t *testing.T) {
 		"link.advertise": "x:4", "operations.listen": ":6", "public.listen": ":7", "store.dsn_file": "",
 		"limits.headers": "5KiB", "limits.body": "5KiB", "limits.inline": "5KiB",
 		"limits.connections": "5", "limits.requests": "5", "limits.client_rate": "5", "limits.client_burst": "5",
-		"limits.client_requests": "5", "stamp.accuracy": "2s", "stamp.renew": "48h",
+		"limits.client_requests": "5", "stamp.accuracy": "2s", "stamp.renew": "48h", "seal.verify": "table",
 	}
 	secretFile := filepath.Join(t.TempDir(), "dsn")
 	if err := os.WriteFile(secretFile, []byte("/other.db\n"), 0o600); err != nil {

@@ -155,6 +155,7 @@ func (c *Config) settings() []setting {
 		{"public.listen", text(&c.Public.Listen)},
 		{"stamp.accuracy", duration(&c.Stamp.Accuracy)},
 		{"stamp.renew", duration(&c.Stamp.Renew)},
+		{"seal.verify", func(s string) error { c.Seal.Verify = Verify(s); return nil }},
 		{"store.dsn", func(s string) error { c.Store.DSN, c.Store.DSNFile = DSN(s), ""; return nil }},
 		{"store.dsn_file", func(s string) error { c.Store.DSN, c.Store.DSNFile = "", s; return nil }},
 		{"directory.root", text(&c.Directory.Root)},

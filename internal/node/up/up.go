@@ -36,6 +36,7 @@ type Config struct {
 	States []union.State // none: those of the folder, or all
 	Base   *int          // first port; nil: those of the folder, or DefaultBase; 0: any free ports
 	Fresh  bool          // remove the folder's union first
+	Set    []string      // configuration of every node beside its file's: config.Source
 }
 
 // Deps are what the union is given of the world.
@@ -48,6 +49,7 @@ type Deps struct {
 type Union struct {
 	dir         string
 	deps        Deps
+	set         []string
 	plan        *plan
 	lock        *os.File
 	made        bool // the folder was not there
@@ -75,7 +77,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (_ *Union, err error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &Union{dir: dir, deps: deps}
+	u := &Union{dir: dir, deps: deps, set: cfg.Set}
 	defer func() {
 		if err != nil {
 			u.forget()
@@ -355,7 +357,7 @@ func (u *Union) start(ctx context.Context) (err error) {
 	var group errgroup.Group
 	for i, s := range u.plan.States {
 		group.Go(func() error {
-			cfg, err := config.Load(config.Source{File: filepath.Join(u.folder(string(s)), "node.yaml")})
+			cfg, err := config.Load(config.Source{File: filepath.Join(u.folder(string(s)), "node.yaml"), Set: u.set})
 			if err != nil {
 				return err
 			}

@@ -151,6 +151,24 @@ func TestCeremony(t *testing.T) {
 		return err
 	})
 
+	// The running union takes fewer witnesses, and the secretariat's by name; Bahrain
+	// says where everybody reads its log. Each takes two persons.
+	refusedAny(t, "directory", "amend", at("BH", "change.json"), "--dir", at("BH"), "--keys", at("BH", "keys")) // they are a state's
+	falaj(t, "directory", "amend", at("sec", "change.json"), "--dir", at("sec"), "--quorum", "1", "--keys", at("sec", "keys"))
+	for i, s := range []string{"BH", "SA"} {
+		carry([]string{"sec", "BH"}[i], s, "change.json")
+		falaj(t, "directory", "sign", at(s, "change.json"), "--keys", at(s, "keys"))
+	}
+	c.two(t, "SA", "directory", "publish", at("SA", "change.json"))
+	c.two(t, "BH", "log", "open", "--public", "https://log.example")
+	eventually(t, "both changes at the other node", func() error {
+		a, err := tryCurl(t.Context(), "--unix-socket", at("SA", "admin.sock"), "http://node/v1/logs")
+		if said := string(a.body); err == nil && (!strings.Contains(said, `"quorum":1`) || !strings.Contains(said, `"https://log.example/log"`)) {
+			err = fmt.Errorf("%s", said)
+		}
+		return err
+	})
+
 	t.Run("a demonstration's keys", func(t *testing.T) {
 		falaj(t, "--state", "QA", "directory", "enrol", at("demo.json"), "--name-en", "Qatar", "--name-ar", "قطر", "--keys", at("demo"), "--address", c.door("EG", "link"), "--demonstration")
 		refused(t, "config.demonstration", "node", "--config", at("EG", "node.yaml"), "--set", "keys.folder="+at("demo"), "--set", "data="+at("elsewhere"))

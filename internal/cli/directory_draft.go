@@ -98,6 +98,8 @@ type directoryAmendCmd struct {
 	Draft string `arg:"" name:"draft" type:"path"`
 	where
 	Threshold int      `placeholder:"K"`
+	Quorum    *int     `placeholder:"N"`
+	Keys      string   `type:"existingdir" placeholder:"DIR"`
 	Purposes  string   `type:"existingfile" placeholder:"FILE"`
 	Announce  []string `type:"existingfile" placeholder:"ENROLMENT"`
 	Remove    []string `placeholder:"BH"`
@@ -121,6 +123,37 @@ func (c *directoryAmendCmd) Run(s *session) error {
 	if c.Threshold > 0 {
 		if err := d.SetThreshold(c.Threshold); err != nil {
 			return fault.New(fault.Usage, "%v", err)
+		}
+	}
+	if c.Quorum != nil {
+		if err := d.SetQuorum(*c.Quorum); err != nil {
+			return fault.New(fault.Usage, "--quorum: %v", err)
+		}
+	}
+	if c.Keys != "" {
+		keys, err := openKeys(c.Keys, d.Charter().Demonstration)
+		if err != nil {
+			return err
+		}
+		online, err := keys.Signer(directory.OnlineKey)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = noKey(c.Keys, directory.OnlineKey)
+		}
+		if err != nil {
+			return err
+		}
+		if whose := d.Party(online.Public()); whose != "" {
+			return fault.New(fault.Usage, "--keys: they are %s's; its own witness stands in its part (falaj log open)", whose)
+		}
+		if _, err := signer(keys, directory.WitnessKey); err != nil {
+			return err
+		}
+		w, err := directory.SecretariatWitness("falaj", keys)
+		if err == nil {
+			err = d.SetWitness(w)
+		}
+		if err != nil {
+			return fault.New(fault.Usage, "--keys: %v", err)
 		}
 	}
 	if c.Purposes != "" {

@@ -76,6 +76,28 @@ func (c *logRenewCmd) Run(s *session) error {
 	})
 }
 
+type logOpenCmd struct {
+	Public    string `placeholder:"URL" xor:"public"`
+	UnionOnly bool   `xor:"public"`
+}
+
+func (c *logOpenCmd) Run(s *session) error {
+	n, err := s.node("")
+	if err != nil {
+		return err
+	}
+	var log directory.Log
+	return s.changed(n, "log.open", node.LogOpen{Public: c.Public, UnionOnly: c.UnionOnly}, &log, func() {
+		s.printf("%s %s\n", s.say(t("The state's log:", "سجل الشفافية للدولة:")), log.Key)
+		s.printf("%s %s\n", s.say(t("Its witness of the others':", "شاهدها على سجلات الدول الأخرى:")), log.Witness)
+		if log.Address == "" {
+			s.line(t("Only the union reads it.", "لا يطّلع عليه إلا الاتحاد."))
+		} else {
+			s.printf("%s %s\n", s.say(t("Everybody reads it at:", "يطّلع عليه الجميع في:")), log.Address)
+		}
+	})
+}
+
 type logMLDSACmd struct {
 	Off bool
 }
@@ -120,6 +142,7 @@ func (c *sealBatchCmd) Run(s *session) error {
 
 type logCmd struct {
 	Alarms logAlarmsCmd `cmd:""`
+	Open   logOpenCmd   `cmd:""`
 	Renew  logRenewCmd  `cmd:""`
 	Audit  logAuditCmd  `cmd:""`
 	Watch  logWatchCmd  `cmd:""`

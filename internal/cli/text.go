@@ -115,6 +115,9 @@ func helpTexts() map[string]union.Text {
 
 		"evidence receipt":          t("Show what proves that a call's records are in the log, and who cosigned it.", "عرض ما يثبت أن قيود طلب مدرجة في سجل الشفافية ومن وقّع عليه."),
 		"log":                       t("Hold states' logs to their word.", "التحقق من صدق سجلات الشفافية للدول."),
+		"log open":                  t("Give this state a log and a witness where it has none, and say where everybody reads them.", "منح هذه الدولة سجل شفافية وشاهداً إن لم يكونا لها، وتحديد موضع اطلاع الجميع عليهما."),
+		"log open --public":         t("Base address of the node's public door (public.listen), such as https://node.example.", "العنوان الأساس لباب العقدة العام (public.listen)، مثل https://node.example."),
+		"log open --union-only":     t("Name no address: only the other states' nodes read the log.", "دون عنوان، فلا يطّلع على السجل إلا عقد الدول الأخرى."),
 		"log renew":                 t("Go on as a new log, after the node was restored from an old copy.", "المتابعة بسجل شفافية جديد بعد استعادة العقدة من نسخة قديمة."),
 		"log alarms":                t("List what states hold against each other's logs.", "سرد ما تأخذه الدول على سجلات شفافية بعضها."),
 		"log watch":                 t("Follow all states' logs, and show loudly where one has two histories.", "متابعة سجلات الشفافية لجميع الدول، والتنبيه بوضوح إن ظهر لأحدها تاريخان."),
@@ -179,6 +182,8 @@ func helpTexts() map[string]union.Text {
 		"--root":                     t("The union's pinned root (default: root.json beside --dir).", "جذر الثقة المثبّت للاتحاد (الافتراضي: root.json بجوار --dir)."),
 		"directory add-state":        t("Add states, or a state's new keys, to a draft.", "إضافة دول أو مفاتيح جديدة لدولة إلى المسودة."),
 		"directory amend":            t("Begin a change of a union that is there: write a draft.", "بدء تغيير في اتحاد قائم: كتابة مسودة."),
+		"directory amend --quorum":   t("Witnesses that a log's head takes.", "عدد الشهود اللازم لرأس السجل."),
+		"directory amend --keys":     t("Key folder of the secretariat: its witness is named, and its key made where there is none.", "مجلد مفاتيح الأمانة العامة: يُسمّى شاهدها، ويُنشأ مفتاحه إن لم يوجد."),
 		"directory amend --announce": t("Announce a state's new key, if the old one cannot sign; may be repeated.", "إعلان مفتاح جديد لدولة تعذّر التوقيع بمفتاحها القديم، ويمكن تكراره."),
 		"directory amend --remove":   t("A state leaves the union; may be repeated.", "خروج دولة من الاتحاد، ويمكن تكراره."),
 		"directory sign":             t("Sign a draft as a state.", "توقيع المسودة باسم دولة."),

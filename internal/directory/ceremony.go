@@ -318,6 +318,18 @@ func (dr *Draft) SetThreshold(k int) error {
 	return dr.seal()
 }
 
+// SetQuorum sets how many witnesses a log's head takes.
+func (dr *Draft) SetQuorum(n int) error {
+	dr.charter.Quorum = n
+	return dr.seal()
+}
+
+// SetWitness names the secretariat's witness.
+func (dr *Draft) SetWitness(k merkle.Key) error {
+	dr.charter.Witness = k
+	return dr.seal()
+}
+
 // SetPurposes sets the union's purposes.
 func (dr *Draft) SetPurposes(p []Purpose) error {
 	dr.charter.Purposes = p

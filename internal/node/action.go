@@ -39,6 +39,8 @@ func (n *Node) actions() []admin.Action {
 			Roles: officer, Two: true, Do: admin.Params(n.renewDue)},
 		{Name: "certificate.revoke", Event: "certificate.revoked", Text: t("Revoke a certificate of this state.", "إلغاء شهادة من شهادات هذه الدولة."),
 			Roles: officer, Two: true, Do: admin.Params(n.revokeCertificate)},
+		{Name: "log.open", Event: "log.opened", Text: t("Give this state a log and a witness where it has none, and say where everybody reads them.", "منح هذه الدولة سجل شفافية وشاهداً إن لم يكونا لها، وتحديد موضع اطلاع الجميع عليهما."),
+			Roles: officer, Two: true, Do: admin.Params(n.openPublic)},
 		{Name: "log.renew", Event: "log.renewed", Text: t("Go on as a new log, after the database was restored from an old copy.", "المتابعة بسجل شفافية جديد بعد استعادة قاعدة البيانات من نسخة قديمة."),
 			Roles: officer, Two: true, Do: admin.Params(n.renewLog)},
 		{Name: "trace.delay", Event: "trace.delayed", Text: t("Set how many days later persons hear of calls for a purpose, as the law has it.", "تحديد عدد الأيام التي يُؤجَّل بعدها إطلاع أصحاب البيانات على طلبات غرض ما، بحسب القانون."),

@@ -2,11 +2,13 @@ package node
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -70,6 +72,70 @@ func (n *Node) renewLog(ctx context.Context, _ admin.Person, _ struct{}) (admin.
 			return err
 		}
 		return e.SetLog(after)
+	})
+	return admin.Done{Result: after, Before: before, After: after}, err
+}
+
+// LogOpen says where everybody reads this state's log.
+type LogOpen struct {
+	Public    string `json:"public,omitempty"`     // base URL of its public door, such as https://node.example; "": as it was
+	UnionOnly bool   `json:"union_only,omitempty"` // nowhere: only the other states' nodes read it
+}
+
+// openPublic names a log and a witness of this state in the directory, where
+// that names none, and where they and its time-stamp authority are found.
+func (n *Node) openPublic(ctx context.Context, _ admin.Person, p LogOpen) (admin.Done, error) {
+	if p.Public != "" && p.UnionOnly {
+		return admin.Done{}, fault.New(fault.BadRequest, "it is read at an address, or by the union alone")
+	}
+	base := strings.TrimSuffix(p.Public, "/")
+	named := func(l directory.Log) bool { return l.Key != (merkle.Key{}) && l.Witness != (merkle.Key{}) }
+	if s, _ := n.directory.View().State(n.cfg.State); !named(s.Log) {
+		for _, name := range []string{directory.LogKey, directory.WitnessKey} {
+			if _, err := n.keys.Create(name, seal.Ed25519); err != nil && !errors.Is(err, fs.ErrExist) {
+				return admin.Done{}, fmt.Errorf("the key %s: %w", name, err)
+			}
+		}
+	}
+	if err := n.renew(ctx); err != nil { // the time-stamp authority, where there is none
+		return admin.Done{}, err
+	}
+	stamps, err := n.keys.Signer(directory.StampKey)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return admin.Done{}, fmt.Errorf("the key %s: %w", directory.StampKey, err)
+	}
+	var before, after directory.Log
+	err = n.publish(ctx, func(e *directory.Edition) (err error) {
+		s, _ := n.directory.View().State(n.cfg.State)
+		before = s.Log
+		after = before
+		if !named(before) {
+			host, _, _ := net.SplitHostPort(n.cfg.Link.Advertise)
+			if after, err = directory.NewLog(n.cfg.State, host, before.Address, n.keys); err != nil {
+				return err
+			}
+		}
+		switch {
+		case p.UnionOnly:
+			after.Address = ""
+		case base != "":
+			after.Address = base + strings.TrimSuffix(logPath, "/")
+		}
+		for i, x := range e.Stamps {
+			if own, ok := x.Certificate.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); !ok || stamps == nil || !own.Equal(stamps.Public()) {
+				continue // a national authority's, or one of before
+			}
+			switch {
+			case p.UnionOnly:
+				e.Stamps[i].Address = ""
+			case base != "":
+				e.Stamps[i].Address = base + stampPath
+			}
+		}
+		if err := e.SetLog(after); err != nil {
+			return fault.Wrap(fault.BadRequest, err, "%v", err)
+		}
+		return nil
 	})
 	return admin.Done{Result: after, Before: before, After: after}, err
 }
@@ -295,7 +361,7 @@ func (n *Node) heldToWord(context.Context) error { return n.publisher.Err() }
 // cosigned says what keeps the newest records from having receipts.
 func (n *Node) cosigned(context.Context) error {
 	if _, ok := n.parties().Trust(n.cfg.State); !ok {
-		return fault.New(fault.NotFound, "the directory names no log of %s", n.cfg.State)
+		return fault.New(fault.NotFound, "the directory names no log of %s; falaj log open gives it one", n.cfg.State)
 	}
 	return n.publisher.Late()
 }

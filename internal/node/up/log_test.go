@@ -8,12 +8,14 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/falaj/falaj/internal/directory"
 	"github.com/falaj/falaj/internal/exchange"
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/merkle"
@@ -335,4 +337,80 @@ func TestQuantumWitness(t *testing.T) {
 	if s, _ := p.union.nodes[0].Directory().View().State("SA"); s.Log.Quantum != (merkle.Key{}) || s.Log.Witness == (merkle.Key{}) {
 		t.Errorf("it is still there: %+v", s.Log)
 	}
+}
+
+// TestLaterLog: a running union whose states have no logs, time-stamp
+// authorities or overseer of the secretariat's gets them by ordinary
+// administration, and its calls have receipts with all three.
+func TestLaterLog(t *testing.T) {
+	dir := t.TempDir()
+	p := play(t, dir, Deps{}, "BH", "SA")
+	root := func(change func(*directory.Draft) error) {
+		t.Helper()
+		draft, err := p.union.nodes[0].Directory().Draft()
+		must(t, err)
+		must(t, change(draft))
+		for _, s := range []union.State{"BH", "SA"} {
+			x := &party{state: s, dir: filepath.Join(dir, string(s))}
+			must(t, x.open())
+			key, err := x.keys.Signer(directory.RootKey)
+			must(t, err)
+			must(t, draft.Sign(key))
+		}
+		b, err := draft.Encode()
+		must(t, err)
+		p.change("BH", "directory.install", node.Draft{Draft: string(b)})
+		p.heard()
+	}
+	root(func(d *directory.Draft) error { return d.SetWitness(merkle.Key{}) })
+	for i, s := range []union.State{"BH", "SA"} {
+		for _, key := range []string{directory.LogKey, directory.WitnessKey, directory.StampKey} {
+			must(t, os.Remove(filepath.Join(dir, string(s), "keys", key+".pem")))
+		}
+		must(t, p.union.nodes[i].Directory().Publish(t.Context(), func(e *directory.Edition) error {
+			delete(e.Files, "log.json")
+			e.Stamps = nil
+			return nil
+		}))
+	}
+	p.heard()
+	if resp, body := p.call("SA", "BH/GOV/interior/civil/registry", "/persons", "X-Road-Id: before"); resp.StatusCode != 200 {
+		t.Fatalf("%s %s", resp.Status, body)
+	}
+	var r exchange.CallReceipt
+	if err := p.admin("SA").Query(t.Context(), "receipt", url.Values{"id": {"before"}}, &r); err == nil {
+		t.Errorf("a receipt without a log: %+v", r)
+	}
+
+	for _, s := range []union.State{"BH", "SA"} {
+		p.change(s, "log.open", node.LogOpen{Public: p.at(s).Public + "/"})
+	}
+	secretariat := &party{dir: filepath.Join(dir, "secretariat")}
+	must(t, secretariat.open())
+	overseer, err := directory.SecretariatWitness(logHost, secretariat.keys)
+	must(t, err)
+	root(func(d *directory.Draft) error { return errors.Join(d.SetWitness(overseer), d.SetQuorum(2)) })
+	if resp, body := p.call("SA", "BH/GOV/interior/civil/registry", "/persons", "X-Road-Id: after"); resp.StatusCode != 200 {
+		t.Fatalf("%s %s", resp.Status, body)
+	}
+	for _, id := range []string{"before", "after"} {
+		r := stamped(t, p.admin("SA"), id)
+		if r.Quorum.Met != 2 || len(r.Quorum.Witnesses) != 2 || r.Records[0].Stamp.State != "BH" {
+			t.Errorf("%s: %+v", id, r)
+		}
+	}
+	s, _ := p.union.nodes[1].Directory().View().State("BH")
+	if s.Log.Address != p.at("BH").Public+"/log" || len(s.Stamps) != 1 || s.Stamps[0].Address != p.at("BH").Public+"/tsa" {
+		t.Errorf("%+v %+v", s.Log, s.Stamps)
+	}
+	if _, err := witness.Audit(t.Context(), p.fetch("BH"), p.trust("BH")); err != nil {
+		t.Error(err)
+	}
+	p.change("BH", "log.open", node.LogOpen{UnionOnly: true})
+	key := s.Log.Key
+	if s, _ := p.union.nodes[0].Directory().View().State("BH"); s.Log.Address != "" || s.Log.Key != key || s.Stamps[0].Address != "" {
+		t.Errorf("%+v %+v", s.Log, s.Stamps)
+	}
+	_, err = p.admin("BH").Change(t.Context(), "log.open", node.LogOpen{Public: "nowhere"}, nil)
+	wantRefusal(t, err, fault.BadRequest)
 }

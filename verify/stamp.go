@@ -64,7 +64,7 @@ func (v *Verifier) stamp(box *container, r *evidence.Record, m *message, opening
 	default:
 		e = &edition{} // no directory says whose log it is
 	}
-	if err := e.checkpoint(box, r, p[0].Token); err != nil && !(received && errors.Is(err, errAway)) {
+	if err := e.checkpoint(box, r, &names, p[0].Token); err != nil && !(received && errors.Is(err, errAway)) {
 		return at, "", err
 	}
 	if m != nil && r.Stamp.Authority != "" && r.Stamp.Authority == m.sealer.State {
@@ -174,7 +174,7 @@ func (v *Verifier) token(raw []byte) (*stamp.Token, error) {
 // stamper finds the authority's certificate in its state's part, and holds the
 // token against it; the same one once.
 func (e *edition) stamper(state union.State, t *stamp.Token) (*certificate, error) {
-	return e.stampers.of(sha256.Sum256(t.Raw), (*certificate).bytes, func() (*certificate, error) { return e.stamped(state, t) })
+	return e.stampers.of(t.Digest(), (*certificate).bytes, func() (*certificate, error) { return e.stamped(state, t) })
 }
 
 func (e *edition) stamped(state union.State, t *stamp.Token) (*certificate, error) {
@@ -201,8 +201,7 @@ func (e *edition) stamped(state union.State, t *stamp.Token) (*certificate, erro
 
 // checkpoint holds the checkpoint that was stamped with the record against
 // what was stamped, and its cosignatures' times against the time-stamp's.
-func (e *edition) checkpoint(box *container, r *evidence.Record, t *stamp.Token) error {
-	names := r.StampNames()
+func (e *edition) checkpoint(box *container, r *evidence.Record, names *evidence.StampNames, t *stamp.Token) error {
 	root, err := box.Read(names.Root, evidence.MaxFile)
 	if err != nil {
 		return err

@@ -505,7 +505,7 @@ func (v *Verifier) records(out *Report, box *container, in *evidence.Contents, m
 		if errors.As(err, &aged) {
 			en, ar = aged.en, aged.ar
 		}
-		out.add(fmt.Sprintf("record of %.2s, leaf %d: %s", r.State, r.Leaf, en), fmt.Sprintf("قيد %.2s، الورقة %d: %s", r.State, r.Leaf, ar), false, detail, err)
+		out.add(record+en, recordAr+ar, false, detail, err)
 		if (err == nil || aged != nil) && !at.IsZero() && opened == nil && (there[part].IsZero() || at.Before(there[part])) {
 			there[part] = at
 		}

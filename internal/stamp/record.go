@@ -123,13 +123,15 @@ func (r Record) Verify(of Digest) error {
 		return errors.New("stamp: the evidence record has no time-stamp")
 	}
 	for i, l := range r {
+		if i > 0 {
+			of = r[i-1].Token.Digest()
+		}
 		if err := l.verify(of); err != nil {
 			return err
 		}
 		if i > 0 && l.Token.At.Before(r[i-1].Token.At) {
 			return errors.New("stamp: a time-stamp of the evidence record is older than the one that it renews")
 		}
-		of = l.Token.Digest()
 	}
 	return nil
 }

@@ -47,6 +47,7 @@ func (l *Log) gather(ctx context.Context, asking *sync.WaitGroup) error {
 	if l.signed.Origin == "" || l.stopped != nil {
 		return nil
 	}
+	l.listen(ctx, own, u, asking, now)
 	t := &l.target
 	if t.Origin != l.signed.Origin || t.Size < l.signed.Size && (t.done || t.late(now, l.cfg.Patience)) {
 		*t = target{Signed: l.signed, since: now}
@@ -74,6 +75,27 @@ func (l *Log) gather(ctx context.Context, asking *sync.WaitGroup) error {
 		asking.Go(func() { l.submit(ctx, own, p, head, known) })
 	}
 	return nil
+}
+
+// listen asks one other witness now and then, each time the next, what it has
+// seen of this log: where another process goes on with it on another database,
+// this one is to know before it signs something itself. Under mu.
+func (l *Log) listen(ctx context.Context, own Party, u Union, asking *sync.WaitGroup, now time.Time) {
+	if now.Sub(l.heard) < l.cfg.Patience {
+		return
+	}
+	l.heard = now
+	for range u.Parties {
+		l.turn++
+		if p := u.Parties[l.turn%len(u.Parties)]; p.State != own.State && p.Witness != (merkle.Key{}) {
+			asking.Go(func() {
+				within, cancel := context.WithTimeout(ctx, l.cfg.Answer)
+				defer cancel()
+				_ = l.stop(own, l.held(within, own, p)) // one that does not answer is not the log's fault
+			})
+			return
+		}
+	}
 }
 
 func (t *target) has(k merkle.Key) bool {

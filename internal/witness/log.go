@@ -63,9 +63,11 @@ type Log struct {
 	failed   error         // why the last look at the log came to nothing
 	looked   time.Time     // when one did not
 	stopped  error
-	origin   string // of the log that stopped
-	vouched  place  // that the witnesses know as it is here
-	doubt    error  // why that is not known
+	origin   string    // of the log that stopped
+	vouched  place     // that the witnesses know as it is here
+	doubt    error     // why that is not known
+	heard    time.Time // when a witness was asked last what it has seen
+	turn     int       // which one
 }
 
 // place is a log on one server: on another it may be an older copy.
@@ -398,6 +400,8 @@ func (l *Log) Signed() ([]byte, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
+	case l.stopped != nil:
+		return nil, l.stopped
 	case l.failed != nil:
 		return nil, l.failed
 	case l.signed.Origin == "":

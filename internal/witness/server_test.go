@@ -130,6 +130,30 @@ func TestOldServer(t *testing.T) {
 	}
 }
 
+// TestDividedProcesses: of two processes with a database each, the one that has
+// nothing to record learns that the other has gone on before it signs anything.
+func TestDividedProcesses(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 2, "BH", "SA", "AE")
+	bh := w.nodes["BH"]
+	w.unlocked("SA", "AE")
+	w.run("BH")
+	e := bh.fill(t, 10)
+	w.receipt("BH", e.Index, e.Leaf)
+	idle, db := bh.log, bh.db
+	w.open(bh, bh.copyDB(t))
+	w.run("BH")
+	e = bh.fill(t, 10)
+	w.receipt("BH", e.Index, e.Leaf)
+	divided(t, idle)
+	if n := newest(t, db); n != 10 {
+		t.Errorf("it has signed a head of %d", n)
+	}
+	if err := bh.log.Err(); err != nil {
+		t.Errorf("the other: %v", err)
+	}
+}
+
 // TestRolledBack: a database that is set back while it runs, and whose server
 // stays the same, is found out by the process that remembers more.
 func TestRolledBack(t *testing.T) {

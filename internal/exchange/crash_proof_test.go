@@ -97,7 +97,7 @@ func beside(t *testing.T, s union.State, home string, db *store.DB, j *journal.J
 	check(t, err)
 	spool, err := seal.OpenSpool(filepath.Join(home, "spool"), keys.Records())
 	check(t, err)
-	found, err := Inspect(t.Context(), db, j, keys.Records(), names, spool, func(string, int64) {})
+	found, err := Inspect(t.Context(), db, j, keys.Records(), names, spool, largeOf(t.Context(), j), func(string, int64) {})
 	check(t, err)
 	check(t, spool.Close())
 	for _, w := range found.Wrong {

@@ -305,7 +305,7 @@ func TestErasedIsDark(t *testing.T) {
 				if left, err := n.journal.Find(t.Context(), darkID); err != nil || len(left) != 0 {
 					t.Errorf("%s: found %d by its id, %v", s, len(left), err)
 				}
-				i, err := Inspect(t.Context(), n.db, n.journal, n.deps.Records, n.deps.Names, n.deps.Spool, func(string, int64) {})
+				i, err := Inspect(t.Context(), n.db, n.journal, n.deps.Records, n.deps.Names, n.deps.Spool, largeOf(t.Context(), n.journal), func(string, int64) {})
 				if err != nil || len(i.Wrong) > 0 {
 					t.Errorf("%s: %+v %v", s, i, err)
 				}

@@ -45,8 +45,9 @@ type Inspected struct {
 // inspector looks through what is stored beside the journal.
 type inspector struct {
 	Inspected
-	x    *Exchange
-	seen func(place string, done int64)
+	x     *Exchange
+	large []large
+	seen  func(place string, done int64)
 }
 
 // maxWrong bounds what one inspection names.
@@ -63,12 +64,29 @@ func (i *inspector) add(place, name, format string, args ...any) {
 // inspectStep is how many rows are read at a time.
 const inspectStep = 500
 
+// Large collects which records name a large body.
+type Large struct{ named []large }
+
+type large struct {
+	index int64
+	at    time.Time
+	spool string
+}
+
+// See is shown all records: journal.Inspection.Record.
+func (l *Large) See(s journal.Stored) {
+	if n, err := readNote(s.Local); err == nil && n.Spool != "" {
+		l.named = append(l.named, large{s.Index, s.At, n.Spool})
+	}
+}
+
 // Inspect holds claims, deliveries, spooled bodies and the trace's index against
-// the records that they are about. It needs no running exchange: records, their
-// keys, names (the keyed hash of Deps.Names) and spool are handed in. The error
-// is only of reading.
-func Inspect(ctx context.Context, db *store.DB, records *journal.Journal, keys journal.Cipher, names interface{ Sum(b []byte) [32]byte }, spool *seal.Spool, seen func(place string, done int64)) (Inspected, error) {
-	i := &inspector{x: &Exchange{cfg: Config{traceBlock: traceBlock}, deps: Deps{DB: db, Journal: records, Records: keys, Names: names, Spool: spool}}, seen: seen}
+// the records that they are about, and these, of which bodies were collected,
+// against what is kept. It needs no running exchange: records, their keys, names
+// (the keyed hash of Deps.Names) and spool are handed in. The error is only of
+// reading.
+func Inspect(ctx context.Context, db *store.DB, records *journal.Journal, keys journal.Cipher, names interface{ Sum(b []byte) [32]byte }, spool *seal.Spool, bodies *Large, seen func(place string, done int64)) (Inspected, error) {
+	i := &inspector{large: bodies.named, x: &Exchange{cfg: Config{traceBlock: traceBlock}, deps: Deps{DB: db, Journal: records, Records: keys, Names: names, Spool: spool}}, seen: seen}
 	for _, part := range []func(context.Context) error{i.place, i.bodies, i.bodiless, i.claims, i.deliveries, i.traces} {
 		if err := part(ctx); err != nil {
 			return i.Inspected, fmt.Errorf("looking through what stands beside the journal: %w", err)
@@ -211,31 +229,22 @@ func (i *inspector) body(ctx context.Context, id string, leaf int64) error {
 
 // bodiless looks for records whose large body nothing keeps.
 func (i *inspector) bodiless(ctx context.Context) error {
-	size, _, err := i.x.deps.Journal.Head(ctx)
-	if err != nil {
-		return err
-	}
-	return i.x.deps.Journal.Each(ctx, 0, size, func(s journal.Stored, err error) error {
-		if err != nil || s.Erased {
-			return ctx.Err() // the journal names it
-		}
-		n, err := readNote(s.Local)
-		if err != nil || n.Spool == "" {
-			return nil
-		}
+	for _, l := range i.large {
 		// The body was there a little earlier: its month may have ended before.
-		if seal.PeriodOf(s.At.Add(-bodyAhead)) != seal.PeriodOf(s.At) {
-			return nil
+		if seal.PeriodOf(l.at.Add(-bodyAhead)) != seal.PeriodOf(l.at) {
+			continue
 		}
-		if kept, err := i.stillKept(ctx, n.Spool); err != nil || kept {
+		if kept, err := i.stillKept(ctx, l.spool); err != nil {
 			return err
+		} else if kept {
+			continue
 		}
-		if now, err := i.x.deps.Journal.Get(ctx, s.Index); err != nil || now.Erased {
-			return nil // meanwhile
+		if now, err := i.x.deps.Journal.Get(ctx, l.index); err != nil || now.Erased {
+			continue // meanwhile
 		}
-		i.add(PlaceBody, n.Spool, "nothing keeps it, and record %d names it", s.Index)
-		return nil
-	})
+		i.add(PlaceBody, l.spool, "nothing keeps it, and record %d names it", l.index)
+	}
+	return ctx.Err()
 }
 
 // bodyAhead is by how much a body may be older than the record that names it.

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/falaj/falaj/internal/journal"
 	"github.com/falaj/falaj/internal/store/storetest"
 	"github.com/falaj/falaj/internal/union"
 )
@@ -73,6 +74,20 @@ func inspected() map[string][]string {
 	}
 }
 
+// largeOf shows the collector what the journal's inspection shows it.
+func largeOf(ctx context.Context, j *journal.Journal) *Large {
+	l := &Large{}
+	if size, _, err := j.Head(ctx); err == nil {
+		_ = j.Each(ctx, 0, size, func(s journal.Stored, err error) error {
+			if err == nil && !s.Erased {
+				l.See(s)
+			}
+			return nil
+		})
+	}
+	return l
+}
+
 // TestInspect: every bit that is changed of what stands beside the journal is
 // found and named, or does not matter.
 func TestInspect(t *testing.T) {
@@ -114,7 +129,7 @@ func inspectOn(t *testing.T, on engine) {
 	})
 	look := func() Inspected {
 		t.Helper()
-		i, err := Inspect(context.Background(), sa.db, sa.journal, sa.deps.Records, sa.deps.Names, sa.deps.Spool, func(string, int64) {})
+		i, err := Inspect(context.Background(), sa.db, sa.journal, sa.deps.Records, sa.deps.Names, sa.deps.Spool, largeOf(context.Background(), sa.journal), func(string, int64) {})
 		check(t, err)
 		return i
 	}

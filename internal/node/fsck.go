@@ -251,9 +251,11 @@ func (n *Node) inspect(ctx context.Context, progress Progress) (Checked, error) 
 	if err != nil {
 		return c, err
 	}
+	var bodies exchange.Large
 	r, err := journal.Inspect(ctx, deps, journal.Inspection{
-		Seen:  func(done, all int64) { progress(string(journal.PartRecord), done, all) },
-		Vouch: n.vouch,
+		Seen:   func(done, all int64) { progress(string(journal.PartRecord), done, all) },
+		Vouch:  n.vouch,
+		Record: bodies.See,
 	})
 	if err != nil {
 		return c, err
@@ -281,7 +283,7 @@ func (n *Node) inspect(ctx context.Context, progress Progress) (Checked, error) 
 	if err != nil {
 		return c, fmt.Errorf("the key that hides calls' names: %w", err)
 	}
-	x, err := exchange.Inspect(ctx, n.db, n.journal, deps.Records, names, n.spool, func(place string, done int64) { progress(place, done, 0) })
+	x, err := exchange.Inspect(ctx, n.db, n.journal, deps.Records, names, n.spool, &bodies, func(place string, done int64) { progress(place, done, 0) })
 	if err != nil {
 		return c, err
 	}

@@ -270,7 +270,7 @@ func (x *Exchange) beat(ctx context.Context, alone bool) error {
 			return err
 		}
 		_, err := tx.Exec(ctx, `UPDATE exchange_claim SET state = ?, changed_at = ?
-			WHERE side = ? AND state = ? AND process NOT IN (SELECT id FROM exchange_process)`,
+			WHERE side = ? AND state = ? AND state <> 2 AND process NOT IN (SELECT id FROM exchange_process)`, // <> 2: the index's own words
 			claimUnknown, now.UnixMilli(), sideProvider, claimOpen)
 		return err
 	})

@@ -65,20 +65,20 @@ func (x *Exchange) pruneSome(ctx context.Context, at *cursor, rows int64) (busy 
 		if err != nil {
 			return err
 		}
-		err = tx.QueryRow(ctx, `SELECT side, id FROM exchange_claim WHERE side > ? OR side = ? AND id > ?
-			ORDER BY side, id LIMIT 1 OFFSET ?`, at.side, at.side, at.id, rows).Scan(&next.side, &next.id)
+		err = tx.QueryRow(ctx, `SELECT side, id FROM exchange_claim WHERE (side, id) > (?, ?)
+			ORDER BY side, id LIMIT 1 OFFSET ?`, at.side, at.id, rows).Scan(&next.side, &next.id)
 		last := errors.Is(err, sql.ErrNoRows)
 		if err != nil && !last {
 			return err
 		}
 		// What stays open at the caller's side got no answer in its time; the
 		// provider knows what became of it.
-		query := `DELETE FROM exchange_claim WHERE (side > ? OR side = ? AND id > ?) AND changed_at < ?
+		query := `DELETE FROM exchange_claim WHERE (side, id) > (?, ?) AND changed_at < ?
 			AND (state = ? OR state = ? OR side = ? AND process <> ?)`
-		args := []any{at.side, at.side, at.id, before, claimAnswered, claimSettled, sideCaller, outbox}
+		args := []any{at.side, at.id, before, claimAnswered, claimSettled, sideCaller, outbox}
 		if !last {
-			query += ` AND (side < ? OR side = ? AND id <= ?)`
-			args = append(args, next.side, next.side, next.id)
+			query += ` AND (side, id) <= (?, ?)`
+			args = append(args, next.side, next.id)
 		}
 		res, err = tx.Exec(ctx, query, args...)
 		if err != nil {

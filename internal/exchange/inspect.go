@@ -310,7 +310,7 @@ func (i *inspector) claims(ctx context.Context) error {
 		err := i.x.deps.DB.Read(ctx, func(tx *store.Tx) error {
 			step = step[:0]
 			rows, err := tx.Query(ctx, `SELECT side, id, content, state, asked, answered FROM exchange_claim
-				WHERE side > ? OR side = ? AND id > ? ORDER BY side, id LIMIT ?`, at.side, at.side, at.id, inspectStep)
+				WHERE (side, id) > (?, ?) ORDER BY side, id LIMIT ?`, at.side, at.id, inspectStep)
 			if err != nil {
 				return err
 			}

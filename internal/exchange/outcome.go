@@ -29,7 +29,7 @@ func (x *Exchange) Outcomes(ctx context.Context, most int) ([]Outcome, error) {
 	err := x.deps.DB.Read(ctx, func(tx *store.Tx) error {
 		out = nil
 		rows, err := tx.Query(ctx, `SELECT changed_at, asked FROM exchange_claim
-			WHERE state = ? AND side = ? ORDER BY changed_at, id LIMIT ?`, claimUnknown, sideProvider, most)
+			WHERE state = ? AND state <> 2 AND side = ? ORDER BY changed_at, id LIMIT ?`, claimUnknown, sideProvider, most)
 		if err != nil {
 			return err
 		}

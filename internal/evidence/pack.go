@@ -51,6 +51,7 @@ const (
 	MaxHead     = 256 << 10
 	MaxFile     = 4 << 20 // of the directory, certificates, receipts
 	MaxRecords  = 64
+	MaxRenewals = 1024 // of all records' time-stamps: each may take a directory of its own to judge
 )
 
 // Aside are the names of what stands beside a message: the certificate that

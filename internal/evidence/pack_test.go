@@ -320,11 +320,21 @@ func TestHostileContents(t *testing.T) {
 	}
 	good := `{"type":"falaj.container/1","id":"a","absent":[{"name":"answer/body.bin","why":{"en":"a","ar":"b"}}],"records":[` + zero + `]}`
 	must(t, contents(good))
+	stamped := func(judge string, n int) string {
+		renewals := strings.TrimSuffix(strings.Repeat(judge+",", n), ",")
+		return strings.TrimSuffix(zero, "}") + `,"stamp":{"end":1,"authority":"SA","directory":1,"renewals":[` + renewals + `]}}`
+	}
+	const judge = `{"authority":"SA","directory":1}`
+	if err := contents(strings.Replace(good, zero, stamped(judge, 63), 1)); !errors.Is(err, fs.ErrNotExist) { // its files
+		t.Errorf("renewals: %v", err)
+	}
 	for _, change := range [][2]string{
 		{"container/1", "container/2"}, {`"id":"a"`, `"id":"\u001b[2J"`}, {`"id":"a"`, `"id":"` + strings.Repeat("a", 256) + `"`}, {`"id":"a"`, `"id":"a","id":"a"`},
 		{"answer/body.bin", "answer/head.json"}, {`"en":"a"`, `"en":"\u001b[2J"`}, {`"ar":"b"`, `"ar":"\n"`}, {`"en":"a"`, `"en":"` + strings.Repeat("a", 2000) + `"`},
 		{`"BH"`, `"../B"`}, {`"n1"`, `"\u001b"`}, {`"message":"request"`, `"message":"../../x"`}, {`"leaf":0`, `"leaf":-1`}, {`"kind":1`, `"kind":256`},
 		{zero, record}, {zero, zero + strings.Repeat(","+zero, MaxRecords)}, {`"records"`, `"more":1,"records"`}, {good, "null"}, {good, good + good}, {good, ""},
+		{zero, stamped(judge, 64)}, {zero, stamped(`{"authority":"../S","directory":1}`, 1)}, {zero, stamped(`{"authority":"SA","directory":-1}`, 1)}, {zero, stamped(`{"end":1}`, 1)},
+		{zero, stamped(judge, 63) + strings.Repeat(","+stamped(judge, 63), MaxRenewals/63)},
 	} {
 		if err := contents(strings.Replace(good, change[0], change[1], 1)); !errors.Is(err, ErrForm) {
 			t.Errorf("%.60s: %v", change[1], err)

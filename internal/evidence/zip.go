@@ -416,13 +416,14 @@ func (c *Contents) check() error {
 			return errors.New("something else than a body is absent")
 		}
 	}
+	renewals := 0
 	for _, r := range c.Records {
 		if _, err := union.ParseState(string(r.State)); err != nil || len(r.Node) > 255 || !shown(r.Node) || r.Leaf < 0 ||
 			r.Message != label(seal.Request) && r.Message != label(seal.Answer) {
 			return errors.New("one of its records is none")
 		}
 		if s := r.Stamp; s != nil {
-			if s.End <= r.Leaf || len(s.Renewals) >= stamp.MaxLinks {
+			if renewals += len(s.Renewals); s.End <= r.Leaf || len(s.Renewals) >= stamp.MaxLinks || renewals > MaxRenewals {
 				return errors.New("one of its time-stamps is none")
 			}
 			for _, j := range append([]Judge{s.Judge}, s.Renewals...) {

@@ -42,6 +42,9 @@ func away(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{errAway}, args...)...)
 }
 
+// errOther says that a directory and the pinned root have no key in common.
+var errOther = away("the given root knows none of the directory's signers: container and root are of two unions")
+
 // signed is a TUF metadata file: a role's statement and the signatures on it.
 type signed struct {
 	Signed     jsontext.Value `json:"signed"`
@@ -210,6 +213,17 @@ func (k key) public(id string) (*ecdsa.PublicKey, error) {
 	return p, nil
 }
 
+// by tells whether metadata names any of the keys as a signer's. Where none is
+// named, the signatures are not wrong: they are others'.
+func (m *signed) by(keys map[string]key) bool {
+	for _, s := range m.Signatures {
+		if _, ok := keys[s.KeyID]; ok {
+			return true
+		}
+	}
+	return false
+}
+
 // verify holds metadata against a role: so many of its keys have signed.
 func (m *signed) verify(keys map[string]key, role roleDef) error {
 	if role.Threshold < 1 || len(role.KeyIDs) == 0 {
@@ -346,6 +360,9 @@ func follow(pin *statement, version int64, state string, read func(name string, 
 		if err != nil {
 			return nil, err
 		}
+		if root == pin && !m.by(pin.Keys) {
+			return nil, errOther
+		}
 		for _, by := range []*statement{root, next} {
 			if err := m.verify(by.Keys, by.Roles["root"]); err != nil {
 				return nil, fmt.Errorf("%s: %w", name, err)
@@ -363,17 +380,17 @@ func follow(pin *statement, version int64, state string, read func(name string, 
 	if err != nil {
 		return nil, err
 	}
+	if root == pin && !stamp.by(pin.Keys) && !snapshot.by(pin.Keys) {
+		return nil, errOther
+	}
 	digest := sha256.Sum256(snapshot.canonical)
-	for what, err := range map[string]error{
-		"time-stamp": stamp.verify(root.Keys, root.Roles["timestamp"]),
-		"snapshot":   snapshot.verify(root.Keys, root.Roles["snapshot"]),
-	} {
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", what, err)
+	for role, m := range map[string]*signed{"timestamp": stamp, "snapshot": snapshot} {
+		if err := m.verify(root.Keys, root.Roles[role]); err != nil {
+			return nil, fmt.Errorf("%s: %w", numbered(version, role), err)
 		}
 	}
 	if named := ts.Meta["snapshot.json"]; ts.Version != version || snap.Version != version || named.Version != version || named.Signed != hex.EncodeToString(digest[:]) {
-		return nil, errors.New("the time-stamp names another snapshot")
+		return nil, fmt.Errorf("%s names another snapshot", numbered(version, "timestamp"))
 	}
 	e := &edition{demonstration: root.Demonstration == "true", files: map[string][]byte{}, logs: map[string]merkle.Trust{}}
 	e.expires = slices.MinFunc([]time.Time{root.Expires, ts.Expires, snap.Expires}, time.Time.Compare)

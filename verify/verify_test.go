@@ -518,12 +518,39 @@ func TestRoots(t *testing.T) {
 			t.Errorf("%s is taken for a root", name)
 		}
 	}
-	// Another union's root proves nothing of this one's calls.
+	// Another union's root proves nothing of this one's calls, and refutes nothing,
+	// neither seals nor time-stamps; what is wrong without a root is still wrong.
 	other, err := New(newWorld(t).Root)
 	must(t, err)
-	b := pack(t, w.call(nil))
-	if r := other.Container(bytes.NewReader(b), int64(len(b))); r.Verdict != Broken {
+	judge := func(c evidence.Call) *Report {
+		b := pack(t, c)
+		return other.Container(bytes.NewReader(b), int64(len(b)))
+	}
+	stamped := w.stamp(w.both(w.call(nil)), nil)
+	if r := judge(stamped); r.Verdict != Unprovable || bad(r, Failed) != nil || !strings.Contains(strings.Join(bad(r, Unchecked), ""), "of two unions") {
+		t.Errorf("%d %q %q", r.Verdict, bad(r, Failed), bad(r, Unchecked))
+	}
+	lie := w.call(func(a map[string]any) { a["request"] = strings.Repeat("0", 64) })
+	if r := judge(lie); r.Verdict != Broken {
 		t.Errorf("%+v", r)
+	}
+	// One signature by a key that the root knows makes it this union's, and wrong.
+	half := w.call(nil)
+	half.Directory["1.snapshot.json"] = bytes.Replace(half.Directory["1.snapshot.json"], []byte(`"keyid":"`), []byte(`"keyid":"0`), -1)
+	if r := w.verify(pack(t, half)); r.Verdict != Broken || !strings.Contains(strings.Join(bad(r, Failed), ""), "1.snapshot.json: 0 of the 2") {
+		t.Errorf("%d %q", r.Verdict, bad(r, Failed))
+	}
+	// The same where a root lies between.
+	far := w.call(nil)
+	for _, version := range []string{`"root.json":{"version":1`, `"root.json": {"version": 1`} {
+		far.Directory["1.snapshot.json"] = bytes.Replace(far.Directory["1.snapshot.json"], []byte(version), []byte(version[:len(version)-1]+"2"), 1)
+	}
+	far.Directory["2.root.json"] = w.Root
+	if r := judge(far); r.Verdict != Unprovable || bad(r, Failed) != nil || !strings.Contains(strings.Join(bad(r, Unchecked), ""), "of two unions") {
+		t.Errorf("%d %q", r.Verdict, bad(r, Failed))
+	}
+	if r := w.verify(pack(t, far)); r.Verdict != Broken || !strings.Contains(strings.Join(bad(r, Failed), ""), "2.root.json is version 1") {
+		t.Errorf("%d %q", r.Verdict, bad(r, Failed))
 	}
 }
 

@@ -128,8 +128,8 @@ func (s *session) report(r verified) {
 	case verify.Broken:
 		s.line(t("It does not hold: what is marked ✗ is not what it should be.", "الدليل غير صحيح: ما عليه ✗ ليس كما ينبغي."))
 	case verify.Unprovable:
-		s.line(t("It can be judged neither way: what is marked – is missing, or the root is another time's.",
-			"لا يمكن الحكم عليه: ما عليه – مفقود، أو أن الجذر لزمن آخر."))
+		s.line(t("It can be judged neither way: what is marked – is missing, or the root is another union's or another time's.",
+			"لا يمكن الحكم على الأدلة: ما عليه – مفقود، أو أن الجذر لاتحاد آخر أو لزمن آخر."))
 	}
 	if r.Demonstration {
 		s.line(t("The union is a demonstration: its word binds nobody.", "الاتحاد تجريبي، فلا تُلزم كلمته أحداً."))

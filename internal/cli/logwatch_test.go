@@ -47,7 +47,7 @@ func TestLogWatch(t *testing.T) {
 
 	var out bytes.Buffer
 	s := &session{World: World{Out: &out}, root: &root{}, ctx: t.Context()}
-	c := &logWatchCmd{Once: true, Memory: filepath.Join(t.TempDir(), "a", "memory.json")}
+	c := &logWatchCmd{Once: true, Memory: filepath.Join(t.TempDir(), "memory.json")}
 	look := func() witness.Sight {
 		t.Helper()
 		m, err := c.open(s)
@@ -67,8 +67,10 @@ func TestLogWatch(t *testing.T) {
 		}
 		return x
 	}
-	if x := look(); x.What != witness.SightGrown {
-		t.Errorf("%+v", x)
+	for _, want := range []string{witness.SightNew, witness.SightGrown} {
+		if x := look(); x.What != want {
+			t.Errorf("%+v", x)
+		}
 	}
 	shown = head("another")
 	for range 2 { // it is not forgotten with the first finding
@@ -90,6 +92,12 @@ func TestLogWatch(t *testing.T) {
 			t.Errorf("%s: %v", out.String(), err)
 		}
 	}
+	if _, err := (&logWatchCmd{Memory: filepath.Join(t.TempDir(), "none", "memory.json")}).open(s); fault.CodeOf(err) != fault.Usage {
+		t.Errorf("a memory in a folder that is not there: %v", err)
+	}
+	if err := (&logWatchCmd{Memory: c.Memory}).Run(s); fault.CodeOf(err) != fault.Usage {
+		t.Errorf("looks without a pause: %v", err)
+	}
 	for _, bad := range []string{"", "x", "[]"} {
 		if err := os.WriteFile(c.Memory, []byte(bad), 0o600); err != nil {
 			t.Fatal(err)
@@ -97,5 +105,74 @@ func TestLogWatch(t *testing.T) {
 		if _, err := c.open(s); fault.CodeOf(err) != fault.Usage {
 			t.Errorf("%q as a memory: %v", bad, err)
 		}
+	}
+}
+
+// TestLogWatchRenewed: a log that goes on under a new name is told from one
+// that merely grows; where what was seen of the old one is not in it, that is
+// said with the head that proves it, and fails once.
+func TestLogWatchRenewed(t *testing.T) {
+	seed := sha256.Sum256([]byte("log"))
+	signer, err := merkle.NewSigner("log.example/BH/log1", merkle.LogSignature, ed25519.NewKeyFromSeed(seed[:]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	signers := []merkle.Signer{signer}
+	for _, name := range []string{"log.example/BH/log2", "log.example/BH/log3"} {
+		next, err := signer.As(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		signers = append(signers, next)
+	}
+	var shown string
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "tile") {
+			h := merkle.Leaf([]byte("another"))
+			w.Write(h[:])
+			return
+		}
+		fmt.Fprint(w, shown)
+	}))
+	defer srv.Close()
+	var out bytes.Buffer
+	s := &session{World: World{Out: &out}, root: &root{}, ctx: t.Context()}
+	c := &logWatchCmd{Once: true, Memory: filepath.Join(t.TempDir(), "memory.json")}
+	look := func(of merkle.Signer, word string) (text string, fails bool, note string) {
+		t.Helper()
+		head := merkle.Checkpoint{Origin: of.Name(), Size: 1, Root: merkle.Leaf([]byte(word))}
+		line, err := of.Line(head.Text(), time.Time{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		shown = head.Text() + "\n" + line
+		place := node.LogPlace{State: "BH", Log: directory.Log{Key: of.Key, Address: srv.URL + "/log"}}
+		m, err := c.open(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.lock.Close()
+		x, _ := c.look(s, m, node.Witnessed{Logs: node.Logs{Logs: []node.LogPlace{place}}}, place)
+		fails = m.ends(x)
+		if err := m.save(); err != nil {
+			t.Fatal(err)
+		}
+		out.Reset()
+		s.sight(x)
+		return out.String(), fails, shown
+	}
+	text, fails, old := look(signers[0], "one")
+	if fails || !strings.Contains(text, "seen for the first time") || strings.Contains(text, "NEW LOG") {
+		t.Errorf("%v: %s", fails, text)
+	}
+	for i := range 2 {
+		text, fails, _ = look(signers[1], "another")
+		if fails != (i == 0) || !strings.Contains(text, "A HISTORY ENDED: the state goes on as a new log; log.example/BH/log1 had 1 entries") || !strings.Contains(text, old) {
+			t.Errorf("%d: %v: %s", i, fails, text)
+		}
+	}
+	text, fails, _ = look(signers[2], "another") // holds log2, and not log1
+	if !fails || !strings.Contains(text, "GOES ON AS A NEW LOG: log.example/BH/log2 ended at 1 entries") || !strings.Contains(text, "log.example/BH/log1 had 1 entries") {
+		t.Errorf("%v: %s", fails, text)
 	}
 }

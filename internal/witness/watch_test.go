@@ -99,3 +99,74 @@ func TestLook(t *testing.T) {
 		}
 	}
 }
+
+// TestLookAtNewLog: a log that goes on under a new name is told from one that
+// merely grows, and where the new one does not hold what was signed under the
+// old name, that history ended.
+func TestLookAtNewLog(t *testing.T) {
+	w := newWorld(t, 1, "BH", "SA")
+	bh := w.nodes["BH"]
+	bh.fill(t, 300)
+	fork := &node{state: "BH", keys: bh.keys, signers: bh.signers}
+	w.open(fork, storetest.SQLite(t))
+	fork.fill(t, 310)
+
+	old := bh.signers[merkle.LogSignature]
+	before := func(n *node, size int64) string { return string(n.submission(t, 0, size).Note) }
+	renewed, err := old.As("host.example/BH/log10")
+	if err == nil {
+		old, err = old.As("host.example/BH/log9")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	bh.signers[merkle.LogSignature] = old
+	first, second, forked := before(bh, 280), before(bh, 290), before(fork, 280)
+	bh.signers[merkle.LogSignature] = renewed
+	trust := merkle.Trust{Log: renewed.Key}
+	later := before(bh, 295)
+	for name, x := range map[string]struct {
+		get   witness.Get
+		known []string
+		what  string
+		ended int64 // entries of the old log that are known
+	}{
+		"nothing is known":          {bh.public(t, 300), nil, witness.SightNew, 0},
+		"it holds the old one":      {bh.public(t, 300), []string{first, second}, witness.SightRenewed, 290},
+		"and was seen":              {bh.public(t, 300), []string{first, later}, witness.SightRenewed, 280},
+		"it begins with a copy":     {bh.public(t, 270), []string{first, second}, witness.SightEnded, 290},
+		"and has grown since":       {bh.public(t, 300), []string{forked}, witness.SightEnded, 280},
+		"and was seen since":        {bh.public(t, 300), []string{forked, later}, witness.SightEnded, 280},
+		"its own history rewritten": {fork.public(t, 300), []string{first, later}, witness.SightDivided, 0},
+	} {
+		var known []witness.Head
+		for _, note := range x.known {
+			known = append(known, witness.Known("SA", []byte(note), trust.Log)...)
+		}
+		if len(known) != len(x.known) {
+			t.Fatalf("%s: %d heads of %d are known", name, len(known), len(x.known))
+		}
+		s, _ := witness.Look(t.Context(), "BH", x.get, trust, known)
+		if s.What != x.what {
+			t.Errorf("%s: %+v", name, s)
+		}
+		if x.ended == 0 {
+			continue
+		}
+		if len(s.Former) != 1 || s.Former[0].Size != x.ended || s.Former[0].Log != old.Name() || s.Former[0].Contained != (x.what == witness.SightRenewed) || s.Former[0].Head.By != "SA" {
+			t.Errorf("%s: %+v", name, s.Former)
+		}
+	}
+
+	// A log of another key is only known by that key, and a later one is none
+	// of before.
+	for what, h := range map[string]witness.Head{witness.SightEnded: {Note: forked, Key: old.Key}, witness.SightNew: {Note: forked, Key: w.nodes["SA"].signers[merkle.LogSignature].Key}} {
+		if s, _ := witness.Look(t.Context(), "BH", bh.public(t, 300), trust, []witness.Head{h}); s.What != what {
+			t.Errorf("%+v", s)
+		}
+	}
+	bh.signers[merkle.LogSignature] = old
+	if s, _ := witness.Look(t.Context(), "BH", bh.public(t, 300), merkle.Trust{Log: old.Key}, []witness.Head{{Note: later}}); s.What != witness.SightNew {
+		t.Errorf("%+v", s)
+	}
+}

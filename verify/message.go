@@ -29,6 +29,7 @@ type message struct {
 	seal     []byte // wire form
 	head     head
 	manifest []byte
+	sum      *seal.Digest      // of the body that is in the container; nil where it was not read
 	batch    map[string][]byte // what has to lie in the container if it was sealed in a batch
 	at       time.Time
 	edition  *edition       // of the directory that the head names; nil where it could not be followed
@@ -100,7 +101,8 @@ func (m *message) body(box *container, in *evidence.Contents, name string) error
 	if err := box.Copy(sum, name); err != nil {
 		return err
 	}
-	if size != m.head.Body.Size || hex.EncodeToString(sum.Sum(nil)) != m.head.Body.SHA256 {
+	m.sum = (*seal.Digest)(sum.Sum(nil))
+	if size != m.head.Body.Size || hex.EncodeToString(m.sum[:]) != m.head.Body.SHA256 {
 		return errors.New("it is another")
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -187,15 +188,18 @@ func (v *Verifier) Container(r io.ReaderAt, size int64) *Report {
 		out.add("the answer", "الرد", false, "", away("there is none in the container"))
 	}
 	v.records(out, box, in, messages)
-	out.add("nothing else is in it, and nothing damaged", "ليس فيها غير ذلك، ولا تلف فيها", true, "", whole(box, in, messages))
+	out.add("nothing else is in it, and nothing damaged", "ليس فيها غير ذلك، ولا تلف فيها", true, "", v.whole(box, in, messages))
+	out.add("README.txt is as it was written", "الملف README.txt كما كُتب", false, "", errReadme)
 	return out.judge()
 }
 
 // whole looks for what nobody sealed and a reader might take for sealed, and
-// reads what nothing else has read.
-func whole(box *container, in *evidence.Contents, messages [2]*message) error {
-	read := make(map[string]bool, 64)
-	read["mimetype"], read[evidence.ReadmeName], read[evidence.SumsName], read[evidence.ContentsName] = false, false, false, true
+// holds all files against the list of their digests, as sha256sum does.
+func (v *Verifier) whole(box *container, in *evidence.Contents, messages [2]*message) error {
+	known := make(map[string]*seal.Digest, 64) // with the digest, where another check has taken it
+	for _, name := range []string{"mimetype", evidence.ReadmeName, evidence.SumsName, evidence.ContentsName} {
+		known[name] = nil
+	}
 	for _, p := range []seal.Part{seal.Request, seal.Answer} {
 		m := messages[p]
 		if m == nil {
@@ -203,36 +207,62 @@ func whole(box *container, in *evidence.Contents, messages [2]*message) error {
 		}
 		n, a := p.Names(), evidence.AsideOf(p)
 		for _, name := range []string{n.Head, n.Manifest, n.Signature, a.Seal, a.Certificate, a.Authority} {
-			read[name] = true
+			known[name] = nil
 		}
 		if m.head.Body != nil {
-			read[n.Body] = true
+			known[n.Body] = m.sum
 		}
 		for name := range m.batch {
-			read[name] = true
+			known[name] = nil
 		}
 		if m.cert == nil || m.cert.crl != nil {
-			read[a.CRL] = m.cert != nil
+			known[a.CRL] = nil
 		}
 	}
 	for i := range in.Records {
-		read[in.Records[i].ReceiptName()] = true
+		known[in.Records[i].ReceiptName()] = nil
 	}
 	for _, name := range stampFiles(in, box) {
-		read[name] = false // which of them a check has read, it is for the check to say
+		known[name] = nil
 	}
-	for _, name := range box.Names() {
-		done, known := read[name]
+	chain, err := v.directory(box)
+	if err != nil {
+		return err
+	}
+	names := box.Names()
+	sums, digest := make([]byte, 0, 128*len(names)), sha256.New()
+	for _, name := range names {
+		sum, belongs := known[name]
 		switch {
-		case !known && !strings.HasPrefix(name, evidence.DirectoryDir):
+		case strings.HasPrefix(name, evidence.DirectoryDir):
+			if name == chain.names[0] {
+				sums = append(sums, chain.sums...)
+			}
+			continue
+		case !belongs:
 			return fmt.Errorf("%s does not belong in it", name)
-		case known && !done:
-			if err := box.Copy(io.Discard, name); err != nil {
+		case name == "mimetype", name == evidence.SumsName:
+			continue // not in the list
+		case sum == nil:
+			digest.Reset()
+			if err := box.Copy(digest, name); err != nil {
 				return err
 			}
+			sum = (*seal.Digest)(digest.Sum(nil))
 		}
+		sums = appendSum(sums, *sum, name)
 	}
-	return nil
+	kept, err := box.Read(evidence.SumsName, evidence.MaxFile)
+	if err == nil && !bytes.Equal(kept, sums) {
+		err = fmt.Errorf("%s is not that of the files: one of them, which nobody signed, was changed", evidence.SumsName)
+	}
+	return err
+}
+
+// appendSum appends a line as sha256sum writes it.
+func appendSum(b []byte, sum seal.Digest, name string) []byte {
+	b = append(hex.AppendEncode(b, sum[:]), "  "...)
+	return append(append(b, name...), '\n')
 }
 
 // message checks one of the two messages; nil where there is none.
@@ -355,6 +385,7 @@ type chain struct {
 	contents [][]byte          // of each
 	files    map[string][]byte // by their names there
 	sum      [32]byte          // of names and contents
+	sums     []byte            // the lines of the files in the list of a container's digests
 }
 
 // directory reads the files of a container's directory. Most containers of a
@@ -399,6 +430,7 @@ func (v *Verifier) directory(box *container) (*chain, error) {
 		_, _ = io.WriteString(all, name)
 		_, _ = all.Write(files[i])
 		files[i] = bytes.Clone(files[i])
+		c.sums = appendSum(c.sums, sha256.Sum256(files[i]), name)
 		c.files[name[len(evidence.DirectoryDir):]] = files[i]
 	}
 	c.sum = [32]byte(all.Sum(nil))
@@ -463,6 +495,8 @@ func (m *message) aside(box *container, part seal.Part, c *certificate, p7s []by
 	}
 	return nil
 }
+
+var errReadme = away("nobody signed it: who packed the container may have put other lines in; nothing that is said here rests on it")
 
 var errNoDirectory = away("without its directory nothing tells whose log it is")
 

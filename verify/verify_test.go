@@ -6,10 +6,12 @@ import (
 	"crypto/ed25519"
 	cryptorand "crypto/rand"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"maps"
 	"math/rand/v2"
@@ -184,10 +186,10 @@ func TestACallHolds(t *testing.T) {
 	if failed := bad(r, Failed); r.Verdict != Holds || failed != nil || r.ID != "id-1" || r.Union != w.Name || !r.Demonstration {
 		t.Errorf("%d %q %+v", r.Verdict, failed, r)
 	}
-	if got := bad(r, Unchecked); len(got) != 2 || !strings.Contains(got[0], "no receipts") || !strings.Contains(got[1], "time-stamp") {
+	if got := bad(r, Unchecked); len(got) != 3 || !strings.Contains(got[0], "no receipts") || !strings.Contains(got[1], "time-stamp") || !strings.Contains(got[2], "README.txt") {
 		t.Errorf("not checked: %q", got)
 	}
-	if len(r.Checks) != 20 {
+	if len(r.Checks) != 21 {
 		t.Errorf("%d checks", len(r.Checks))
 	}
 }
@@ -202,7 +204,7 @@ func TestABatchHolds(t *testing.T) {
 	}
 	w.together()
 	r = w.verify(pack(t, w.call(nil)))
-	if r.Verdict != Holds || len(r.Checks) != 20 || !slices.ContainsFunc(r.Checks, func(c Check) bool { return strings.Contains(c.Detail, "message 1 of 5") }) {
+	if r.Verdict != Holds || len(r.Checks) != 21 || !slices.ContainsFunc(r.Checks, func(c Check) bool { return strings.Contains(c.Detail, "message 1 of 5") }) {
 		t.Errorf("%d %q %+v", r.Verdict, bad(r, Failed), r)
 	}
 }
@@ -394,6 +396,37 @@ func TestEachByteCounts(t *testing.T) {
 				t.Errorf("with %d others the byte %d does not count: %q", w.company, i, b[max(0, i-20):min(len(b), i+20)])
 			}
 		}
+	}
+}
+
+// TestWhatNobodySigned: lines put into README.txt are found by the list of
+// digests; where that is changed too, it is said that nobody signed either.
+func TestWhatNobodySigned(t *testing.T) {
+	w := newWorld(t)
+	b := pack(t, w.call(nil))
+	box, err := evidence.OpenBytes(b)
+	must(t, err)
+	swap := func(b []byte, name, from, to string) (string, []byte) { // of the same length
+		old, err := box.Read(name, evidence.MaxFile)
+		must(t, err)
+		if len(from) != len(to) || !bytes.Contains(old, []byte(from)) {
+			t.Fatalf("%s: %q", name, from)
+		}
+		changed := bytes.Replace(old, []byte(from), []byte(to), 1)
+		b = bytes.Replace(b, old, changed, 1)
+		crc := func(b []byte) []byte { return binary.LittleEndian.AppendUint32(nil, crc32.ChecksumIEEE(b)) }
+		return fmt.Sprintf("%x", sha256.Sum256(changed)), bytes.ReplaceAll(b, crc(old), crc(changed))
+	}
+	readme, err := box.Read(evidence.ReadmeName, evidence.MaxFile)
+	must(t, err)
+	was := fmt.Sprintf("%x", sha256.Sum256(readme))
+	is, lie := swap(b, evidence.ReadmeName, "    sha256sum -c ", "    sh -c evil;# ")
+	if r := w.verify(lie); r.Verdict != Broken || !strings.Contains(strings.Join(bad(r, Failed), ""), "SHA256SUMS is not that of the files") {
+		t.Errorf("%d %q", r.Verdict, bad(r, Failed))
+	}
+	_, lie = swap(lie, evidence.SumsName, was, is)
+	if r := w.verify(lie); r.Verdict != Holds || !strings.Contains(strings.Join(bad(r, Unchecked), ""), "nobody signed it") {
+		t.Errorf("%d %q", r.Verdict, bad(r, Failed))
 	}
 }
 
@@ -619,9 +652,9 @@ func TestNoRoomForMore(t *testing.T) {
 			for part := range messages {
 				messages[part] = v.message(&Report{}, box, in, seal.Part(part))
 			}
-			must(t, whole(box, in, messages))
+			must(t, v.whole(box, in, messages))
 			change(messages[part])
-			if err := whole(box, in, messages); err == nil || !strings.Contains(err.Error(), name+" does not belong in it") {
+			if err := v.whole(box, in, messages); err == nil || !strings.Contains(err.Error(), name+" does not belong in it") {
 				t.Errorf("%s: %v", name, err)
 			}
 		}

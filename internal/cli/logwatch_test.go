@@ -18,6 +18,8 @@ import (
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/merkle"
 	"github.com/falaj/falaj/internal/node"
+	"github.com/falaj/falaj/internal/node/operation"
+	"github.com/falaj/falaj/internal/node/up"
 	"github.com/falaj/falaj/internal/witness"
 )
 
@@ -174,5 +176,21 @@ func TestLogWatchRenewed(t *testing.T) {
 	text, fails, _ = look(signers[2], "another") // holds log2, and not log1
 	if !fails || !strings.Contains(text, "GOES ON AS A NEW LOG: log.example/BH/log2 ended at 1 entries") || !strings.Contains(text, "log.example/BH/log1 had 1 entries") {
 		t.Errorf("%v: %s", fails, text)
+	}
+}
+
+// TestStuck: who starts a union is told, in his language, which node takes no
+// calls and what to do.
+func TestStuck(t *testing.T) {
+	for lang, want := range map[string]string{"en": "✗ SA the node takes no calls", "ar": "✗ SA العقدة لا تقبل الطلبات"} {
+		var out bytes.Buffer
+		s := &session{World: World{Err: &out}, root: &root{}, ctx: t.Context(), ar: lang == "ar"}
+		entry := fault.New(fault.LogDivided, "x").Entry()
+		if err := s.stuck([]up.Unready{{State: "SA", Checks: []operation.Finding{{Name: "log", Code: fault.LogDivided, What: entry.What, Do: entry.Do}}}}); err != nil {
+			t.Fatal(err)
+		}
+		if text := out.String(); !strings.Contains(text, want) || !strings.Contains(text, "falaj --state SA log renew") {
+			t.Errorf("%s: %s", lang, text)
+		}
 	}
 }

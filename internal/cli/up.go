@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/node"
 	"github.com/falaj/falaj/internal/node/operation"
 	"github.com/falaj/falaj/internal/node/up"
 	"github.com/falaj/falaj/internal/union"
@@ -31,7 +32,7 @@ func (c *upCmd) Run(s *session) error {
 		return err
 	}
 	defer operation.Memory()()
-	u, err := up.Open(s.ctx, cfg, up.Deps{Log: operation.Logger(s.Err, "text", c.LogLevel)})
+	u, err := up.Open(s.ctx, cfg, up.Deps{Log: operation.Logger(s.Err, "text", c.LogLevel), Stuck: s.stuck})
 	if err != nil {
 		return err
 	}
@@ -43,6 +44,22 @@ func (c *upCmd) Run(s *session) error {
 		}
 		return s.show(r, func() { s.welcome(r) })
 	})
+}
+
+// stuck says which nodes of a union that runs take no calls, and what to do. It
+// goes beside the output, which is for what comes of the start.
+func (s *session) stuck(list []up.Unready) error {
+	e := *s
+	e.Out = s.Err
+	e.line(t("The union runs, and waits for nodes that take no calls. Commands find them: mend them in another window, and the start goes on.",
+		"الاتحاد يعمل وينتظر عقداً لا تقبل الطلبات. تجدها بقية الأوامر: أصلحها من نافذة أخرى فيستمر التشغيل."))
+	for _, x := range list {
+		e.diagnose(diagnosis{State: x.State, Health: node.Health{Checks: x.Checks}}, false)
+		if slices.ContainsFunc(x.Checks, func(f operation.Finding) bool { return f.Code == fault.LogDivided }) {
+			e.printf("    falaj --state %s doctor\n    falaj --state %s log renew\n", x.State, x.State)
+		}
+	}
+	return nil
 }
 
 // states reads the list of --state.

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/node"
+	"github.com/falaj/falaj/internal/node/operation"
 	"github.com/falaj/falaj/internal/registry"
 	"github.com/falaj/falaj/internal/union"
 )
@@ -78,14 +80,32 @@ func (u *Union) ready() (Ready, error) {
 	return r, nil
 }
 
-// await asks until every node takes calls and a first call has crossed.
-func (u *Union) await(ctx context.Context) (Ready, error) {
+// Unready is a node that runs and takes no calls, and why.
+type Unready struct {
+	State  union.State         `json:"state"`
+	Checks []operation.Finding `json:"checks"`
+}
+
+const (
+	// startTime is how long a union may take to start.
+	startTime = 2 * time.Minute
+	// patience is how long a node may say why it takes no calls before people
+	// are told: what is over by itself, is over by then.
+	patience = 5 * time.Second
+)
+
+// await asks until every node takes calls and a first call has crossed. Where
+// a node keeps saying that something is wrong with it, stuck is called once;
+// then it is for people, however long they take.
+func (u *Union) await(ctx context.Context, stuck func(Ready, []Unready) error) (Ready, error) {
 	r, err := u.ready()
 	if err != nil {
 		return r, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	late := time.AfterFunc(startTime, cancel)
+	defer late.Stop()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	get := func(url string, head map[string]string) error {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
@@ -106,11 +126,43 @@ func (u *Union) await(ctx context.Context) (Ready, error) {
 		}
 		return err
 	}
+	// failing asks what is wrong with the nodes that answer.
+	failing := func() (out []Unready) {
+		for _, n := range r.Nodes {
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.Operations+"/readyz", http.NoBody)
+			if err != nil {
+				continue
+			}
+			resp, err := client.Do(req)
+			if err != nil {
+				continue
+			}
+			var x Unready
+			err = json.NewDecoder(io.LimitReader(resp.Body, 64<<10)).Decode(&x)
+			resp.Body.Close()
+			x.State = n.State
+			x.Checks = slices.DeleteFunc(x.Checks, func(f operation.Finding) bool { return f.OK })
+			if err == nil && len(x.Checks) > 0 {
+				out = append(out, x)
+			}
+		}
+		return out
+	}
+	began, told := time.Now(), false
 	until := func(try func() error) error {
 		for {
 			err := try()
 			if err == nil {
 				return nil
+			}
+			if !told && time.Since(began) >= patience {
+				if list := failing(); list != nil {
+					told = true
+					late.Stop()
+					if err := stuck(r, list); err != nil {
+						return err
+					}
+				}
 			}
 			select {
 			case <-ctx.Done():

@@ -43,6 +43,9 @@ type Config struct {
 type Deps struct {
 	Now func() time.Time // nil: time.Now
 	Log *slog.Logger     // nil: nothing is logged
+	// Stuck is told which nodes run and take no calls for a reason that does not
+	// pass; everything else runs, and the union is ready when they are. nil: nobody is.
+	Stuck func([]Unready) error
 }
 
 // Union is a union that is being played.
@@ -429,7 +432,13 @@ func (u *Union) Run(ctx context.Context, ready func(Ready) error) error {
 		return err
 	})
 	group.Go(func() error {
-		r, err := u.await(inside)
+		r, err := u.await(inside, func(r Ready, list []Unready) error {
+			// Whoever is to mend it must find the nodes.
+			if err := r.write(u.folder(ReadyFile)); err != nil || u.deps.Stuck == nil {
+				return err
+			}
+			return u.deps.Stuck(list)
+		})
 		if err != nil || inside.Err() != nil {
 			return err
 		}

@@ -98,11 +98,20 @@ func (e *edition) receipt(r *evidence.Record) (string, error) {
 	var names []string
 	var at time.Time // by when so many had seen it
 	for _, w := range s.Cosignatures {
-		names = append(names, w.Key.Name())
+		names = append(names, party(w.Key))
 		if w.At.After(at) {
 			at = w.At
 		}
 	}
 	slices.Sort(names)
-	return fmt.Sprintf("%d of the %d witnesses that it takes, by %s: %s", s.Witnesses(), trust.Quorum, at.Format(time.RFC3339), strings.Join(names, ", ")), nil
+	return fmt.Sprintf("%d witnesses, %d needed, by %s: %s", s.Witnesses(), trust.Quorum, at.Format(time.RFC3339), strings.Join(slices.Compact(names), " ")), nil
+}
+
+// party is whose witness's key it is: the middle of its name, a state's code or
+// the secretariat (docs/protocols/directory.md).
+func party(k merkle.Key) string {
+	if parts := strings.Split(k.Name(), "/"); len(parts) == 3 {
+		return parts[1]
+	}
+	return k.Name()
 }

@@ -46,10 +46,11 @@ func (v *Verifier) stamp(box *container, r *evidence.Record, m *message, opening
 		return at, "", fmt.Errorf("%d time-stamps, and the authorities of %d are named", len(p), 1+len(r.Stamp.Renewals))
 	}
 	names := r.StampNames()
-	for name, want := range map[string][]byte{names.Token: p[0].Token.Raw, names.Leaf: opening} {
-		if b, err := box.Read(name, evidence.MaxFile); err != nil || !bytes.Equal(b, want) {
-			return at, "", errors.Join(fmt.Errorf("%s is another than what was stamped", name), err)
-		}
+	if b, err := box.Read(names.Token, evidence.MaxFile); err != nil || !bytes.Equal(b, p[0].Token.Raw) {
+		return at, "", errors.Join(fmt.Errorf("%s and the evidence record %s hold two time-stamps: one of them was changed", names.Token, names.Proof), err)
+	}
+	if b, err := box.Read(names.Leaf, evidence.MaxFile); err != nil || !bytes.Equal(b, opening) {
+		return at, "", errors.Join(fmt.Errorf("%s is another than what was stamped", names.Leaf), err)
 	}
 	first, err := v.stamper(box, r, r.Stamp.Judge, p[0].Token, names.Authority)
 	if err != nil {
@@ -153,7 +154,7 @@ func (v *Verifier) stamper(box *container, r *evidence.Record, j evidence.Judge,
 			return s, away("stamped at %s, when that directory had expired", t.At.Format(time.RFC3339))
 		}
 		if b, err := box.Read(file, evidence.MaxFile); err != nil || !bytes.Equal(b, c.authorityPEM) {
-			return s, errors.Join(fmt.Errorf("%s is another than what was stamped", file), err)
+			return s, errors.Join(fmt.Errorf("%s is another than the directory's", file), err)
 		}
 		return stamper{e, c.cert, "the time-stamp authority of " + string(j.Authority)}, nil
 	case len(v.roots) == 0:
@@ -238,8 +239,8 @@ func (e *edition) checkpoint(box *container, r *evidence.Record, names *evidence
 }
 
 // ages holds each seal's time against the earliest time-stamp of a record of
-// its message.
-func ages(out *Report, messages [2]*message, there [2]time.Time) {
+// its message, and says which messages have time-stamps, none of which shows it.
+func ages(out *Report, messages [2]*message, there [2]time.Time, stamped [2]bool) {
 	en, ar := "the seals are as old as they say", "الأختام بالقِدم الذي تذكره"
 	detail := ""
 	for part, m := range messages {
@@ -248,6 +249,9 @@ func ages(out *Report, messages [2]*message, there [2]time.Time) {
 		}
 		what, at := [...]string{"request", "answer"}[part], there[part]
 		switch {
+		case at.IsZero() && stamped[part]:
+			out.add(en, ar, false, "", away("no time-stamp of the %s that is in the container proves it, as said above: its time is its maker's word", what))
+			return
 		case at.IsZero():
 			out.add(en, ar, false, "", away("the container holds no time-stamp of others for the %s: its time is its maker's word", what))
 			return

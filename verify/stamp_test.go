@@ -177,7 +177,7 @@ func TestRenewals(t *testing.T) {
 			if got := r.Checks[i]; got.Result != c.stamp || !strings.Contains(got.WhatAr, c.ar) {
 				t.Errorf("%+v", got)
 			}
-			if got := stampCheck(t, r, checkAge); got.Result != c.age {
+			if got := stampCheck(t, r, checkAge); got.Result != c.age || strings.Contains(got.Detail, "holds no time-stamp") {
 				t.Errorf("%+v", got)
 			}
 		})
@@ -270,7 +270,7 @@ func TestTimeStamps(t *testing.T) {
 		"the own state's authority":                      {func(x *stamping) { x.by, x.authority = "SA", as("SA") }, Failed, Broken, checkStamp, "the log's own state's"},
 		"the own state's authority under another's name": {func(x *stamping) { x.authority = as("SA") }, Failed, Broken, checkStamp, "names no time-stamp authority of AE"},
 		"the other party's, of the request":              {func(x *stamping) { x.by, x.authority = "BH", as("BH") }, Passed, Holds, checkStamp, "authority of BH"},
-		"the other party's, of its own answer":           {func(x *stamping) { x.by, x.authority = "BH", as("BH") }, Unchecked, Holds, checkAge, "no time-stamp of others for the answer"},
+		"the other party's, of its own answer":           {func(x *stamping) { x.by, x.authority = "BH", as("BH") }, Unchecked, Holds, checkAge, "no time-stamp of the answer that is in the container proves it"},
 		"a member's seal": {func(x *stamping) {
 			key, cert := w.Seal(union.MemberID{State: "BH", Class: "GOV", Code: "interior"})
 			x.authority = stamp.Authority{Cert: cert, Key: key}
@@ -302,7 +302,7 @@ func TestTimeStamps(t *testing.T) {
 		"another record's":        {func(c *evidence.Call) { c.Records[0].Proof = c.Records[1].Proof }, "not of this digest"},
 		"no evidence record":      {func(c *evidence.Call) { c.Records[0].Proof = []byte("x") }, "not an evidence record"},
 		"half of one":             {func(c *evidence.Call) { c.Records[0].Proof = c.Records[0].Proof[:300] }, "not an evidence record"},
-		"another token beside it": {func(c *evidence.Call) { c.Stamps[0].Token = c.Stamps[1].Token }, ".tst is another"},
+		"another token beside it": {func(c *evidence.Call) { c.Stamps[0].Token = c.Stamps[1].Token }, "hold two time-stamps"},
 		"another root":            {func(c *evidence.Call) { c.Stamps[0].Root = c.Stamps[1].Root }, "checkpoint is not the one"},
 		"another checkpoint":      {func(c *evidence.Call) { c.Stamps[0].Checkpoint = c.Stamps[1].Checkpoint }, "checkpoint is not the one"},
 		"another authority":       {func(c *evidence.Call) { c.Stamps[0].Authority = w.CA["BH"].Cert }, "-authority.pem is another"},
@@ -369,7 +369,7 @@ func TestOwnSeal(t *testing.T) {
 			if s := stampCheck(t, got, checkStamp); got.Verdict != Holds || s.Result != c.result || !strings.Contains(s.Detail, c.want) {
 				t.Errorf("%d %+v", got.Verdict, s)
 			}
-			if age := stampCheck(t, got, checkAge); c.result != Passed && (age.Result != Unchecked || !strings.Contains(age.Detail, "no time-stamp of others")) {
+			if age := stampCheck(t, got, checkAge); c.result != Passed && (age.Result != Unchecked || !strings.Contains(age.Detail, "no time-stamp of")) {
 				t.Errorf("%+v", age)
 			}
 		})

@@ -188,6 +188,7 @@ func (v *Verifier) Container(r io.ReaderAt, size int64) *Report {
 		out.add("the answer", "الرد", false, "", away("there is none in the container"))
 	}
 	v.records(out, box, in, messages)
+	out.add("no certificate was revoked afterwards for a time before its seal", "لم تُلغَ أي شهادة بعد ذلك بأثر يسبق ختمها", false, "", errLater)
 	out.add("nothing else is in it, and nothing damaged", "ليس فيها غير ذلك، ولا تلف فيها", true, "", v.whole(box, in, messages))
 	out.add("README.txt is as it was written", "الملف README.txt كما كُتب", false, "", errReadme)
 	return out.judge()
@@ -498,6 +499,8 @@ func (m *message) aside(box *container, part seal.Part, c *certificate, p7s []by
 
 var errReadme = away("nobody signed it: who packed the container may have put other lines in; nothing that is said here rests on it")
 
+var errLater = away("a container ends with its day: the revocation lists that the states publish now tell")
+
 var errNoDirectory = away("without its directory nothing tells whose log it is")
 
 // records holds the openings of the states' records against the messages.
@@ -505,8 +508,9 @@ func (v *Verifier) records(out *Report, box *container, in *evidence.Contents, m
 	if len(in.Records) == 0 {
 		out.add("the states' records", "قيود الدول", false, "", away("the container holds none"))
 	}
-	receipts := 0
-	var there [2]time.Time // by when each message was, as others say
+	var bare, unstamped []string // records that have no receipt, no time-stamp
+	var there [2]time.Time       // by when each message was, as others say
+	var stamped [2]bool
 	for i := range in.Records {
 		r := &in.Records[i]
 		leaf := strconv.FormatInt(r.Leaf, 10)
@@ -514,8 +518,9 @@ func (v *Verifier) records(out *Report, box *container, in *evidence.Contents, m
 		opening, opened := opens(r, in.ID, messages)
 		out.add(record+"it opens to the "+r.Message, recordAr+"ورقته ورقة هذه الرسالة", false, "", opened)
 		received := false
-		if r.Receipt != nil {
-			receipts++
+		if r.Receipt == nil {
+			bare = append(bare, string(r.State)+" leaf "+leaf)
+		} else {
 			var detail string
 			err := errNoDirectory
 			for _, m := range messages {
@@ -527,12 +532,14 @@ func (v *Verifier) records(out *Report, box *container, in *evidence.Contents, m
 			received = err == nil
 		}
 		if r.Stamp == nil {
+			unstamped = append(unstamped, string(r.State)+" leaf "+leaf)
 			continue
 		}
 		part := seal.Answer
 		if r.Message == "request" {
 			part = seal.Request
 		}
+		stamped[part] = true
 		at, detail, err := v.stamp(box, r, messages[part], opening, received)
 		en, ar := "another's time-stamp authority has stamped the time by which it was there", "وثّقت سلطة طوابع زمنية لغير تلك الدولة وقت وجوده"
 		var aged *agedError
@@ -544,10 +551,13 @@ func (v *Verifier) records(out *Report, box *container, in *evidence.Contents, m
 			there[part] = at
 		}
 	}
-	if receipts == 0 {
-		out.add("the records stand in the states' witnessed logs", "القيود في سجلات الدول المشهودة", false, "", away("the container holds no receipts"))
+	if len(bare) > 0 {
+		out.add("all records stand in the states' witnessed logs", "القيود كلها في سجلات الدول المشهودة", false, "", away("the container holds no receipt of %s", strings.Join(bare, ", ")))
 	}
-	ages(out, messages, there)
+	if len(unstamped) > 0 {
+		out.add("others' time-stamp authorities have stamped when all records were there", "وثّقت سلطات طوابع زمنية لغير دولها وقت وجود القيود كلها", false, "", away("the container holds no time-stamp of %s", strings.Join(unstamped, ", ")))
+	}
+	ages(out, messages, there, stamped)
 }
 
 var kinds = map[string][]uint8{"request": {1, 2}, "answer": {3, 4, 5, 6}} // journal's numbers, docs/protocols/node.md §20

@@ -186,10 +186,18 @@ func TestACallHolds(t *testing.T) {
 	if failed := bad(r, Failed); r.Verdict != Holds || failed != nil || r.ID != "id-1" || r.Union != w.Name || !r.Demonstration {
 		t.Errorf("%d %q %+v", r.Verdict, failed, r)
 	}
-	if got := bad(r, Unchecked); len(got) != 3 || !strings.Contains(got[0], "no receipts") || !strings.Contains(got[1], "time-stamp") || !strings.Contains(got[2], "README.txt") {
+	got := bad(r, Unchecked)
+	for i, want := range []string{"no receipt of SA leaf 0", "no time-stamp of SA leaf 0", "no time-stamp of others for the request", "revoked afterwards", "README.txt"} {
+		if len(got) != 5 || !strings.Contains(got[i], want) {
+			t.Errorf("not checked: %q, wanted %q", got, want)
+		}
+	}
+	two := w.both(w.call(nil)) // of two records one has a receipt
+	w.receipt(&two.Records[0], w.logs["SA"], w.witnesses["BH"], w.witnesses["AE"])
+	if got := bad(w.verify(pack(t, two)), Unchecked); len(got) != 5 || !strings.HasSuffix(got[0], "no receipt of SA leaf 1") {
 		t.Errorf("not checked: %q", got)
 	}
-	if len(r.Checks) != 21 {
+	if len(r.Checks) != 23 {
 		t.Errorf("%d checks", len(r.Checks))
 	}
 }
@@ -204,7 +212,7 @@ func TestABatchHolds(t *testing.T) {
 	}
 	w.together()
 	r = w.verify(pack(t, w.call(nil)))
-	if r.Verdict != Holds || len(r.Checks) != 21 || !slices.ContainsFunc(r.Checks, func(c Check) bool { return strings.Contains(c.Detail, "message 1 of 5") }) {
+	if r.Verdict != Holds || len(r.Checks) != 23 || !slices.ContainsFunc(r.Checks, func(c Check) bool { return strings.Contains(c.Detail, "message 1 of 5") }) {
 		t.Errorf("%d %q %+v", r.Verdict, bad(r, Failed), r)
 	}
 }
@@ -319,10 +327,10 @@ func TestReceipts(t *testing.T) {
 		verdict Verdict
 		want    string
 	}{
-		"by two others": {func(r *evidence.Record) { w.receipt(r, w.logs["SA"], w.witnesses["BH"], w.witnesses["AE"]) }, Passed, Holds, "2 of the 2"},
+		"by two others": {func(r *evidence.Record) { w.receipt(r, w.logs["SA"], w.witnesses["BH"], w.witnesses["AE"]) }, Passed, Holds, "2 witnesses, 2 needed, by 2026-11-22T08:00:00Z: AE BH"},
 		"by two others, with their second keys too": {func(r *evidence.Record) {
 			w.receipt(r, w.logs["SA"], w.witnesses["BH"], w.seconds["BH"], w.witnesses["AE"], w.seconds["AE"])
-		}, Passed, Holds, "2 of the 2"},
+		}, Passed, Holds, "2 witnesses, 2 needed, by 2026-11-22T08:00:00Z: AE BH"},
 		"by one other, with both its keys": {func(r *evidence.Record) {
 			w.receipt(r, w.logs["SA"], w.witnesses["BH"], w.seconds["BH"])
 		}, Unchecked, Holds, "1 of 2"},

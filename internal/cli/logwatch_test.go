@@ -194,3 +194,54 @@ func TestStuck(t *testing.T) {
 		}
 	}
 }
+
+// TestLogAudit: who audits a log with a key of his own is told what is wrong
+// with the address or the key, and what was not held against anything.
+func TestLogAudit(t *testing.T) {
+	seed := sha256.Sum256([]byte("log"))
+	signer, err := merkle.NewSigner("log.example/BH/log1", merkle.LogSignature, ed25519.NewKeyFromSeed(seed[:]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := merkle.NewSigner("log.example/SA/log1", merkle.LogSignature, ed25519.NewKeyFromSeed(make([]byte, 32)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	head := merkle.Checkpoint{Origin: signer.Name(), Root: sha256.Sum256(nil)}
+	line, err := signer.Line(head.Text(), time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/log/checkpoint" {
+			http.NotFound(w, r)
+			return
+		}
+		fmt.Fprint(w, head.Text()+"\n"+line)
+	}))
+	defer srv.Close()
+	for _, x := range []struct {
+		url, key string
+		code     fault.Code // "": it is whole
+		says     string
+	}{
+		{srv.URL + "/log", signer.Key.String(), "", "No cosignatures were asked for"},
+		{srv.URL + "/log", other.Key.String(), fault.LogUnsigned, "names log.example/BH/log1, and is not signed by the key of log.example/SA/log1"},
+		{srv.URL, signer.Key.String(), fault.LogUnreadable, "try " + srv.URL + "/log"},
+		{"http://127.0.0.1:1/log", signer.Key.String(), fault.LogUnreadable, "127.0.0.1:1"},
+		{srv.URL + "/log", "", fault.NoNode, "--log-key"},
+	} {
+		var out bytes.Buffer
+		s := &session{World: World{Out: &out, Env: func(string) (string, bool) { return "", false }, Home: func() (string, error) { return t.TempDir(), nil }}, root: &root{}, ctx: t.Context()}
+		err := (&logAuditCmd{URL: x.url, LogKey: x.key, Quorum: -1}).Run(s)
+		if x.code == "" && err != nil || x.code != "" && fault.CodeOf(err) != x.code {
+			t.Errorf("%s %s: %v", x.url, x.key, err)
+		}
+		if err != nil {
+			out.WriteString(fault.From(err).Detail)
+		}
+		if !strings.Contains(out.String(), x.says) {
+			t.Errorf("%s %s: %s", x.url, x.key, out.String())
+		}
+	}
+}

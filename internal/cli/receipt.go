@@ -189,8 +189,12 @@ func (c *logAuditCmd) Run(s *session) error {
 		out.Witnesses = append(out.Witnesses, w.Key.Name())
 	}
 	if err := s.show(out, func() {
-		s.printf(s.say(t("%s is whole: %d entries and %d tiles give the root that it signed.\n", "سجل الشفافية %s سليم: %d قيداً و%d لوحاً تعطي الجذر الذي وقّعه.\n")), out.Log, out.Entries, out.Tiles)
-		s.printf(s.say(t("Cosigned by %d witnesses; it takes %d.\n", "وقّع عليه %d من الشهود، واللازم %d.\n")), a.Head.Witnesses(), trust.Quorum)
+		s.printf(s.say(t("%s is whole: its entries and tiles give the root that it signed (entries: %d, tiles: %d).\n", "سجل الشفافية %s سليم: قيوده وألواحه تعطي الجذر الذي وقّعه (القيود: %d، الألواح: %d).\n")), out.Log, out.Entries, out.Tiles)
+		if trust.Quorum == 0 {
+			s.line(t("! No cosignatures were asked for: another history could be shown to others. Name the witnesses with --witness and how many it takes with --quorum.", "! لم يُطلب أي توقيع للشهود، فقد يُعرض على غيرك تاريخ آخر. سمِّ الشهود بالخيار --witness والعدد اللازم منهم بالخيار --quorum."))
+		} else {
+			s.printf(s.say(t("Cosigned by: %d (needed: %d).\n", "الشهود الموقّعون: %d (اللازم: %d).\n")), a.Head.Witnesses(), trust.Quorum)
+		}
 		for _, w := range out.Witnesses {
 			s.printf("  %s\n", w)
 		}
@@ -218,17 +222,21 @@ func (c *logAuditCmd) get(client *http.Client) witness.Get {
 		}
 		resp, err := client.Do(req)
 		if err != nil {
-			return nil, fault.Wrap(fault.PeerUnreachable, err, "%v", err)
+			return nil, fault.Wrap(fault.LogUnreadable, err, "%v", err)
 		}
 		defer resp.Body.Close()
 		b, err := io.ReadAll(io.LimitReader(resp.Body, maxPart+1))
 		switch {
 		case err != nil:
-			return nil, fault.Wrap(fault.PeerUnreachable, err, "%v", err)
+			return nil, fault.Wrap(fault.LogUnreadable, err, "%v", err)
+		case resp.StatusCode == http.StatusNotFound && path == "checkpoint" && !strings.HasSuffix(base, "/log/"):
+			return nil, fault.New(fault.LogUnreadable, "%s: %s; try %slog", base+path, resp.Status, base)
+		case resp.StatusCode == http.StatusNotFound && path == "checkpoint":
+			return nil, fault.New(fault.LogUnreadable, "%s: %s", base+path, resp.Status)
 		case resp.StatusCode == http.StatusNotFound:
 			return nil, fault.New(fault.NotFound, "%s: %s", base+path, resp.Status)
 		case resp.StatusCode != http.StatusOK:
-			return nil, fault.New(fault.PeerUnreachable, "%s: %s", base+path, resp.Status)
+			return nil, fault.New(fault.LogUnreadable, "%s: %s", base+path, resp.Status)
 		case len(b) > maxPart:
 			return nil, fault.New(fault.TooLarge, "%s", base+path)
 		}
@@ -260,6 +268,10 @@ func (c *logAuditCmd) trust(s *session, get witness.Get) (trust merkle.Trust, er
 	}
 	var logs node.Logs
 	if err := s.find(func(n *target) error { return n.Query(s.ctx, "logs", nil, &logs) }); err != nil {
+		if fault.CodeOf(err) == fault.NoNode {
+			return trust, fault.Wrap(fault.NoNode, err, "whose key the log must be signed with, the directory of a node tells, or --log-key KEY with --witness KEY and --quorum N").
+				Arabic("المفتاح الذي يجب أن يوقّع السجل يُعرف من دليل عقدة، أو من الخيارات --log-key KEY و--witness KEY و--quorum N")
+		}
 		return trust, err
 	}
 	origin := merkle.Origin(head)

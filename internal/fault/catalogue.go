@@ -90,9 +90,12 @@ const (
 	StampAging     Code = "evidence.stamp.aging"
 	ClockDoubtful  Code = "evidence.clock.doubtful"
 	LogAlarm       Code = "evidence.log.alarm"
+	LogUnsigned    Code = "evidence.log.unsigned"
+	LogUnreadable  Code = "evidence.log.unreadable"
 
 	// The command line.
 	Usage     Code = "cli.usage"
+	File      Code = "cli.file"
 	NoNode    Code = "cli.node"
 	OutOfTime Code = "cli.timeout"
 )
@@ -331,6 +334,12 @@ func entries() []Entry {
 		{LogDivided, provider + "LogDivided", 500,
 			t("A log is not the one that was shown before: entries are missing or are others.", "سجل الشفافية ليس الذي عُرض من قبل: فيه قيود مفقودة أو مبدَّلة."),
 			t("Keep everything as it is. If the log's database was restored from an old copy, the log goes on under a new name (falaj log renew); if not, its operators have to answer for it.", "أبقِ كل شيء على حاله. فإن كانت قاعدة بياناته قد استُعيدت من نسخة قديمة فيُستأنف سجل الشفافية باسم جديد (falaj log renew)، وإلا فعلى مشغّليه تفسير ذلك.")},
+		{LogUnsigned, provider + "LogUnsigned", 500,
+			t("What stands at this address is not signed by the key that it was held against.", "ما يوجد في هذا العنوان غير موقّع بالمفتاح الذي قورن به."),
+			t("See that address and key are of the same log. If they are, somebody else answers there.", "تحقق من أن العنوان والمفتاح لسجل الشفافية نفسه، فإن كانا كذلك فمن يجيب هناك غير صاحبه.")},
+		{LogUnreadable, provider + "LogUnreadable", 500,
+			t("No log can be read at this address.", "تعذّرت قراءة سجل شفافية من هذا العنوان."),
+			t("Check the address, and whether the network lets you through; a node serves its log at its public address, under /log.", "تحقق من العنوان ومن أن الشبكة تسمح بالوصول إليه؛ والعقدة تعرض سجلها في عنوانها العام تحت /log.")},
 		{StampPending, client + "StampPending", 409,
 			t("Records wait for a time-stamp of another state's authority.", "قيود تنتظر طابعاً زمنياً من سلطة دولة أخرى."),
 			t("See whether the other states' nodes run and can be reached, or name an authority under stamp.authorities; calls go on meanwhile.", "تحقق من أن عقد الدول الأخرى تعمل ويمكن الوصول إليها، أو سمِّ سلطة طوابع زمنية تحت stamp.authorities؛ وتستمر الطلبات في هذه الأثناء.")},
@@ -358,6 +367,9 @@ func entries() []Entry {
 		{Usage, client + "Usage", 400,
 			t("The command line is wrong.", "سطر الأوامر غير صحيح."),
 			t("See falaj --help.", "اطّلع على طريقة الاستخدام بالأمر falaj --help.")},
+		{File, client + "FileUnusable", 400,
+			t("A file that the command line names cannot be used.", "تعذّر استخدام ملف مذكور في سطر الأوامر."),
+			t("See that it is there, that it is a file and no folder, and that you may read or write it.", "تأكد من وجوده، ومن أنه ملف لا مجلد، ومن أن لك صلاحية قراءته أو كتابته.")},
 		{NoNode, client + "NodeNotFound", 404,
 			t("No running node was found or reached.", "لم يُعثر على عقدة عاملة أو تعذّر الوصول إليها."),
 			t("Start one with falaj up or falaj node, or name its admin door with --admin.", "شغّل واحدة بالأمر falaj up أو falaj node، أو حدّد باب إدارتها بالخيار --admin.")},

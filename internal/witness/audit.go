@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/merkle"
@@ -23,7 +24,7 @@ type Audited struct {
 
 // Audit recomputes a whole log from its entries: every tile must be what the
 // entries give, and the root the one under the checkpoint, which the log must
-// have signed. Fewer cosignatures than the quorum are merkle.ErrQuorum, beside
+// have signed (LogUnsigned). Fewer cosignatures than the quorum are merkle.ErrQuorum, beside
 // a result that holds otherwise; what does not fit is LogDivided. What it
 // needs of memory does not grow with the log.
 func Audit(ctx context.Context, get Get, trust merkle.Trust) (a Audited, err error) {
@@ -32,7 +33,14 @@ func Audit(ctx context.Context, get Get, trust merkle.Trust) (a Audited, err err
 		return a, err
 	}
 	if a.Head, err = merkle.OpenCheckpoint(b, trust.Log, trust.Witnesses...); err != nil {
-		return a, fault.Wrap(fault.LogDivided, err, "its checkpoint does not verify")
+		if !errors.Is(err, merkle.ErrUnsigned) {
+			return a, fault.Wrap(fault.LogDivided, err, "its checkpoint does not verify")
+		}
+		of := merkle.Origin(b)
+		if strings.ContainsFunc(of, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			of = "no log" // it goes to a terminal
+		}
+		return a, fault.Wrap(fault.LogUnsigned, err, "its checkpoint names %s, and is not signed by the key of %s", of, trust.Log.Name())
 	}
 	r := recount{ctx: ctx, get: get, size: a.Head.Size, open: map[int][]byte{}}
 	for first := int64(0); first < r.size; first += merkle.TileWidth {

@@ -344,7 +344,7 @@ func TestAudit(t *testing.T) {
 		t.Errorf("%+v, %v", a, err)
 	}
 	trust, _ = w.union().Trust("SA")
-	if _, err := witness.Audit(t.Context(), get, trust); fault.CodeOf(err) != fault.LogDivided {
+	if _, err := witness.Audit(t.Context(), get, trust); fault.CodeOf(err) != fault.LogUnsigned {
 		t.Errorf("held against another's key: %v", err)
 	}
 }

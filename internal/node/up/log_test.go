@@ -77,7 +77,7 @@ func TestPublicLog(t *testing.T) {
 			t.Fatalf("%s: %+v, %v", s, a, err)
 		}
 	}
-	if _, err := witness.Audit(t.Context(), p.fetch("BH"), p.trust("SA")); fault.CodeOf(err) != fault.LogDivided {
+	if _, err := witness.Audit(t.Context(), p.fetch("BH"), p.trust("SA")); fault.CodeOf(err) != fault.LogUnsigned {
 		t.Errorf("BH's log under SA's key: %v", err)
 	}
 

@@ -292,8 +292,8 @@ func (p *pair) served(what string, since time.Time) {
 				id := fmt.Sprintf("%s-after-%d", from, time.Now().UnixNano())
 				p.try(c, from, id)
 				p.mu.Lock()
-				p.made++
 				if p.answered[id] {
+					p.made++
 					took[side] = time.Since(since)
 				}
 				p.mu.Unlock()

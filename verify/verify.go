@@ -349,7 +349,7 @@ func (v *Verifier) message(out *Report, box *container, in *evidence.Contents, p
 	}
 	out.add(en+"the seal is right", ar+"الختم صحيح", true, how, err)
 	if err == nil {
-		out.add(en+"the files for other tools are the same evidence", ar+"ملفات الأدوات الأخرى هي الدليل نفسه", false, "", m.aside(box, part, c, p7s))
+		out.add(en+"the files for other tools are the same evidence", ar+"ملفات الأدوات الأخرى هي الأدلة نفسها", false, "", m.aside(box, part, c, p7s))
 	}
 	return m
 }

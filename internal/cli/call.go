@@ -198,7 +198,7 @@ func (c *callCmd) body(s *session) (io.Reader, string, error) {
 	}
 	f, err := os.Open(file)
 	if err != nil {
-		return nil, "", fault.New(fault.Usage, "-d: %v", err)
+		return nil, "", fault.New(fault.File, "-d: %v", err)
 	}
 	return f, method, nil // closed by the request
 }

@@ -224,7 +224,7 @@ func (s *session) fail(err error) int {
 		io.WriteString(s.Err, text+"  ["+string(r.Code)+"]\n")
 	}
 	switch r.Code {
-	case fault.Usage, fault.ConfigInvalid, fault.DemoRefused, fault.PortTaken:
+	case fault.Usage, fault.File, fault.ConfigInvalid, fault.DemoRefused, fault.PortTaken:
 		return ExitUsage
 	case fault.NoNode:
 		return ExitNoNode

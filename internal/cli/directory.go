@@ -55,7 +55,7 @@ func (w where) open(s *session) (*directory.Directory, error) {
 	}
 	root, err := os.ReadFile(name)
 	if err != nil {
-		return nil, fault.New(fault.Usage, "--root: %v", err)
+		return nil, fault.New(fault.File, "--root: %v", err)
 	}
 	peers, err := sources(w.Source)
 	if err != nil {

@@ -346,7 +346,7 @@ func readPurposes(name string) ([]directory.Purpose, error) {
 	}
 	raw, err := os.ReadFile(name)
 	if err != nil {
-		return nil, fault.New(fault.Usage, "--purposes: %v", err)
+		return nil, fault.New(fault.File, "--purposes: %v", err)
 	}
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.DisallowUnknownFields()

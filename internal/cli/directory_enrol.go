@@ -155,7 +155,7 @@ func (c *directoryEnrolCmd) part(keys *seal.Keys, seat directory.Seat) (*directo
 	if c.Policy != "" {
 		b, err := os.ReadFile(c.Policy)
 		if err != nil {
-			return nil, fault.New(fault.Usage, "--policy: %v", err)
+			return nil, fault.New(fault.File, "--policy: %v", err)
 		}
 		e.Policy = string(b)
 	}

@@ -83,7 +83,7 @@ func (c *directoryPublishCmd) found(s *session, d *directory.Draft) error {
 	case err == nil && !bytes.Equal(pinned, root):
 		return fault.New(fault.Conflict, "%s is the root of another union, or of another draft, than %s", c.Pin, c.Draft)
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return fault.New(fault.Usage, "--pin: %v", err)
+		return fault.New(fault.File, "--pin: %v", err)
 	}
 	book, party, err := c.open(s, d, root)
 	if err != nil {

@@ -28,14 +28,15 @@ type evidenceExportCmd struct {
 
 // exported says what is in a container that was written.
 type exported struct {
-	File    string             `json:"file"`
-	Bytes   int64              `json:"bytes"`
-	SHA256  string             `json:"sha256"`
-	ID      string             `json:"id"`
-	Parts   []exportedPart     `json:"parts"`
-	Absent  []evidence.Absence `json:"absent,omitempty"`
-	Records []string           `json:"records"`         // the nodes whose records are in it
-	Tries   []string           `json:"tries,omitempty"` // X-Road-Request-Id of each, where there were several: the last is in it
+	File     string             `json:"file"`
+	Bytes    int64              `json:"bytes"`
+	SHA256   string             `json:"sha256"`
+	Replaced bool               `json:"replaced,omitzero"` // a file of this name was there before
+	ID       string             `json:"id"`
+	Parts    []exportedPart     `json:"parts"`
+	Absent   []evidence.Absence `json:"absent,omitempty"`
+	Records  []string           `json:"records"`         // the nodes whose records are in it
+	Tries    []string           `json:"tries,omitempty"` // X-Road-Request-Id of each, where there were several: the last is in it
 }
 
 type exportedPart struct {
@@ -53,11 +54,15 @@ type exportedPart struct {
 func (c *evidenceExportCmd) Run(s *session) error {
 	folder := filepath.Dir(c.Output)
 	if _, err := os.Stat(folder); errors.Is(err, fs.ErrNotExist) {
-		return fault.New(fault.Usage, "--output: there is no folder %s", folder).Arabic("--output: لا وجود للمجلد %s", folder)
+		return fault.New(fault.File, "--output: there is no folder %s", folder).Arabic("--output: لا وجود للمجلد %s", folder)
+	}
+	old, err := os.Stat(c.Output)
+	if err == nil && !old.Mode().IsRegular() {
+		return fault.New(fault.File, "--output: %s is no file: name one, such as call.asice", c.Output).Arabic("--output: %s ليس ملفاً، فسمِّ ملفاً مثل call.asice", c.Output)
 	}
 	f, err := os.CreateTemp(folder, ".falaj-export-*")
 	if err != nil {
-		return fault.New(fault.Usage, "--output: %v", err)
+		return fault.New(fault.File, "--output: %v", err)
 	}
 	defer os.Remove(f.Name())
 	defer f.Close()
@@ -83,6 +88,7 @@ func (c *evidenceExportCmd) Run(s *session) error {
 	if err := os.Rename(f.Name(), c.Output); err != nil {
 		return fmt.Errorf("writing the container: %w", err)
 	}
+	e.Replaced = old != nil
 	e.File, e.SHA256 = c.Output, fmt.Sprintf("%x", sum.Sum(nil))
 	if c.Request == "" {
 		e.Tries = c.tries(s)
@@ -90,6 +96,9 @@ func (c *evidenceExportCmd) Run(s *session) error {
 	return s.show(e, func() {
 		s.printf("%s %s\n", s.say(t("The container is in", "الحاوية محفوظة في")), e.File)
 		s.printf(s.say(t("  %d bytes, SHA-256 %s\n", "  %d بايت، SHA-256 %s\n")), e.Bytes, e.SHA256)
+		if e.Replaced {
+			s.line(t("  in the place of the file that was there", "  وقد حلّت محل الملف السابق"))
+		}
 		for _, p := range e.Parts {
 			what := s.say(t("request", "الطلب"))
 			if p.Part == "answer" {

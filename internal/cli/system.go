@@ -126,7 +126,7 @@ func (f backendFlags) authorities() (string, error) {
 	}
 	b, err := os.ReadFile(f.BackendCA)
 	if err != nil {
-		return "", fault.New(fault.Usage, "--backend-ca: %v", err)
+		return "", fault.New(fault.File, "--backend-ca: %v", err)
 	}
 	return string(b), nil
 }

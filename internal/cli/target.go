@@ -132,7 +132,7 @@ func (s *session) tls() (*tls.Config, error) {
 	if s.Authority != "" {
 		text, err := os.ReadFile(s.Authority)
 		if err != nil {
-			return nil, fault.New(fault.Usage, "--authority: %v", err)
+			return nil, fault.New(fault.File, "--authority: %v", err)
 		}
 		conf.RootCAs = x509.NewCertPool()
 		if !conf.RootCAs.AppendCertsFromPEM(text) {
@@ -144,7 +144,7 @@ func (s *session) tls() (*tls.Config, error) {
 	}
 	text, err := os.ReadFile(s.Cert)
 	if err != nil {
-		return nil, fault.New(fault.Usage, "--cert: %v", err)
+		return nil, fault.New(fault.File, "--cert: %v", err)
 	}
 	chain := chainOf(text)
 	if len(chain) == 0 {

@@ -151,7 +151,7 @@ func helpTexts() map[string]union.Text {
 		"trace delays":          t("List the purposes of which persons hear later.", "سرد الأغراض التي يُؤجَّل إطلاع أصحاب البيانات عليها."),
 
 		"verify":             t("Check exported evidence offline, by the union's root alone.", "التحقق من الأدلة المصدّرة دون اتصال، بجذر الاتحاد وحده."),
-		"verify <container>": t("Container (ASiC-E) that falaj evidence export wrote.", "حاوية (ASiC-E) كتبها falaj evidence export."),
+		"verify <container>": t("Container (ASiC-E) that falaj evidence export wrote, or a folder of such (*.asice).", "حاوية (ASiC-E) كتبها falaj evidence export، أو مجلد حاويات (*.asice)."),
 		"verify --stamp-root": t("Root certificate (PEM) of a time-stamp authority outside of the union, got by a way that is trusted; may be given again.",
 			"الشهادة الجذرية (PEM) لسلطة طوابع زمنية من خارج الاتحاد، من مصدر موثوق، ويمكن تكراره."),
 		"verify --at": t("Day (UTC) as at which time-stamps are judged, whose authorities' certificates end (default: now).",

@@ -4,7 +4,9 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/falaj/falaj/internal/fault"
@@ -16,8 +18,8 @@ type verifyCmd struct {
 	Files []string `arg:"" name:"container" type:"path"`
 	Root  string   `required:"" type:"path" placeholder:"FILE"`
 
-	StampRoot []string  `sep:"none" type:"path" placeholder:"FILE"`
-	At        time.Time `format:"2006-01-02" placeholder:"DATE"`
+	StampRoot []string `sep:"none" type:"path" placeholder:"FILE"`
+	At        string   `placeholder:"DATE"`
 }
 
 // verified is what was found of one file.
@@ -32,7 +34,7 @@ func (c *verifyCmd) Run(s *session) error {
 	defer operation.Memory()()
 	root, err := os.ReadFile(c.Root)
 	if err != nil {
-		return fault.New(fault.Usage, "--root: %v", err)
+		return fault.New(fault.File, "--root: %v", err)
 	}
 	v, err := verify.New(root)
 	if err != nil {
@@ -41,21 +43,22 @@ func (c *verifyCmd) Run(s *session) error {
 	for _, name := range c.StampRoot {
 		cert, err := readCertificate(name)
 		if err != nil {
-			return fault.New(fault.Usage, "--stamp-root: %v", err)
+			return fault.New(fault.File, "--stamp-root: %v", err)
 		}
 		v.Rely(cert)
 	}
-	if c.At.IsZero() {
-		c.At = time.Now()
+	at, err := moment("--at", c.At)
+	if err != nil {
+		return err
 	}
-	v.At(c.At)
+	if at.IsZero() {
+		at = time.Now()
+	}
+	v.At(at)
 	worst := verify.Holds
 	all := make([]verified, 0, len(c.Files))
-	for _, name := range c.Files {
-		r, err := read(v, name)
-		if err != nil {
-			return fault.New(fault.Usage, "%v", err)
-		}
+	for _, name := range containers(c.Files) {
+		r := read(v, name)
 		all = append(all, verified{name, r})
 		if worst == verify.Holds || r.Verdict == verify.Broken {
 			worst = r.Verdict
@@ -94,17 +97,42 @@ func readCertificate(name string) (*x509.Certificate, error) {
 	return c, nil
 }
 
-func read(v *verify.Verifier, name string) (*verify.Report, error) {
+// containers puts in a folder's place the containers (*.asice) that lie in it;
+// one without any stays, to be reported.
+func containers(names []string) (out []string) {
+	for _, name := range names {
+		entries, _ := os.ReadDir(name) // none of what is no folder
+		before := len(out)
+		for _, e := range entries {
+			if filepath.Ext(e.Name()) == ".asice" {
+				out = append(out, filepath.Join(name, e.Name()))
+			}
+		}
+		if len(out) == before {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// read checks a file. Of one that cannot be read nothing is known: it refutes
+// no evidence, and keeps no other file from being checked.
+func read(v *verify.Verifier, name string) *verify.Report {
 	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
+	var st fs.FileInfo
+	if err == nil {
+		defer f.Close()
+		st, err = f.Stat()
 	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, err
+	if err == nil && !st.Mode().IsRegular() {
+		err = fmt.Errorf("%s is no file, and no folder with .asice files in it", name)
 	}
-	return v.Container(f, st.Size()), nil
+	if err != nil {
+		return &verify.Report{Verdict: verify.Unprovable, Checks: []verify.Check{{
+			What: "the file can be read", WhatAr: "الملف مقروء", Result: verify.Unchecked, Detail: err.Error(),
+		}}}
+	}
+	return v.Container(f, st.Size())
 }
 
 // report says what was found to a person.
@@ -124,9 +152,9 @@ func (s *session) report(r verified) {
 	switch r.Verdict {
 	case verify.Holds:
 		s.line(t("It holds: what is marked ✓ is proven by the union's root alone. What is marked – could not be checked.",
-			"الدليل صحيح: ما عليه ✓ مُثبت بجذر الاتحاد وحده، وما عليه – تعذّر التحقق منه."))
+			"الأدلة صحيحة: ما عليه ✓ مُثبت بجذر الاتحاد وحده، وما عليه – تعذّر التحقق منه."))
 	case verify.Broken:
-		s.line(t("It does not hold: what is marked ✗ is not what it should be.", "الدليل غير صحيح: ما عليه ✗ ليس كما ينبغي."))
+		s.line(t("It does not hold: what is marked ✗ is not what it should be.", "الأدلة غير صحيحة: ما عليه ✗ ليس كما ينبغي."))
 	case verify.Unprovable:
 		s.line(t("It can be judged neither way: what is marked – is missing, or the root is another union's or another time's.",
 			"لا يمكن الحكم على الأدلة: ما عليه – مفقود، أو أن الجذر لاتحاد آخر أو لزمن آخر."))

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"regexp"
+	"strings"
 
 	"github.com/falaj/falaj/internal/fault"
 )
@@ -9,7 +10,11 @@ import (
 // misuse says what is wrong with the command line, in Arabic too where the
 // parser's sentence is a common one.
 func misuse(err error) error {
-	f := fault.New(fault.Usage, "%v", err)
+	code := fault.Usage
+	if strings.HasSuffix(err.Error(), "no such file or directory") {
+		code = fault.File
+	}
+	f := fault.New(code, "%v", err)
 	for _, x := range []struct{ en, ar string }{
 		{`^missing flags: (.*)$`, "ينقص: $1"},
 		{`^(--\S+) and (--\S+) can't be used together$`, "لا يجتمع $1 و$2"},
@@ -38,7 +43,7 @@ func (s *session) word(en string) string {
 		"waiting": "ينتظر", "sending": "قيد الإرسال", "blocked": "موقوف", "answered": "أُجيب", "refused": "رُفض", "expired": "انتهت مدته", "skipped": "تُجووز",
 		// of what is stored
 		"record": "القيد", "leaf": "الورقة", "key": "المفتاح", "commit": "القيود من", "tile": "اللوح", "head": "الرأس", "archive": "الأرشيف",
-		"checkpoint": "نقطة التحقق", "head seen": "الرأس المرئي", "time-stamp": "الختم الزمني", "alarm": "الإنذار", "body": "المحتوى", "claim": "الحجز", "history": "التاريخ", "delivery": "التسليم", "spool": "المخزن المؤقت", "trace": "سجل الاطلاع",
+		"checkpoint": "نقطة التحقق", "head seen": "الرأس المرئي", "time-stamp": "الطابع الزمني", "alarm": "الإنذار", "body": "المحتوى", "claim": "الحجز", "history": "التاريخ", "delivery": "التسليم", "spool": "المخزن المؤقت", "trace": "سجل الاطلاع",
 		// of a change, and where it is written
 		"ordered": "أُمر به", "requested": "طُلب", "started": "بدأ تنفيذه", "done": "نُفّذ", "failed": "أخفق", "rejected": "رُفض",
 		"journal": "السجل", "log": "سجل التشغيل", "metrics": "القياسات",

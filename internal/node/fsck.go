@@ -98,7 +98,7 @@ func placeText(place string) (what, do union.Text) {
 		return t("A checkpoint of the log is not the one that was signed.", "نقطة تحقق لسجل الشفافية ليست التي وُقّع عليها."),
 			t("The next head replaces it once the log itself is whole.", "يحل محلها الرأس التالي متى كان سجل الشفافية سليماً.")
 	case witness.PlaceStamp:
-		return t("A time-stamp over the log is not the one that was given.", "ختم زمني على سجل الشفافية ليس الذي أُعطي."),
+		return t("A time-stamp over the log is not the one that was given.", "طابع زمني على سجل الشفافية ليس الذي أُعطي."),
 			t("Restore the database from a backup; receipts that were given out with it stand as they are.", "استعد قاعدة البيانات من نسخة احتياطية، أما الإيصالات التي سُلّمت معه فتبقى كما هي.")
 	case witness.PlaceAlarm:
 		return t("An alarm is not the one that was raised or heard.", "إنذار ليس الذي أُطلق أو سُمع."),

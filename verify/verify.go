@@ -341,11 +341,11 @@ func (v *Verifier) message(out *Report, box *container, in *evidence.Contents, p
 	out.add(en+"the certificate was its sender's, and not revoked", ar+"الشهادة شهادة المرسل ولم تكن ملغاة", true, detail, nil)
 	p7s, err := seal.CMS(part, m.manifest, c.cert, sl, c.authority) // verifies before it wraps
 	how := m.at.Format(time.RFC3339)
-	if err == nil && sl.Batch != nil && !c.batch {
-		err = fmt.Errorf("it is of a batch, and %s seals each message by itself", m.sealer.State)
-	}
 	if sl.Batch != nil {
 		how += fmt.Sprintf("; message %d of %d under one seal", sl.Batch.Index+1, sl.Batch.Size)
+		if !c.batch { // it is his seal all the same; which nodes take it, nodes decide
+			how += fmt.Sprintf(", though the directory of that day says nothing of batches by %s", m.sealer.State)
+		}
 	}
 	out.add(en+"the seal is right", ar+"الختم صحيح", true, how, err)
 	if err == nil {

@@ -83,6 +83,16 @@ func nodes(ctx context.Context, w World, batch bool, set []string) (_ Target, er
 	if err := await(ctx, target); err != nil {
 		return Target{}, fmt.Errorf("first call: %w", err)
 	}
+	if batch {
+		// Nodes of a demonstration ask for a directory each second; from the first
+		// call on by a new one they give each other twice that time to hear of it.
+		for range 3 {
+			sleep(ctx, 1500*time.Millisecond)
+			if err := await(ctx, target); err != nil {
+				return Target{}, fmt.Errorf("a call before batches begin: %w", err)
+			}
+		}
+	}
 	return target, nil
 }
 

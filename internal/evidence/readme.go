@@ -17,6 +17,10 @@ func readme(c Call, said []sealedPart, absent []Absence) []byte {
 	both := func(en, ar string) { fmt.Fprintf(&b, "%s\n%s\n\n", en, ar) }
 	run := func(format string, args ...any) { fmt.Fprintf(&b, "    "+format+"\n", args...) }
 	end := func() { b.WriteByte('\n') }
+	// digest holds a file against what a manifest says of that very name.
+	digest := func(name, mime, manifest string) {
+		run(`grep -c -F 'URI="%[1]s" MimeType="%[2]s"><ds:DigestMethod Algorithm="http://www.w3.org/2001/04/xmlenc#sha256"/><ds:DigestValue>'"$(openssl dgst -sha256 -binary %[1]s | openssl base64)<" %[3]s`, name, mime, manifest)
+	}
 
 	both("EVIDENCE OF A CALL BETWEEN STATES", "أدلة طلب بين الدول")
 	fmt.Fprintf(&b, "X-Road-Id: %q\nUnion / الاتحاد: %q\n\n", c.ID, c.Union)
@@ -70,17 +74,17 @@ under its root, the two lines after it show. Sealed was this text (prints 1):`, 
 				fmt.Sprintf(`ما خُتم هو %d من الرسائل إلى دولة واحدة معاً، وهذه هي الرسالة رقم %d منها: الختم على نص
 قصير يسمي جذر شجرة بصمات (RFC 6962) لبياناتها. الأدوات العادية تُثبت ختم ذلك النص،
 والسطران التاليان يُثبتان أن هذه الرسالة تحت جذره. خُتم هذا النص (يطبع 1):`, s.batch.Size, s.batch.Index+1))
-			run(`grep -c -F "<ds:DigestValue>$(openssl dgst -sha256 -binary %s | openssl base64)<" %s`, names.Batch, names.Manifest)
+			digest(names.Batch, "text/plain", names.Manifest)
 			end()
 			both("The way from this message's manifest up to the root ends at that text's (prints 1):", "الطريق من بيان هذه الرسالة إلى الجذر ينتهي عند جذر ذلك النص (يطبع 1):")
-			run(`h=$({ printf '\000'; cat %s; } | sha256sum | cut -c1-64); while read -r side x; do if [ $side = left ]; then p=01$x$h; else p=01$h$x; fi; h=$(printf %%s $p | tr a-f A-F | basenc --base16 -d | sha256sum | cut -c1-64); done < %s; tail -n 1 %s | base64 -d | od -An -v -tx1 | tr -d ' \n' | grep -c $h`,
+			run(`! grep -v -x -E '(left|right) [0-9a-f]{64}' %[2]s && h=$({ printf '\000'; cat %[1]s; } | sha256sum | cut -c1-64) && while read -r side x; do if [ "$side" = left ]; then p="01$x$h"; else p="01$h$x"; fi; h=$(printf %%s "$p" | tr a-f A-F | basenc --base16 -d | sha256sum | cut -c1-64); done < %[2]s && tail -n 1 %[3]s | base64 -d | od -An -v -tx1 | tr -d ' \n' | grep -c -x "$h"`,
 				aside.Leaf, aside.Way, names.Batch)
 			end()
 		}
 		both("What was sealed is this message (each line prints 1):", "ما خُتم هو هذه الرسالة (يطبع كل سطر 1):")
-		run(`grep -c -F "<ds:DigestValue>$(openssl dgst -sha256 -binary %s | openssl base64)<" %s`, names.Head, s.manifest())
+		digest(names.Head, "application/json", s.manifest())
 		if s.here {
-			run(`grep -c -F "<ds:DigestValue>$(openssl dgst -sha256 -binary %s | openssl base64)<" %s`, names.Body, s.manifest())
+			digest(names.Body, "application/octet-stream", s.manifest())
 		}
 		end()
 	}

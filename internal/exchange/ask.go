@@ -356,6 +356,10 @@ func (x *Exchange) sealRequest(_ context.Context, c *asking) error {
 	if err != nil {
 		return err
 	}
+	if c.later { // it may wait for days, and what both states take may change meanwhile
+		c.sealed, err = sealHead(cred, seal.Request, head, c.request.Body, x.deps.Now())
+		return err
+	}
 	c.sealed, err = x.sealTo(c.view, c.Service.State, cred, seal.Request, head, c.request.Body)
 	return err
 }

@@ -13,11 +13,55 @@ import (
 	"github.com/falaj/falaj/internal/union"
 )
 
-// batches tells whether both states take seals of batches.
-func batches(v *directory.View, a, b union.State) bool {
-	one, _ := v.State(a)
-	other, _ := v.State(b)
-	return one.Batch && other.Batch
+// agreed remembers of each state since when it and this one both take seals of
+// batches, or no more do: the other's directory may be older, or newer, than
+// ours.
+type agreed struct {
+	mu sync.Mutex
+	of map[union.State]agreement
+}
+
+type agreement struct {
+	on    bool
+	since time.Time // zero: it was never otherwise, as far as this process knows
+}
+
+// with brings what is known up to the directory of now.
+func (a *agreed) with(v *directory.View, own, other union.State, now time.Time) agreement {
+	mine, _ := v.State(own)
+	theirs, _ := v.State(other)
+	on := mine.Batch && theirs.Batch
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	was, known := a.of[other]
+	if known && was.on == on {
+		return was
+	}
+	is := agreement{on: on}
+	if known || on {
+		is.since = now
+	}
+	if a.of == nil {
+		a.of = map[union.State]agreement{}
+	}
+	a.of[other] = is
+	return is
+}
+
+// givesBatches tells whether to seal for a state in batches: once it has had the
+// time to learn that both do.
+func (x *Exchange) givesBatches(v *directory.View, to union.State) bool {
+	now := x.deps.Now()
+	a := x.agreed.with(v, x.cfg.State, to, now)
+	return a.on && now.Sub(a.since) >= x.cfg.Settle
+}
+
+// takesBatches tells whether a seal of a batch from a state is good: also as
+// long as it may not have learnt that one of the two gave them up.
+func (x *Exchange) takesBatches(v *directory.View, from union.State) bool {
+	now := x.deps.Now()
+	a := x.agreed.with(v, x.cfg.State, from, now)
+	return a.on || !a.since.IsZero() && now.Sub(a.since) < x.cfg.Settle
 }
 
 // batcher seals together what is to be sealed at once by one key for one state:

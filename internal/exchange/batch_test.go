@@ -128,6 +128,14 @@ func TestBatches(t *testing.T) {
 			t.Errorf("%s changed: found %q, wanted by %s", name, wrong, want)
 		}
 	}
+	// Digests that the shell would drop lead nowhere either.
+	way := filepath.Join(dir, "META-INF/falaj/request-way.txt")
+	b, err := os.ReadFile(way)
+	check(t, err)
+	check(t, os.WriteFile(way, append(b, "left "+strings.Repeat("0", 128)+"zz\n"...), 0o600))
+	if wrong := failing(t, dir, slices.DeleteFunc(slices.Clone(lines), func(s string) bool { return !strings.Contains(s, "request-way") })); len(wrong) != 1 || strings.Contains(wrong[0], "basenc: ") {
+		t.Errorf("a way that is none: %q", wrong)
+	}
 	v, err := verify.New(u.nodes["SA"].dir.View().Root())
 	check(t, err)
 	if r := v.Container(strings.NewReader(string(a.body)), int64(len(a.body))); r.Verdict != verify.Holds {
@@ -135,13 +143,27 @@ func TestBatches(t *testing.T) {
 	}
 }
 
-// TestBatchTakesBoth: one state's word is not enough, and a state that takes no
-// batches refuses one, also one that was sealed when it still did.
+// TestBatchTakesBoth: one state's word is not enough; a node gives batches once
+// the other has had time to learn that it may, and takes them as long as the
+// other may not have learnt that it may no more. What may wait for days is never
+// in one.
 func TestBatchTakesBoth(t *testing.T) {
 	t.Parallel()
-	u := newUnion(t, []union.State{"BH", "SA"})
+	u := newUnion(t, []union.State{"BH", "SA"}, func(c *Config, _ *Deps) { c.Settle = time.Minute })
 	u.backend("BH", "things", func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })
+	sa, bh := u.nodes["SA"], u.nodes["BH"]
+	gives := func() bool { return sa.givesBatches(sa.dir.View(), "BH") || bh.givesBatches(bh.dir.View(), "SA") }
+	later := func() {
+		for _, n := range u.nodes {
+			n.shift.Add(int64(61 * time.Second))
+		}
+	}
 	u.allow(true, "SA")
+	gives()
+	later()
+	if gives() {
+		t.Error("batches on the word of one")
+	}
 	for _, id := range u.crowdOf(16, "alone") {
 		if s := u.seals("BH", id); s[0].Batch != nil || s[1].Batch != nil {
 			t.Fatalf("%s was sealed in a batch", id)
@@ -151,11 +173,13 @@ func TestBatchTakesBoth(t *testing.T) {
 	send := func() fault.Code {
 		var heads, manifests [][]byte
 		for range 2 {
-			head, err := u.request("SA", offered("BH", "things")).Encode()
+			r := u.request("SA", offered("BH", "things"))
+			r.NotBefore, r.NotAfter = sa.now().UnixMilli(), sa.now().Add(time.Minute).UnixMilli()
+			head, err := r.Encode()
 			check(t, err)
 			heads, manifests = append(heads, head), append(manifests, manifest(seal.Request, head, nil))
 		}
-		seals, err := seal.SignBatch(cred.Signer, cred.Cert, seal.Request, manifests, time.Now())
+		seals, err := seal.SignBatch(cred.Signer, cred.Cert, seal.Request, manifests, sa.now())
 		check(t, err)
 		raw, err := seals[1].AppendBinary(nil)
 		check(t, err)
@@ -172,7 +196,34 @@ func TestBatchTakesBoth(t *testing.T) {
 	if got := send(); got != "" {
 		t.Errorf("a batch that both take: %q", got)
 	}
+	if gives() {
+		t.Error("batches for who may not have heard that he takes them")
+	}
+	later()
+	if !gives() {
+		t.Error("no batches though both have long said so")
+	}
+	var wg sync.WaitGroup
+	for i := range 16 {
+		wg.Go(func() {
+			u.call("SA", "POST", offered("BH", "things"), "/x", strings.NewReader("q"), fmt.Sprintf("X-Road-Id: late-%d", i), "Prefer: respond-async")
+		})
+	}
+	wg.Wait()
+	for i := range 16 {
+		found, err := sa.journal.Find(t.Context(), fmt.Sprintf("late-%d", i))
+		if err != nil || len(found) == 0 {
+			t.Fatalf("late-%d: %v", i, err)
+		}
+		if u.seals("SA", fmt.Sprintf("late-%d", i))[seal.Request].Batch != nil {
+			t.Errorf("late-%d was sealed in a batch", i)
+		}
+	}
 	u.allow(false, "SA")
+	if got := send(); got != "" || gives() {
+		t.Errorf("a batch of who may not have heard that SA gives none any more: %q", got)
+	}
+	later()
 	if got := send(); got != fault.SealInvalid {
 		t.Errorf("a batch that SA gives no more: %q", got)
 	}
@@ -235,6 +286,16 @@ func TestBatcher(t *testing.T) {
 		if calls.Load() == 0 || calls.Load() > 20 {
 			t.Errorf("%d signatures were tried", calls.Load())
 		}
+		panics := make(chan any, 20)
+		for range 20 {
+			wg.Go(func() {
+				defer func() { panics <- recover() }()
+				if _, err := b.sign(key, panickingSigner{cred.Signer}, []byte("m"), at); err == nil {
+					t.Error("sealed by nobody")
+				}
+			})
+		}
+		wg.Wait()
 		if len(b.open) != 0 {
 			t.Errorf("%d batches are left", len(b.open))
 		}
@@ -254,3 +315,8 @@ func (f failingSigner) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error
 	f.calls.Add(1)
 	return nil, errors.New("no key")
 }
+
+// panickingSigner has one bad day.
+type panickingSigner struct{ crypto.Signer }
+
+func (panickingSigner) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) { panic("broken") }

@@ -45,6 +45,7 @@ type Config struct {
 	Keep     time.Duration // how long ids and outcomes are remembered [32 d]; at least so long that no sealed request outlives it
 	Senders  int           // deliveries and pushes at work at a time [64]
 	Tables   bool          // verify seals by tables of keys that seal often
+	Settle   time.Duration // how long other nodes may take to learn of a new directory [1 min]
 	Retry    time.Duration // pause after a first failed delivery or push [1 s]; it doubles
 	RetryCap time.Duration // longest such pause [1 min]
 
@@ -65,6 +66,7 @@ func (c *Config) defaults() {
 	c.Keep = max(c.Keep, message.MaxValidity+24*time.Hour)
 	set(&c.Senders, 64)
 	set(&c.Retry, time.Second)
+	set(&c.Settle, time.Minute)
 	set(&c.RetryCap, time.Minute)
 	set(&c.traceBlock, traceBlock)
 }
@@ -137,6 +139,7 @@ type Exchange struct {
 	stranded stranded
 	senders  senders
 	batcher  batcher
+	agreed   agreed
 	checker  seal.Checker
 }
 
@@ -280,7 +283,7 @@ func sealHead(c Credential, part seal.Part, head []byte, b *message.Body, at tim
 // sealTo seals a head for another state's node: with others in one batch where
 // both states take such seals.
 func (x *Exchange) sealTo(v *directory.View, to union.State, c Credential, part seal.Part, head []byte, b *message.Body) (sealed, error) {
-	if !batches(v, x.cfg.State, to) {
+	if !x.givesBatches(v, to) {
 		return sealHead(c, part, head, b, x.deps.Now())
 	}
 	m := manifest(part, head, b)
@@ -315,7 +318,7 @@ func (x *Exchange) authentic(v *directory.View, part seal.Part, manifest, raw []
 		return fault.New(fault.SealInvalid, "the certificate is not for seals")
 	case c.State != state || !member.IsZero() && c.Member != member:
 		return fault.New(fault.MessageMismatch, "sealed by %s, not by %s", c.Member, member)
-	case s.Batch != nil && !batches(v, state, x.cfg.State):
+	case s.Batch != nil && state != x.cfg.State && !x.takesBatches(v, state):
 		return fault.New(fault.SealInvalid, "the seal of a batch: between %s and %s each message is sealed by itself", state, x.cfg.State)
 	case c.Revoked != nil:
 		return fault.New(fault.CertRevoked, "the certificate was revoked at %s", c.Revoked.At.UTC().Format(time.RFC3339))

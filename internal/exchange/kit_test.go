@@ -226,7 +226,7 @@ func (n *testNode) start(t testing.TB, on engine, ln net.Listener, options []kit
 	names, err := n.keys.HMAC("exchange-1")
 	check(t, err)
 	cfg := Config{
-		State: n.state, Node: "n1", Operator: desk(n.state).MemberID, Alone: true, MaxBody: 2 << 30,
+		State: n.state, Node: "n1", Operator: desk(n.state).MemberID, Alone: true, MaxBody: 2 << 30, Settle: time.Nanosecond,
 		Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
 	}
 	deps := Deps{

@@ -122,6 +122,14 @@ func TestBatchChanged(t *testing.T) {
 			t.Errorf("a seal of %d bytes for one of %d", len(cut), len(wire))
 		}
 	}
+	twice := bytes.Clone(wire) // of another algorithm, which the short signature would fit
+	twice[0] = 0x80 | byte(seal.ECDSAP384)
+	if s, err := seal.ParseSeal(twice); err == nil {
+		code(t, check.Verify(p.cert, seal.Answer, ms[4], s), fault.SealInvalid)
+	}
+	ended := *p.cert
+	ended.NotAfter = noon.Add(-time.Second)
+	code(t, check.Verify(&ended, seal.Answer, ms[4], seals[4]), fault.SealExpired)
 	// A batch's own manifest is no message's, nor is a batch's seal a single one.
 	single := seals[4]
 	single.Batch = nil
@@ -137,6 +145,19 @@ func TestBatchChanged(t *testing.T) {
 			t.Errorf("%+v was written", place)
 		}
 	}
+}
+
+// TestLongestSeal: of a full batch under an RSA key.
+func TestLongestSeal(t *testing.T) {
+	p := newParty(t, generate(t, "RSA-2048"), noon.Add(-time.Hour), noon.Add(time.Hour))
+	ms := manifests(seal.MaxBatch)
+	seals, err := seal.SignBatch(p.key, p.cert, seal.Answer, ms, noon)
+	ok(t, err)
+	wire, err := seals[7].AppendBinary(nil)
+	ok(t, err)
+	back, err := seal.ParseSeal(wire)
+	ok(t, err)
+	ok(t, seal.Verify(p.cert, seal.Answer, ms[7], back))
 }
 
 // TestCheckerForgets: a checker asks each batch once, knows at most so many, and

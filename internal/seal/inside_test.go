@@ -1,9 +1,11 @@
 package seal
 
 import (
+	"crypto/sha256"
 	"encoding/asn1"
 	"errors"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -88,5 +90,32 @@ func TestDER(t *testing.T) {
 		if der(tagOctets, value) != string(want) {
 			t.Errorf("%d bytes", n)
 		}
+	}
+}
+
+// TestJudgedOnce: what was judged is not judged again, and no more is remembered
+// than maxJudged, the newest.
+func TestJudgedOnce(t *testing.T) {
+	var c Checker
+	asked := 0
+	judge := func(n int) {
+		if !c.judge(sha256.Sum256([]byte(strconv.Itoa(n))), func() bool { asked++; return true }) {
+			t.Fatalf("%d is forgotten while it is judged", n)
+		}
+	}
+	for n := range 2 * maxJudged {
+		judge(n)
+		judge(n)
+	}
+	if asked != 2*maxJudged || len(c.known) != maxJudged || len(c.order) != maxJudged {
+		t.Errorf("asked %d times; %d known, %d in order", asked, len(c.known), len(c.order))
+	}
+	judge(2*maxJudged - 1)
+	judge(maxJudged)
+	if asked != 2*maxJudged {
+		t.Error("what is new was forgotten")
+	}
+	if judge(0); asked != 2*maxJudged+1 {
+		t.Error("what is old was not forgotten")
 	}
 }

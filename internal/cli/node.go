@@ -144,6 +144,8 @@ func (c *restoreCmd) Run(s *session) error {
 	}
 	return s.show(map[string]string{"restored": cfg.Data}, func() {
 		s.printf("%s %s\n", s.say(t("Restored into", "استُعيدت النسخة إلى")), cfg.Data)
+		s.line(t("Before you go on: falaj fsck --config FILE; after the start, unless the copy is the node's last state: falaj log renew. Others have seen a longer log, and it signs nothing before.",
+			"قبل المتابعة: falaj fsck --config FILE، وبعد التشغيل، ما لم تكن النسخة آخر حال للعقدة: falaj log renew؛ فقد رأى الآخرون سجلاً أطول، ولن توقّع العقدة شيئاً قبل ذلك."))
 		s.line(t("What happened after the copy was made is not in it: compare with the other states' evidence (falaj evidence show).",
 			"ما حدث بعد أخذ النسخة غير موجود فيها، فقارنها بأدلة الدول الأخرى (falaj evidence show)."))
 	})

@@ -94,10 +94,14 @@ func (n *Node) heldRecords(ctx context.Context, leaves []int64) (func() error, e
 			return err
 		}
 		for _, s := range all {
+			var by []string
 			for _, h := range holds {
 				if !s.Erased && h.Class == s.Class && (h.Month == "" || h.Month == seal.PeriodOf(s.At).String()) && (len(h.Leaves) == 0 || slices.Contains(h.Leaves, s.Index)) {
-					return fault.New(fault.Held, "record %d: %s", s.Index, h.Name)
+					by = append(by, h.Name)
 				}
+			}
+			if by != nil {
+				return fault.New(fault.Held, "record %d: %s", s.Index, strings.Join(by, ", "))
 			}
 		}
 		return nil
@@ -193,6 +197,15 @@ func (n *Node) addHold(ctx context.Context, who admin.Person, p HoldAdd) (admin.
 		if h.Month != "" {
 			if period, err = seal.ParsePeriod(h.Month); err != nil {
 				return admin.Done{}, fault.New(fault.BadRequest, "month: %v", err)
+			}
+		}
+		if now := seal.PeriodOf(n.now()); period > now {
+			return admin.Done{}, fault.New(fault.BadRequest, "month: %s has not begun", h.Month)
+		} else if period != 0 && period < now { // of the present one records may come
+			if of, err := n.keys.Records().Periods(h.Class); err != nil {
+				return admin.Done{}, err
+			} else if !slices.Contains(of, period) {
+				return admin.Done{}, fault.New(fault.NotFound, "no record of %s of %s is here, or all are ended: there is nothing to hold", h.Class, h.Month)
 			}
 		}
 		note, err := json.Marshal(h)

@@ -39,8 +39,8 @@ func (h *Hold) file() string {
 // Hold sets a hold; fs.ErrExist where one of its name is there for this class
 // and month, ErrDestroyed where there is nothing left to hold.
 func (r RecordKeys) Hold(h Hold) error {
-	if err := checkClass(h.Name); err != nil {
-		return fmt.Errorf("the name of a hold: %w", err)
+	if err := checkWord("the name of a hold", h.Name); err != nil {
+		return err
 	}
 	n := periodName{h.Class, h.Period}
 	if err := checkClass(h.Class); err != nil {

@@ -236,15 +236,17 @@ func parseHead(b []byte) (periodName, int, error) {
 	return n, end + 4, nil
 }
 
-// checkClass accepts lower-case words joined by hyphens, at most 32 bytes.
-func checkClass(class string) error {
+func checkClass(class string) error { return checkWord("retention class", class) }
+
+// checkWord accepts lower-case words joined by hyphens, at most 32 bytes.
+func checkWord(what, class string) error {
 	ok := class != "" && len(class) <= maxClass && class[0] != '-'
 	for i := range len(class) {
 		c := class[i]
 		ok = ok && (c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-')
 	}
 	if !ok {
-		return fmt.Errorf("retention class %.64q is not a word of a-z, 0-9 and - of at most %d bytes", class, maxClass)
+		return fmt.Errorf("%s %.64q is not a word of a-z, 0-9 and - of at most %d bytes", what, class, maxClass)
 	}
 	return nil
 }

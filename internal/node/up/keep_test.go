@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -104,8 +105,24 @@ func TestKeep(t *testing.T) {
 	}
 	_, err = sa.Change(t.Context(), "hold.add", node.HoldAdd{Name: "case-7", Class: "exchange", Reason: "a suit"}, nil)
 	wantRefusal(t, err, fault.Conflict)
+	for month, want := range map[string]fault.Code{"1999-12": fault.NotFound, "2999-01": fault.BadRequest} {
+		_, err = sa.Change(t.Context(), "hold.add", node.HoldAdd{Name: "case-8", Class: "exchange", Month: month, Reason: "a suit"}, nil)
+		wantRefusal(t, err, want)
+	}
+	_, err = sa.Change(t.Context(), "hold.add", node.HoldAdd{Name: "Bad Name", Class: "exchange", Reason: "a suit"}, nil)
+	if wantRefusal(t, err, fault.BadRequest); !strings.Contains(err.Error(), `name of a hold "Bad Name"`) {
+		t.Error(err)
+	}
+	if _, err := sa.Change(t.Context(), "hold.add", node.HoldAdd{Name: "case-9", Class: "exchange", Reason: "a suit"}, nil); err != nil {
+		t.Fatal(err)
+	}
 	_, err = sa.Change(t.Context(), "evidence.erase", erase, nil)
-	wantRefusal(t, err, fault.Held)
+	if wantRefusal(t, err, fault.Held); !strings.Contains(err.Error(), "case-7") || !strings.Contains(err.Error(), "case-9") {
+		t.Error(err)
+	}
+	if _, err := sa.Change(t.Context(), "hold.release", node.HoldRelease{Name: "case-9", Reason: "settled"}, nil); err != nil {
+		t.Fatal(err)
+	}
 	var holds []node.Hold
 	if err := sa.Query(t.Context(), "holds", nil, &holds); err != nil || len(holds) != 1 || holds[0].Name != "case-7" || len(holds[0].Leaves) != 2 || holds[0].Month == "" {
 		t.Errorf("%+v %v", holds, err)

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -116,6 +117,9 @@ func Run(ctx context.Context, args []string, w World) int {
 	}
 	if c != nil && c.Selected() != nil {
 		s.path = strings.Join(strings.Fields(c.Selected().FullPath()), " ")
+	}
+	if err != nil && c != nil && strings.HasPrefix(err.Error(), "unexpected argument") && slices.ContainsFunc(c.Path, func(p *kong.Path) bool { return p.Command != nil && p.Command.Name == "trace" }) {
+		return s.fail(unnamed()) // what was typed may be a person's number: it is not repeated
 	}
 	if err != nil {
 		return s.fail(misuse(err))

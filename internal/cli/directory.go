@@ -203,11 +203,11 @@ func (s *session) surveyed(d node.DirectoryStatus) {
 	if !d.Fresh {
 		fresh = t("expired", "منتهي الصلاحية")
 	}
-	s.printf(s.say(t("%s: version %d, %s (until %s)\n\n", "%s: الإصدار %d، %s (حتى %s)\n\n")), d.Union, d.Version, s.say(fresh), d.Expires.Local().Format(time.DateTime))
+	s.printf(s.say(t("%s: version %d, %s (until %s)\n\n", "%s: الإصدار %d، %s (حتى %s)\n\n")), d.Union, d.Version, s.say(fresh), d.Expires.UTC().Format(time.RFC3339))
 	var rows [][]string
 	for _, x := range d.States {
 		rows = append(rows, []string{
-			string(x.Code), s.say(x.Name), fmt.Sprint(x.Version), x.Expires.Local().Format(time.DateOnly), strings.Join(x.Nodes, " "),
+			string(x.Code), s.say(x.Name), fmt.Sprint(x.Version), x.Expires.UTC().Format(time.DateOnly), strings.Join(x.Nodes, " "),
 			fmt.Sprint(x.Members), fmt.Sprint(x.Services),
 		})
 	}

@@ -131,7 +131,7 @@ func (s *session) held(all []node.Hold) {
 		if month == "" {
 			month = s.say(t("every month", "كل شهر"))
 		}
-		rows = append(rows, []string{h.Name, h.Class, month, strings.Trim(fmt.Sprint(h.Leaves), "[]"), h.By, h.At.Local().Format(time.DateTime), h.Reason})
+		rows = append(rows, []string{h.Name, h.Class, month, strings.Trim(fmt.Sprint(h.Leaves), "[]"), h.By, h.At.UTC().Format(time.RFC3339), h.Reason})
 	}
 	s.table([]string{s.say(t("hold", "أمر الحفظ")), s.say(t("class", "الفئة")), s.say(t("month", "الشهر")), s.say(t("leaves", "الأوراق")),
 		s.say(t("by", "بواسطة")), s.say(t("since", "منذ")), s.say(t("reason", "السبب"))}, rows)

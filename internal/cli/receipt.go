@@ -5,12 +5,14 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/falaj/falaj/internal/directory"
 	"github.com/falaj/falaj/internal/exchange"
 	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/journal"
 	"github.com/falaj/falaj/internal/merkle"
 	"github.com/falaj/falaj/internal/node"
 	"github.com/falaj/falaj/internal/node/admin"
@@ -45,12 +47,17 @@ func (c *evidenceReceiptCmd) Run(s *session) error {
 	return s.show(r, func() {
 		s.printf("%s %s\n", s.say(t("Log:", "سجل الشفافية:")), r.Log)
 		s.line(r.Quorum.Note)
+		slices.SortFunc(r.Quorum.Witnesses, func(a, b exchange.Cosigner) int { return strings.Compare(a.Name, b.Name) })
 		for _, w := range r.Quorum.Witnesses {
-			s.printf("  %s  %s  %s\n", w.State, w.At.Format(time.RFC3339), w.Name)
+			state := string(w.State)
+			if w.State == witness.Secretariat {
+				state = s.say(t("secretariat", "الأمانة العامة"))
+			}
+			s.printf("  %s  %s  %s\n", pad(state, len("secretariat")+2), w.At.UTC().Format(time.RFC3339), w.Name)
 		}
 		s.line(r.Time)
 		for _, x := range r.Records {
-			s.printf(s.say(t("\nReceipt of %s, leaf %d:\n", "\nإيصال %s، الورقة %d:\n")), x.Kind, x.Leaf)
+			s.printf(s.say(t("\nReceipt of %s, leaf %d:\n", "\nإيصال %s، الورقة %d:\n")), s.kind(x.Kind), x.Leaf)
 			s.printf("%s", x.Proof)
 			if x.Stamp != nil {
 				const form = "2006-01-02T15:04:05.000Z07:00"
@@ -61,6 +68,16 @@ func (c *evidenceReceiptCmd) Run(s *session) error {
 			}
 		}
 	})
+}
+
+// kind is the name of a kind of record in the person's language.
+func (s *session) kind(name string) string {
+	for k := journal.RequestSent; k <= journal.Decision; k++ {
+		if k.String() == name {
+			return s.say(k.Text())
+		}
+	}
+	return name
 }
 
 type logRenewCmd struct{}

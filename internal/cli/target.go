@@ -186,7 +186,7 @@ func (s *session) changed(n *target, action string, params, result any, people f
 	}
 	s.show(a, func() {
 		s.printf("%s %s\n  falaj approval approve %s\n", s.say(t("It waits for a second person, until", "ينتظر موافقة شخص ثانٍ، حتى")),
-			a.Approval.ExpiresAt.Local().Format(time.DateTime), a.Change)
+			a.Approval.ExpiresAt.UTC().Format(time.RFC3339), a.Change)
 	})
 	return errExit(ExitApproval)
 }

@@ -77,15 +77,19 @@ func (s *session) person() (string, error) {
 		return "", fault.New(fault.Usage, "the standard input: %v", err)
 	}
 	if line = strings.TrimSpace(line); line == "" {
-		return "", fault.New(fault.Usage, "the person is named on the standard input: falaj trace < FILE").
-			Arabic("يُذكر الشخص في الدخل القياسي: falaj trace < FILE")
+		return "", unnamed()
 	}
 	return line, nil
 }
 
+func unnamed() error {
+	return fault.New(fault.Usage, "the person is named on the standard input: falaj trace < FILE").
+		Arabic("يُذكر الشخص في الدخل القياسي: falaj trace < FILE")
+}
+
 func (s *session) trace(got exchange.Trace) {
 	for _, e := range got.Entries {
-		s.printf("%s  %s\n", e.At.Local().Format(time.DateTime), s.traced(e))
+		s.printf("%s  %s\n", e.At.UTC().Format(time.RFC3339), s.traced(e))
 		if e.What != "read" {
 			s.printf("  %s → %s %s\n", s.party(e.Client), e.Method, s.party(e.Service))
 		}
@@ -116,8 +120,8 @@ func (s *session) trace(got exchange.Trace) {
 // traced says in a line what an entry is, and how it ended.
 func (s *session) traced(e exchange.Traced) string {
 	what := map[string]union.Text{
-		"asked":           t("asked of another system", "طلب من نظام آخر"),
-		"served":          t("asked of a service of this state", "طلب من خدمة لهذه الدولة"),
+		"asked":           t("a system of this state asked another state", "طلب من نظام لهذه الدولة إلى دولة أخرى"),
+		"served":          t("a service of this state was asked", "طلب من خدمة لهذه الدولة"),
 		"trace.read":      t("this trace was read", "اطلاع على هذا السجل"),
 		"evidence.read":   t("the evidence of a call was read", "اطلاع على أدلة طلب"),
 		"evidence.export": t("the evidence of a call was exported", "تصدير أدلة طلب"),

@@ -176,7 +176,7 @@ func (c *outcomeListCmd) Run(s *session) error {
 		}
 		var rows [][]string
 		for _, o := range list {
-			rows = append(rows, []string{o.ID, o.Client, o.Service, o.Since.Local().Format(time.DateTime)})
+			rows = append(rows, []string{o.ID, o.Client, o.Service, o.Since.UTC().Format(time.RFC3339)})
 		}
 		s.table([]string{"X-Road-Id", s.say(t("client", "العميل")), s.say(t("service", "الخدمة")), s.say(t("since", "منذ"))}, rows)
 		s.printf("\n%s\n", s.say(t("Find out with the service's owner what took effect, then say it of each, once:", "تحقّق مع صاحب الخدمة مما نُفّذ، ثم بيّنه لكل طلب مرة واحدة:")))
@@ -242,7 +242,7 @@ func (c *deliveryListCmd) Run(s *session) error {
 		}
 		var rows [][]string
 		for _, d := range list {
-			rows = append(rows, []string{d.ID, d.Client.String(), d.Service.String(), d.Conversation, s.word(string(d.Status)), strconv.Itoa(d.Attempts), d.Accepted.Local().Format(time.DateTime), pushed(d)})
+			rows = append(rows, []string{d.ID, d.Client.String(), d.Service.String(), d.Conversation, s.word(string(d.Status)), strconv.Itoa(d.Attempts), d.Accepted.UTC().Format(time.RFC3339), pushed(d)})
 		}
 		s.table([]string{"X-Road-Id", s.say(t("client", "العميل")), s.say(t("service", "الخدمة")), s.say(t("conversation", "المحادثة")),
 			s.say(t("status", "الحالة")), s.say(t("attempts", "المحاولات")), s.say(t("accepted", "قُبل")), s.say(t("push", "الدفع"))}, rows)
@@ -308,7 +308,7 @@ func (c *keyListCmd) Run(s *session) error {
 				if x.Revoked {
 					revoked = s.say(t("revoked", "ملغاة"))
 				}
-				rows = append(rows, []string{k.Name, k.PublicSHA256[:16], x.Use, x.Until.Local().Format(time.DateOnly), x.SHA256 + " " + revoked})
+				rows = append(rows, []string{k.Name, k.PublicSHA256[:16], x.Use, x.Until.UTC().Format(time.DateOnly), x.SHA256 + " " + revoked})
 			}
 		}
 		s.table([]string{s.say(t("key", "المفتاح")), s.say(t("public", "العام")), s.say(t("use", "الاستعمال")), s.say(t("until", "حتى")), s.say(t("certificate", "الشهادة"))}, rows)
@@ -417,7 +417,7 @@ func (c *approvalListCmd) Run(s *session) error {
 		}
 		var rows [][]string
 		for _, a := range list {
-			rows = append(rows, []string{a.ID, s.word(a.State), a.Action, a.RequestedBy, a.RequestedAt.Local().Format(time.DateTime), string(a.Params)})
+			rows = append(rows, []string{a.ID, s.word(a.State), a.Action, a.RequestedBy, a.RequestedAt.UTC().Format(time.RFC3339), string(a.Params)})
 		}
 		s.table([]string{s.say(t("change", "التغيير")), s.say(t("state", "الحالة")), s.say(t("action", "الإجراء")), s.say(t("asked by", "طلبه")), s.say(t("at", "الوقت")), s.say(t("what", "ماذا"))}, rows)
 	})

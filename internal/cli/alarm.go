@@ -35,7 +35,7 @@ func (c *logAlarmsCmd) Run(s *session) error {
 			}
 		}
 		for _, x := range a.Silent {
-			s.printf(s.say(t("The log of %s has not shown itself since %s; %d messages wait: %s\n", "سجل شفافية %s غير متاح منذ %s، وتنتظره رسائل عددها %d: %s\n")), x.State, x.Since.Format(time.RFC3339), x.Messages, x.Why)
+			s.printf(s.say(t("The log of %s has not shown itself since %s; messages that wait: %d: %s\n", "سجل شفافية %s غير متاح منذ %s، وتنتظره رسائل عددها %d: %s\n")), x.State, x.Since.Format(time.RFC3339), x.Messages, x.Why)
 		}
 		for of, why := range a.Unraised {
 			s.printf(s.say(t("An alarm about %s is due and cannot be raised: %s\n", "إنذار بشأن %s واجب وتعذّر إصداره: %s\n")), of, why)

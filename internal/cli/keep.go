@@ -185,15 +185,20 @@ func (c *journalArchiveCmd) Run(s *session) error {
 		if _, err := n.Change(s.ctx, "journal.archive", node.Archive{Before: c.Before, Compact: c.Compact}, &done); err != nil {
 			return err
 		}
-		all.Folder, all.More, all.Files = done.Folder, done.More, slices.Concat(all.Files, done.Files)
+		all.Folder, all.More, all.Files = done.Folder, done.More, append(all.Files, done.Files...)
 	}
 	return s.show(all, func() {
 		if len(all.Files) == 0 {
 			s.line(t("There is nothing to archive.", "لا يوجد ما يُؤرشف."))
+		}
+		if c.Compact {
+			s.line(t("The database has given its free space back.", "أعادت قاعدة البيانات المساحة الخالية."))
+		}
+		if len(all.Files) == 0 {
 			return
 		}
 		for _, f := range all.Files {
-			s.printf(s.say(t("%s: %d records from leaf %d on, %d bytes\n", "%s: %d قيداً ابتداءً من الورقة %d، %d بايت\n")), filepath.Join(all.Folder, f.File), f.Count, f.First, f.Bytes)
+			s.printf(s.say(t("%s: records: %d, from leaf %d on, bytes: %d\n", "%s: القيود: %d، ابتداءً من الورقة %d، بالبايت: %d\n")), filepath.Join(all.Folder, f.File), f.Count, f.First, f.Bytes)
 		}
 		s.line(t("Copy them elsewhere: what is in them is no longer in the database, nor in a backup of it.", "انسخها إلى موضع آخر: ما فيها لم يعد في قاعدة البيانات ولا في نسخها الاحتياطية."))
 	})

@@ -107,10 +107,10 @@ func (s *session) trace(got exchange.Trace) {
 		s.line(t("Nothing is recorded of this person that can be shown.", "لا يوجد قيد عن هذا الشخص يمكن عرضه."))
 	}
 	if got.Withheld > 0 {
-		s.printf(s.say(t("%d more are withheld until the law allows.\n", "محجوب حتى يسمح القانون: %d\n")), got.Withheld)
+		s.printf(s.say(t("Withheld until the law allows: %d\n", "محجوب حتى يسمح القانون: %d\n")), got.Withheld)
 	}
 	if got.Unread > 0 {
-		s.printf(s.say(t("%d records of this node cannot be read: something of this person may be among them.\n", "تعذرت قراءة %d من قيود هذه العقدة، وقد يكون بينها ما يخص هذا الشخص.\n")), got.Unread)
+		s.printf(s.say(t("Records of this node that cannot be read, among which something of this person may be: %d\n", "قيود هذه العقدة التي تعذرت قراءتها، وقد يكون بينها ما يخص هذا الشخص: %d\n")), got.Unread)
 	}
 	if got.Next > 0 {
 		s.printf(s.say(t("There is more: --before %d\n", "للمزيد: --before %d\n")), got.Next)
@@ -179,7 +179,7 @@ func (c *traceDelayCmd) Run(s *session) error {
 			s.printf(s.say(t("Calls for %s are told at once.\n", "يُطلَع أصحاب البيانات فوراً على طلبات %s.\n")), c.Purpose)
 			return
 		}
-		s.printf(s.say(t("Calls for %s are told after %d days; those of before too.\n", "يُطلَع أصحاب البيانات على طلبات %s بعد %d يوماً، السابقة منها أيضاً.\n")), c.Purpose, c.Days)
+		s.printf(s.say(t("Calls for %s, those of before too, are told after so many days: %d\n", "يُطلَع أصحاب البيانات على طلبات %s، السابقة منها أيضاً، بعد مدة بالأيام: %d\n")), c.Purpose, c.Days)
 	})
 }
 
@@ -196,7 +196,7 @@ func (c *traceDelaysCmd) Run(s *session) error {
 	}
 	return s.show(list, func() {
 		for _, d := range list {
-			s.printf(s.say(t("%s: after %d days\n", "%s: بعد %d يوماً\n")), d.Purpose, d.Days)
+			s.printf(s.say(t("%s: days: %d\n", "%s: الأيام: %d\n")), d.Purpose, d.Days)
 		}
 		if len(list) == 0 {
 			s.line(t("Persons hear of every call at once.", "يُطلَع أصحاب البيانات على كل طلب فوراً."))

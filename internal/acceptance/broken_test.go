@@ -283,7 +283,7 @@ func restored(t *testing.T, u *union) {
 	if said := u.falaj(t, "KW", "evidence", "verify", id); !strings.Contains(said, "The evidence holds") {
 		t.Error(said)
 	}
-	if r := u.do(t, "KW", "doctor"); r.code != 0 || strings.Contains(r.out, "\n  ") {
+	if r := u.do(t, "KW", "doctor"); r.code != 0 || !well(r.out) {
 		t.Errorf("%d %s", r.code, r.out)
 	}
 }

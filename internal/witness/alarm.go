@@ -27,6 +27,7 @@ const (
 	AlarmAbsent     = "absent"     // the log has another entry where the record was promised
 	AlarmLate       = "late"       // the log ends before the record that was promised, and time is up
 	AlarmDivided    = "divided"    // the log contradicts a head that its own key signed
+	AlarmEnded      = "ended"      // the log is a new one, and a head that its key signed under an old name is not in it
 )
 
 // AlarmText says in both languages what a kind of alarm is about.
@@ -40,6 +41,8 @@ func AlarmText(kind string) union.Text {
 		return union.Text{En: "promised records did not appear in the log in time", Ar: "لم تظهر قيود متعهَّد بها في سجل الشفافية في الموعد"}
 	case AlarmDivided:
 		return union.Text{En: "the log contradicts a head that it signed", Ar: "سجل الشفافية يناقض رأساً سبق أن وقّعه"}
+	case AlarmEnded:
+		return union.Text{En: "the state goes on as a new log, which does not hold what its log before had", Ar: "تتابع الدولة بسجل شفافية جديد لا يحوي ما كان في سجلها السابق"}
 	}
 	return union.Text{En: kind, Ar: kind}
 }
@@ -180,7 +183,7 @@ func (a Alarm) plain() error {
 	if _, err := union.ParseState(string(a.Of)); err != nil {
 		return fmt.Errorf("witness: whom an alarm is about: %w", err)
 	}
-	if !slices.Contains([]string{AlarmUnpromised, AlarmAbsent, AlarmLate, AlarmDivided}, a.Kind) {
+	if !slices.Contains([]string{AlarmUnpromised, AlarmAbsent, AlarmLate, AlarmDivided, AlarmEnded}, a.Kind) {
 		return errors.New("witness: an alarm of a kind that there is not")
 	}
 	if len(a.Log) > maxName || strings.ContainsFunc(a.Log, func(r rune) bool { return r <= ' ' || r > '~' }) {
@@ -193,8 +196,8 @@ func (a Alarm) plain() error {
 			}
 		}
 	}
-	for _, h := range a.Heads {
-		if merkle.Origin([]byte(h)) != a.Log {
+	for i, h := range a.Heads {
+		if before := a.Kind == AlarmEnded && i == 0; (merkle.Origin([]byte(h)) == a.Log) == before {
 			return errors.New("witness: an alarm with a head of another log")
 		}
 	}

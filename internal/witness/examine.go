@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/merkle"
@@ -188,6 +189,12 @@ func (p *Promises) continues(ctx context.Context, s union.State, w *ward, head m
 			return fault.New(fault.LogDivided, "its heads of %d and %d entries do not belong together", k.Size, head.Size)
 		}
 	}
+	if w.followed != head.Origin {
+		if err := p.follows(ctx, w, head, log, read); err != nil {
+			return err
+		}
+		w.followed, w.stored = head.Origin, time.Time{}
+	}
 	if now.Sub(w.stored) < saveEvery*p.cfg.Every {
 		return nil
 	}
@@ -198,6 +205,49 @@ func (p *Promises) continues(ctx context.Context, s union.State, w *ward, head m
 		return fault.Wrap(fault.StoreFailed, err, "the head seen of %s", head.Origin)
 	}
 	w.stored = now
+	return nil
+}
+
+// follows holds the first head that this state is shown of a log against the
+// last ones that it has seen of the logs before it: the new one begins with
+// what they held, or their history ended, which is said once.
+func (p *Promises) follows(ctx context.Context, w *ward, head merkle.Signed, log merkle.Key, read *reading) error {
+	rows, err := p.deps.DB.Query(ctx, "SELECT note, 0 FROM witness_head UNION ALL SELECT note, 1 FROM witness_shown")
+	if err != nil {
+		return fault.Wrap(fault.StoreFailed, err, "the heads seen before %s", head.Origin)
+	}
+	defer rows.Close()
+	ended := map[string]merkle.Signed{}
+	for rows.Next() {
+		var b []byte
+		var shown int
+		if err := rows.Scan(&b, &shown); err != nil {
+			return fault.Wrap(fault.StoreFailed, err, "the heads seen before %s", head.Origin)
+		}
+		k, err := Head{Note: string(b)}.open(log)
+		switch {
+		case err != nil: // of another state
+		case k.Origin == head.Origin && shown == 1:
+			return nil // it was held against them then
+		case k.Origin != head.Origin && earlier(k.Origin, head.Origin) && k.Size >= ended[k.Origin].Size:
+			ended[k.Origin] = k
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return fault.Wrap(fault.StoreFailed, err, "the heads seen before %s", head.Origin)
+	}
+	rows.Close()
+	for _, k := range ended {
+		held := k.Size <= head.Size
+		if held {
+			if held, err = grown(k, head, read.tiles); err != nil {
+				return err
+			}
+		}
+		if !held {
+			p.breach(w, AlarmEnded, nil, Broken{}, string(k.Note()), string(head.Note()))
+		}
+	}
 	return nil
 }
 

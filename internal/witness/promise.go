@@ -88,6 +88,7 @@ type ward struct {
 	confronted time.Time     // when it was held against another witness's
 	turn       int           // and whose turn it was
 	stored     time.Time     // when last was kept in the database
+	followed   string        // origin of the log whose first head was held against the logs before it
 
 	busy   bool
 	silent error     // why the log cannot be seen
@@ -485,7 +486,7 @@ func (p *Promises) raise(ctx context.Context, s union.State, w *ward, log merkle
 			return err
 		}
 		a := Alarm{From: p.deps.State, Of: s, Log: log.Name(), Kind: kind, At: now.UTC().Truncate(time.Second), Count: b.count, Messages: b.messages, Heads: b.heads}
-		if kind == AlarmDivided {
+		if kind == AlarmDivided || kind == AlarmEnded {
 			a.Count = 0
 		}
 		msg, err := a.Sign(signer)

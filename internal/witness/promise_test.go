@@ -681,3 +681,73 @@ func FuzzOpenAlarm(f *testing.F) {
 		}
 	})
 }
+
+// TestPromisesNewLog: a log that goes on under a new name and does not hold
+// what the one before it had is found by whoever saw that, and said once; one
+// that holds it is no finding.
+func TestPromisesNewLog(t *testing.T) {
+	w := newWorld(t, 1, "BH", "SA")
+	bh, sa := w.nodes["BH"], w.nodes["SA"]
+	old := &node{state: "BH", keys: bh.keys, signers: map[merkle.Kind]merkle.Signer{merkle.LogSignature: bh.signers[merkle.LogSignature]}}
+	w.open(old, storetest.SQLite(t))
+	w.unlocked("SA")
+	old.fill(t, 50)
+	if a := sa.add(t, old.submission(t, 0, 50)); a.Status != witness.Done {
+		t.Fatal(a)
+	}
+	goOn := func(name string) {
+		t.Helper()
+		next, err := bh.signers[merkle.LogSignature].As(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bh.signers[merkle.LogSignature] = next
+	}
+	from := bh.origin()
+	goOn("test.example/BH/log2")
+	bh.fill(t, 10) // what it was restored to
+	stop := w.run("BH")
+	watched := w.watch(sa.promises)
+	hold := func() {
+		t.Helper()
+		sa.promises.Hold(w.message(bh, sa, nil))
+		sa.settled(t)
+	}
+	hold()
+	a := sa.alarm(t)
+	if a.Kind != witness.AlarmEnded || a.Count != 0 || a.Log != bh.origin() || len(a.Heads) != 2 || merkle.Origin([]byte(a.Heads[0])) != from {
+		t.Fatalf("%+v", a)
+	}
+	msg, err := a.Sign(sa.signers[merkle.LogSignature])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := witness.OpenAlarm(msg, w.union()); err != nil || again.Kind != a.Kind {
+		t.Errorf("%+v, %v", again, err)
+	}
+	a.Heads[0] = a.Heads[1]
+	if msg, err = a.Sign(sa.signers[merkle.LogSignature]); err == nil {
+		if _, err := witness.OpenAlarm(msg, w.union()); err == nil {
+			t.Error("an alarm of an end without the log that ended")
+		}
+	}
+	hold()
+	watched()
+	sa.promises = w.newPromises(sa, 1<<10) // started anew
+	watched = w.watch(sa.promises)
+	hold()
+	sa.quiet(t)
+
+	watched()
+	stop()
+	goOn("test.example/BH/log3") // it holds log2, and not log1
+	w.run("BH")
+	sa.promises = w.newPromises(sa, 1<<10)
+	w.watch(sa.promises)
+	hold()
+	a = sa.alarm(t)
+	if a.Kind != witness.AlarmEnded || merkle.Origin([]byte(a.Heads[0])) != from {
+		t.Fatalf("%+v", a)
+	}
+	sa.quiet(t)
+}

@@ -27,11 +27,12 @@ func (t *target) late(now time.Time, patience time.Duration) bool {
 
 // peer is another state's witness, as this process knows it.
 type peer struct {
-	known int64 // size of the head that it cosigned last, as far as is known
-	busy  bool
-	lost  bool          // and that has been said
-	after time.Time     // when it may be asked again
-	pause time.Duration // how long it is left alone after the next failure
+	known  int64 // size of the head that it cosigned last, as far as is known
+	busy   bool
+	failed time.Time     // when that began; zero: it cosigns
+	lost   bool          // and that has been said
+	after  time.Time     // when it may be asked again
+	pause  time.Duration // how long it is left alone after the next failure
 }
 
 // gather asks every witness that has not cosigned the target, each by itself:
@@ -140,8 +141,12 @@ func (l *Log) submit(ctx context.Context, own, to Party, head merkle.Signed, kno
 	w.busy, w.known = false, known
 	if err != nil {
 		w.pause = min(max(2*w.pause, firstWait), lastWait)
-		w.after = l.deps.Now().Add(w.pause)
-		if ctx.Err() == nil && !w.lost {
+		now := l.deps.Now()
+		w.after = now.Add(w.pause)
+		if w.failed.IsZero() {
+			w.failed = now
+		}
+		if ctx.Err() == nil && !w.lost && now.Sub(w.failed) >= l.cfg.Patience {
 			w.lost = true
 			l.deps.Log.Warn("a witness does not cosign", "witness", to.Witness.Name(), "size", head.Size, "error", err)
 		}
@@ -150,7 +155,7 @@ func (l *Log) submit(ctx context.Context, own, to Party, head merkle.Signed, kno
 	if w.lost {
 		l.deps.Log.Info("a witness cosigns again", "witness", to.Witness.Name())
 	}
-	w.pause, w.after, w.lost = 0, time.Time{}, false
+	w.pause, w.after, w.failed, w.lost = 0, time.Time{}, time.Time{}, false
 	t := &l.target
 	if len(lines) == 0 || t.Origin != head.Origin || t.Size != head.Size || t.has(to.Witness) {
 		return

@@ -28,7 +28,8 @@ type LogConfig struct {
 	// Every is how often the log is looked at for new leaves (500 ms).
 	Every time.Duration
 	// Patience is how long one head waits for its quorum before a newer one
-	// takes its place (5 s).
+	// takes its place, and how long a witness may fail before that is worth a
+	// warning: at a start it passes (5 s).
 	Patience time.Duration
 	// Answer is how long a witness may take (5 s).
 	Answer time.Duration

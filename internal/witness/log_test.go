@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -347,4 +349,68 @@ func TestAudit(t *testing.T) {
 	if _, err := witness.Audit(t.Context(), get, trust); fault.CodeOf(err) != fault.LogUnsigned {
 		t.Errorf("held against another's key: %v", err)
 	}
+}
+
+// TestWitnessWarning: a witness that does not cosign is worth a warning once it
+// goes on like that, and not while a union starts.
+func TestWitnessWarning(t *testing.T) {
+	w := newWorld(t, 1, "BH", "SA")
+	bh := w.nodes["BH"]
+	w.lies["SA"] = func(string, []byte) ([]byte, error) {
+		return nil, fault.New(fault.PeerUnreachable, "it starts")
+	}
+	var asked, warned atomic.Int64
+	var ahead atomic.Int64
+	at := time.Now()
+	log := witness.NewLog(witness.LogConfig{Every: 10 * time.Millisecond}, witness.LogDeps{
+		DB: bh.db, Source: bh.journal, State: "BH", Union: w.union,
+		Ask: func(ctx context.Context, to union.State, kind string, body []byte) ([]byte, error) {
+			if kind == witness.KindAdd {
+				asked.Add(1)
+			} else if kind == witness.KindHeads {
+				return nil, nil // it has seen nothing
+			}
+			return w.asker("BH")(ctx, to, kind, body)
+		},
+		Now:    func() time.Time { return at.Add(time.Duration(ahead.Load())) },
+		Log:    slog.New(slog.NewTextHandler(warnings{&warned}, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Signer: func() (merkle.Signer, error) { return bh.signers[merkle.LogSignature], nil },
+	})
+	bh.fill(t, 3)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = log.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	tried := func(n int64) {
+		t.Helper()
+		for end := time.Now().Add(10 * time.Second); asked.Load() < n; time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("the witness is not asked")
+			}
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	tried(1)
+	ahead.Add(int64(time.Second))
+	tried(2)
+	if n := warned.Load(); n != 0 {
+		t.Errorf("%d warnings at the start", n)
+	}
+	for i := range int64(2) {
+		ahead.Add(int64(20 * time.Second))
+		tried(3 + i)
+	}
+	if n := warned.Load(); n != 1 {
+		t.Errorf("%d warnings of a witness that stays away", n)
+	}
+}
+
+// warnings counts lines about a witness that does not cosign.
+type warnings struct{ n *atomic.Int64 }
+
+func (w warnings) Write(b []byte) (int, error) {
+	if bytes.Contains(b, []byte("does not cosign")) {
+		w.n.Add(1)
+	}
+	return len(b), nil
 }

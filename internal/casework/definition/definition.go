@@ -198,6 +198,7 @@ type Decision struct {
 	Rule    string `yaml:"rule"`             // identifier of the rule that gave it
 	Appeal  string `yaml:"appeal,omitempty"` // ISO 8601: how long it can be appealed
 	By      string `yaml:"by,omitempty"`     // form by which it is appealed
+	Final   bool   `yaml:"final,omitempty"`  // said in place of an appeal: none lies against it
 }
 
 // Crossing says where both halves are once two messages that passed each

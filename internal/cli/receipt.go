@@ -72,7 +72,7 @@ func (c *evidenceReceiptCmd) Run(s *session) error {
 
 // kind is the name of a kind of record in the person's language.
 func (s *session) kind(name string) string {
-	for k := journal.RequestSent; k <= journal.Decision; k++ {
+	for k := journal.RequestSent; k <= journal.CaseEvent; k++ {
 		if k.String() == name {
 			return s.say(k.Text())
 		}

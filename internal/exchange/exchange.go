@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -141,6 +142,8 @@ type Exchange struct {
 	batcher  batcher
 	agreed   agreed
 	checker  seal.Checker
+	inside   Inside                  // nil: none
+	mounts   map[string]http.Handler // doors of other rooms, by their first segment
 }
 
 // New makes an exchange over registrations already read.

@@ -56,6 +56,7 @@ type testNode struct {
 	shift   *atomic.Int64    // nanoseconds by which its clock is ahead
 	home    string           // folder of the node
 	spool   string           // folder of large bodies
+	inside  Inside           // what this node serves itself; nil: nothing
 }
 
 // engine gives the store of a node.
@@ -272,6 +273,7 @@ func (n *testNode) start(t testing.TB, on engine, ln net.Listener, options []kit
 		Now: n.now,
 	}, n.Exchange)
 	n.SetLink(n.link)
+	n.SetInside(n.inside)
 	check(t, n.Start(t.Context()))
 	check(t, local.PutClient(t.Context(), Client{ID: desk(n.state)}))
 	n.edge = httptest.NewServer(n.Edge())

@@ -316,12 +316,13 @@ func (x *Exchange) recordAsked(ctx context.Context, c *serving, with func(contex
 }
 
 // repeatable tells whether a second invocation does no harm: HTTP's safe
-// methods, a service that says so, a backend that takes our id as its key.
+// methods, a service that says so, a backend that takes our id as its key, or
+// one of this binary, which does for an id once what it does.
 func (x *Exchange) repeatable(c *serving) bool {
 	switch c.request.Method {
 	case "GET", "HEAD", "OPTIONS", "TRACE":
 		return true
 	}
 	b, _ := x.local.Backend(c.request.Service)
-	return c.offer.Idempotent || b.KeyHeader != ""
+	return c.offer.Idempotent || b.KeyHeader != "" || x.isInside(c.request.Service.SubsystemID)
 }

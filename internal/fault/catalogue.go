@@ -93,6 +93,14 @@ const (
 	LogUnsigned    Code = "evidence.log.unsigned"
 	LogUnreadable  Code = "evidence.log.unreadable"
 
+	// Casework.
+	CaseUnknown Code = "case.unknown"
+	CaseActor   Code = "case.actor"
+	CaseInvalid Code = "case.invalid"
+	CaseRefused Code = "case.refused"
+	CaseClosed  Code = "case.closed"
+	CaseVersion Code = "case.version"
+
 	// The command line.
 	Usage     Code = "cli.usage"
 	File      Code = "cli.file"
@@ -362,6 +370,26 @@ func entries() []Entry {
 		{LogAlarm, provider + "LogAlarm", 500,
 			t("A state holds sealed messages of another whose records are not in that state's log.", "لدى دولة رسائل مختومة من دولة أخرى ليست قيودها في سجل شفافية تلك الدولة."),
 			t("See falaj log alarms; the operators of the log have to show the records or to answer for it.", "راجع falaj log alarms؛ وعلى مشغّلي سجل الشفافية إظهار القيود أو تفسير غيابها.")},
+
+		// Casework.
+		{CaseUnknown, client + "CaseUnknown", 404,
+			t("There is no such case here.", "لا توجد معاملة كهذه هنا."),
+			t("Check its reference, and that it is between your state and this one.", "تحقق من رقمها المرجعي، ومن أنها بين دولتك وهذه الدولة.")},
+		{CaseActor, client + "CaseActor", 403,
+			t("This is not yours to do in this case.", "هذا الإجراء ليس من صلاحيتك في هذه المعاملة."),
+			t("See which roles your state's adoption of the service gives to your system, and whose case it is; what takes two persons is confirmed by another than who asked.", "راجع الأدوار التي يمنحها اعتماد دولتك للخدمة لنظامك، وصاحب المعاملة؛ وما يلزمه شخصان يؤكده غير من طلبه.")},
+		{CaseInvalid, client + "CaseInvalid", 422,
+			t("What was sent is not what the service's definition asks for.", "المُرسَل لا يوافق ما يطلبه تعريف الخدمة."),
+			t("Correct the field that the detail names and send it under a new X-Road-Id.", "صحّح الحقل المذكور في التفاصيل وأرسله بمعرّف X-Road-Id جديد.")},
+		{CaseRefused, client + "CaseRefused", 409,
+			t("The case does not take this as it stands.", "لا تقبل المعاملة هذا الإجراء في حالتها الراهنة."),
+			t("Read the case: it names its state and what can be done in it.", "اقرأ المعاملة: فهي تبيّن حالتها وما يمكن إجراؤه فيها.")},
+		{CaseClosed, client + "CaseClosed", 409,
+			t("The case is closed.", "المعاملة مغلقة."),
+			t("Its final state lists what it still accepts; for anything else a new case is needed.", "حالتها النهائية تبيّن ما لا تزال تقبله، وما سواه يلزمه فتح معاملة جديدة.")},
+		{CaseVersion, client + "CaseVersion", 409,
+			t("The two states have not both adopted this version of the service.", "لم تعتمد الدولتان معاً هذا الإصدار من الخدمة."),
+			t("See falaj service list for who has adopted what, and from when.", "راجع الأمر falaj service list لمعرفة ما اعتمدته كل دولة وتاريخ سريانه.")},
 
 		// The command line.
 		{Usage, client + "Usage", 400,

@@ -26,11 +26,12 @@ const (
 	Refused         Kind = 5 // a refusal, sealed or made here
 	Unanswered      Kind = 6 // no answer came in time
 	Decision        Kind = 7 // administration and audit
+	CaseEvent       Kind = 8 // a step of this state's half of a case
 )
 
 // String is the kind's name in reports.
 func (k Kind) String() string {
-	names := [...]string{"", "request sent", "request received", "answer sent", "answer received", "refused", "unanswered", "decision"}
+	names := [...]string{"", "request sent", "request received", "answer sent", "answer received", "refused", "unanswered", "decision", "case event"}
 	if int(k) < len(names) && k != 0 {
 		return names[k]
 	}
@@ -39,7 +40,7 @@ func (k Kind) String() string {
 
 // Text is the kind's name for people.
 func (k Kind) Text() union.Text {
-	ar := [...]string{"", "إرسال الطلب", "استلام الطلب", "إرسال الرد", "استلام الرد", "رفض", "بلا رد", "قرار"}
+	ar := [...]string{"", "إرسال الطلب", "استلام الطلب", "إرسال الرد", "استلام الرد", "رفض", "بلا رد", "قرار", "حدث في معاملة"}
 	if int(k) < len(ar) && k != 0 {
 		return union.Text{En: k.String(), Ar: ar[k]}
 	}

@@ -68,6 +68,12 @@ func readValue(raw jsontext.Value, t Type, left *int) (any, error) {
 	return t.Take(v)
 }
 
+// ReadValue reads any JSON value as plain data, without floats.
+func ReadValue(b []byte) (any, error) {
+	left := maxValues
+	return plain(b, maxDepth, &left)
+}
+
 // Take brings a value of plain JSON into the type, or says why not.
 func (t Type) Take(v any) (any, error) {
 	switch t {

@@ -21,6 +21,7 @@ import (
 	"github.com/falaj/falaj/internal/exchange/link"
 	"github.com/falaj/falaj/internal/exchange/message"
 	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/union"
 )
 
 // invoke calls what stands behind the service. A failure of the backend is not
@@ -41,7 +42,7 @@ func (x *Exchange) invoke(ctx context.Context, c *serving) error {
 	c.out = x.deps.Now()
 	defer func() {
 		if r := recover(); r != nil {
-			x.panicked(c, r)
+			c.result, c.effect = &result{fault: x.panicked(c.request.Service, r)}, x.unclear(c, effectUnknown)
 		}
 	}()
 	if reserved(c.request.Service.Service) {
@@ -66,21 +67,24 @@ func (x *Exchange) unclear(c *serving, became effect) effect {
 	return became
 }
 
-// panicked ends a call in the middle of which something broke: what the
-// service did by then nobody knows.
-func (x *Exchange) panicked(c *serving, r any) {
+// panicked logs that something broke in the middle of a call: what the service
+// did by then nobody knows.
+func (x *Exchange) panicked(service union.ServiceID, r any) *fault.Error {
 	f := fault.New(fault.Internal, "")
 	what := fmt.Sprintf("%T", r) // a value could hold personal data
 	if e, ok := r.(runtime.Error); ok {
 		what = e.Error()
 	}
-	x.deps.Log.Error("a call panicked", "service", c.request.Service.String(), "panic", what, "support", f.ID, "stack", string(debug.Stack()))
-	c.result, c.effect = &result{fault: f}, x.unclear(c, effectUnknown)
+	x.deps.Log.Error("a call panicked", "service", service.String(), "panic", what, "support", f.ID, "stack", string(debug.Stack()))
+	return f
 }
 
 // callBackend sends the request on and takes the whole answer.
 func (x *Exchange) callBackend(ctx context.Context, c *serving) (*result, effect, error) {
 	r := c.request
+	if x.isInside(r.Service.SubsystemID) {
+		return x.callInside(ctx, c)
+	}
 	b, ok := x.local.Backend(r.Service)
 	if !ok {
 		return nil, effectNone, fault.New(fault.ServiceDisabled, "no backend is registered for %s", r.Service)

@@ -205,7 +205,7 @@ func (x *Exchange) end(ctx context.Context, tx *store.Tx, d *delivery, e ending,
 	if e.spool != "" {
 		work = workKeep
 	}
-	if c, ok := x.local.Client(d.client); ok && c.Push != "" {
+	if x.outlet(d.client) != nil {
 		work, lane = workPush, d.client.String()
 	}
 	if e.tried {

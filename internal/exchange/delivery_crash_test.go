@@ -33,6 +33,7 @@ const (
 	crashState   = "FALAJ_CRASH_STATE"
 	crashBackend = "FALAJ_CRASH_BACKEND"
 	crashFlaw    = "FALAJ_CRASH_FLAW"
+	crashInside  = "FALAJ_CRASH_INSIDE" // what is posted, in place of clients' calls
 )
 
 // Flaws that a node of this test can be given, to see that they are found out.
@@ -136,9 +137,17 @@ func TestCrashNode(t *testing.T) {
 	n.tls = own.Nodes[0].Certificates[0].Certificate
 	ln, err := net.Listen("tcp", own.Nodes[0].Address)
 	check(t, err)
+	posts, inside := os.LookupEnv(crashInside)
+	if inside {
+		n.inside = diary(t, state, home)
+	}
 	n.start(t, func(testing.TB) store.Config { return store.Config{DSN: filepath.Join(home, "node.db")} }, ln, []kitOption{quick})
-	for _, code := range []string{"things", "idem"} {
-		check(t, n.Local().PutBackend(t.Context(), Backend{Service: offered(state, code), Address: os.Getenv(crashBackend)}))
+	if inside {
+		go postAll(t.Context(), n, posts)
+	} else {
+		for _, code := range []string{"things", "idem"} {
+			check(t, n.Local().PutBackend(t.Context(), Backend{Service: offered(state, code), Address: os.Getenv(crashBackend)}))
+		}
 	}
 	door := n.Edge()
 	switch os.Getenv(crashFlaw) {
@@ -234,21 +243,7 @@ func (c crash) run(t *testing.T, expected func(broken []string) bool) {
 	if c.flaw == flawHasty {
 		self = hasty(t)
 	}
-	nodes := map[union.State]*process{}
-	for _, s := range states {
-		n := u.nodes[s]
-		check(t, listeners[s].Close())
-		root := n.dir.View().Root()
-		check(t, os.WriteFile(filepath.Join(n.home, "root.json"), root, 0o600))
-		d, err := directory.Open(t.Context(), directory.Config{Dir: filepath.Join(n.home, "directory"), Root: root, State: s, Demonstration: true},
-			directory.Deps{Now: time.Now, Peers: func() []directory.Peer { return []directory.Peer{{Fetcher: n.dir}} }})
-		check(t, err)
-		check(t, d.Refresh(t.Context()))
-		nodes[s] = &process{state: s, self: self, home: n.home, env: append(os.Environ(),
-			crashHome+"="+n.home, crashState+"="+string(s), crashBackend+"="+backend.URL, crashFlaw+"="+c.flaw)}
-		nodes[s].start(t)
-		t.Cleanup(nodes[s].kill)
-	}
+	nodes := u.processes(listeners, self, crashBackend+"="+backend.URL, crashFlaw+"="+c.flaw)
 
 	var stop atomic.Bool
 	var clients sync.WaitGroup
@@ -306,6 +301,26 @@ func (c crash) run(t *testing.T, expected func(broken []string) bool) {
 			}
 		}
 	}
+}
+
+// processes starts the nodes of a union, each in a process of its own.
+func (u *testUnion) processes(listeners map[union.State]net.Listener, self string, env ...string) map[union.State]*process {
+	t := u.t
+	t.Helper()
+	nodes := map[union.State]*process{}
+	for s, n := range u.nodes {
+		check(t, listeners[s].Close())
+		root := n.dir.View().Root()
+		check(t, os.WriteFile(filepath.Join(n.home, "root.json"), root, 0o600))
+		d, err := directory.Open(t.Context(), directory.Config{Dir: filepath.Join(n.home, "directory"), Root: root, State: s, Demonstration: true},
+			directory.Deps{Now: time.Now, Peers: func() []directory.Peer { return []directory.Peer{{Fetcher: n.dir}} }})
+		check(t, err)
+		check(t, d.Refresh(t.Context()))
+		nodes[s] = &process{state: s, self: self, home: n.home, env: append(append(os.Environ(), crashHome+"="+n.home, crashState+"="+string(s)), env...)}
+		nodes[s].start(t)
+		t.Cleanup(nodes[s].kill)
+	}
+	return nodes
 }
 
 // visit makes a client's k-th call, again and again until a node says what

@@ -56,6 +56,19 @@ type Delivery struct {
 	Pushed       time.Time         `json:"pushed,omitzero"`
 }
 
+// final is the status of a delivery that has ended.
+func (d *delivery) final() Status {
+	switch d.state {
+	case deliveryAnswered:
+		return StatusAnswered
+	case deliveryRefused:
+		return StatusRefused
+	case deliveryExpired:
+		return StatusExpired
+	}
+	return StatusSkipped
+}
+
 // deliveryRows reads deliveries with what their status depends on beside
 // them: who is at them, and who stands before them.
 const deliveryRows = `SELECT ` + deliveryColumns + `, CASE WHEN d.lease IN (SELECT id FROM exchange_process) THEN 1 ELSE 0 END,
@@ -111,14 +124,8 @@ func (x *Exchange) showDelivery(row interface{ Scan(...any) error }) (Delivery, 
 		Attempts: d.attempts, Accepted: d.accepted, Code: d.code, Pushes: d.pushes,
 	}
 	switch {
-	case d.state == deliveryAnswered:
-		v.Status = StatusAnswered
-	case d.state == deliveryRefused:
-		v.Status = StatusRefused
-	case d.state == deliveryExpired:
-		v.Status = StatusExpired
-	case d.state == deliverySkipped:
-		v.Status = StatusSkipped
+	case d.state != deliveryOpen:
+		v.Status = d.final()
 	case behind >= 0 && tries > 0:
 		v.Status, v.Code = StatusBlocked, code
 	case leased == 1 || x.sending(d.id):

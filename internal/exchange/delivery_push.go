@@ -13,6 +13,7 @@ import (
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/policy"
 	"github.com/falaj/falaj/internal/store"
+	"github.com/falaj/falaj/internal/union"
 )
 
 // headerStatus carries, on a pushed outcome, the status that the service
@@ -75,15 +76,27 @@ func (x *Exchange) stillAllowed(ctx context.Context, d *delivery) error {
 	return err
 }
 
+// outlet is how a client is told of an outcome; nil: it asks for it.
+func (x *Exchange) outlet(client union.SubsystemID) func(context.Context, *delivery) (fault.Code, error) {
+	if x.isInside(client) {
+		return x.tellInside
+	}
+	c, ok := x.local.Client(client)
+	if !ok || c.Push == "" {
+		return nil
+	}
+	return func(ctx context.Context, d *delivery) (fault.Code, error) { return x.pushTo(ctx, d, c.Push) }
+}
+
 // push brings an outcome to its client. The error says that the client was not
 // reached.
 func (x *Exchange) push(ctx context.Context, d delivery) (away error) {
-	c, ok := x.local.Client(d.client)
-	if !ok || c.Push == "" || !x.deps.Now().Before(d.expires) { // it no longer wants to be told, or cannot be
+	tell := x.outlet(d.client)
+	if tell == nil || !x.deps.Now().Before(d.expires) { // it no longer wants to be told, or cannot be
 		x.release(ctx, d, false)
 		return nil
 	}
-	code, err := x.pushTo(ctx, &d, c.Push)
+	code, err := tell(ctx, &d)
 	if err == nil {
 		x.release(ctx, d, true)
 		return nil

@@ -35,6 +35,10 @@ func (x *Exchange) Edge() http.Handler {
 		case strings.HasPrefix(path, "/evidence/"):
 			x.serveEvidence(w, r)
 		default:
+			if h, ok := x.mounted(path); ok {
+				h.ServeHTTP(w, r)
+				return
+			}
 			x.problem(w, fault.New(fault.NotFound, "this door knows /r1/, /async/, /listClients and /evidence/"))
 		}
 	})
@@ -152,6 +156,9 @@ func (x *Exchange) client(r *http.Request) (union.SubsystemID, string, error) {
 	id, err := union.ParseClient(said[len(said)-1])
 	if err != nil {
 		return union.SubsystemID{}, "", fault.Wrap(fault.BadIdentifier, err, "X-Road-Client: %v", err)
+	}
+	if x.isInside(id) {
+		return union.SubsystemID{}, "", fault.New(fault.ClientNotAuthentic, "%s is a part of this node, and calls through no door", id)
 	}
 	c, ok := x.local.Client(id)
 	if !ok {

@@ -38,6 +38,8 @@ type Definition struct {
 	Halves    map[string]Machine    `yaml:"halves"`              // by party
 	Crossings []Crossing            `yaml:"crossings,omitempty"` // what becomes of messages that pass each other
 	Scenarios []Scenario            `yaml:"-"`                   // of the file beside it, for `falaj service test`
+
+	lines map[string]int // of the file, by path
 }
 
 // Retention is how long a case is kept after it ended, and why.
@@ -62,6 +64,9 @@ type Role struct {
 	Party string     `yaml:"party"`
 	Kind  Kind       `yaml:"kind"`
 	Title union.Text `yaml:"title"`
+	// Person is the fact (text) that names a citizen as X-Road-UserId does: no
+	// other acts in this role. "": whoever acts first in it.
+	Person string `yaml:"person,omitempty"`
 }
 
 // Type is what a fact's value is. There are no fractions: amounts are whole
@@ -163,7 +168,7 @@ type Deadline struct {
 // On is what a trigger does: what is computed first, then the first branch
 // whose guard holds.
 type On struct {
-	Let      map[string]Hook `yaml:"let,omitempty"` // let.<name>
+	Let      map[string]Hook `yaml:"let,omitempty"` // result.<name> (CEL keeps the word let for itself)
 	Branches []Branch        `yaml:"branches"`
 }
 
@@ -176,7 +181,7 @@ type Hook struct {
 
 // Branch is one way that a step can go. Guards and values are CEL over
 // fact.<name> (with the trigger's fields in it), was.<name> (before them),
-// known.<name> (bool), let.<name>, now, opened (when the case was), actor
+// known.<name> (bool), result.<name> (of let), now, opened (when the case was), actor
 // (role), call.status.
 type Branch struct {
 	If       string            `yaml:"if,omitempty"` // bool; "": always

@@ -18,6 +18,10 @@ type Half struct {
 	State  string
 	Facts  Values               // its own, and the other's as last told
 	Clocks map[string]time.Time // deadlines that run, by name
+	// Fired holds the deadlines with `at`, and those of `always`, that have
+	// fired and would run here still, with the instant for which they did: such
+	// a one runs again only when its instant is another.
+	Fired  map[string]time.Time
 	Opened time.Time
 }
 
@@ -35,7 +39,7 @@ type Input struct {
 	Fields  Values    // of a form, a message, or a call's answer under its mask
 	Status  int       // of a call's answer: HTTP, 0 where there is none
 	// Let holds the results of the trigger's hooks where the step is taken
-	// again; nil: the hooks are asked.
+	// again, as Outcome.Let gave them; nil: the hooks are asked.
 	Let Values
 }
 
@@ -44,7 +48,7 @@ type Input struct {
 type Outcome struct {
 	Half     // as it is now
 	Branch   int
-	Let      Values
+	Let      Values // results of hooks; Broken holds why one of them failed
 	Send     []Sent
 	Ask      []Asked
 	Notices  []string
@@ -86,10 +90,11 @@ type Effect struct {
 type Hooks map[string]Func
 
 // Func computes from its arguments alone, and from the state's own signed
-// tables and calendar; what it gives is kept with the event.
+// tables and calendar; what it gives is kept with the event. Its error must
+// quote no value. One that gives nothing is an effect: the engine runs it.
 type Func struct {
-	Args  map[string]Type
-	Gives Type
+	Args  map[string]Type // all of them are given
+	Gives Type            // "": it is an effect
 	Call  func(ctx context.Context, now time.Time, args Values) (any, error)
 }
 

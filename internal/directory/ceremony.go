@@ -165,6 +165,10 @@ func (d *Directory) Draft() (*Draft, error) {
 	if dr.targets, err = again(metadata.Targets(), r.targets); err != nil {
 		return nil, err
 	}
+	for target, t := range r.targets.Signed.Targets {
+		name := targetFile(target, t.Hashes["sha256"])
+		dr.files[name] = r.files[name] // union.json is written anew below
+	}
 	dr.root.Signed.Version++
 	dr.targets.Signed.Version++
 	dr.root.Signed.Expires, dr.targets.Signed.Expires = d.until(rootLife), d.until(rootLife)

@@ -32,6 +32,9 @@ const (
 	maxMembers  = 10_000
 	maxInner    = 10_000 // subsystems of a member, services of a subsystem, agreements and endpoints
 	maxCerts    = 32     // certificates of one member, node or list
+
+	maxDefinition  = 1 << 20 // bytes of a joint service's definition
+	maxDefinitions = 256     // of a union, all versions
 )
 
 // Charter is union.json: what k of n states say together.

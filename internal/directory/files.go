@@ -39,14 +39,16 @@ const (
 
 var fileName = regexp.MustCompile(`^(timestamp\.json` +
 	`|[1-9][0-9]{0,18}\.(root|timestamp|snapshot|targets|[A-Z]{2})\.json` +
+	`|targets/service/[a-z][a-z0-9_-]{0,63}/[0-9a-f]{64}\.[1-9][0-9]{0,8}\.yaml` +
 	`|targets/([A-Z]{2}/([a-z0-9][a-z0-9-]{0,63}/)?)?[0-9a-f]{64}\.[A-Za-z0-9][A-Za-z0-9._-]{0,127})$`)
 
 // metaName is what a snapshot names.
 var metaName = regexp.MustCompile(`^(root|targets|[A-Z]{2})\.json$`)
 
-// targetPath is what a target may be called in metadata: union.json, or a file
-// under a state, at most one folder deep.
-var targetPath = regexp.MustCompile(`^(union\.json|[A-Z]{2}/([a-z0-9][a-z0-9-]{0,63}/)?[A-Za-z0-9][A-Za-z0-9._-]{0,127})$`)
+// targetPath is what a target may be called in metadata: union.json, the
+// definition of a joint service, or a file under a state, at most one folder
+// deep.
+var targetPath = regexp.MustCompile(`^(union\.json|service/[a-z][a-z0-9_-]{0,63}/[1-9][0-9]{0,8}\.yaml|[A-Z]{2}/([a-z0-9][a-z0-9-]{0,63}/)?[A-Za-z0-9][A-Za-z0-9._-]{0,127})$`)
 
 // Fetcher gives a file of a directory by its name, at most limit bytes of it.
 // A file that it does not have is fs.ErrNotExist.

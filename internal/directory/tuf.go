@@ -45,6 +45,7 @@ type release struct {
 	snapshot  *metadata.Metadata[metadata.SnapshotType]
 	targets   *metadata.Metadata[metadata.TargetsType]
 	charter   *Charter
+	services  []Definition
 	roles     map[union.State]*role
 	stamp     []byte   // timestamp.json as fetched
 	digest    [32]byte // of the time-stamp's signed part: the same for every set of signatures
@@ -253,6 +254,7 @@ func (r *release) loadTargets(ctx context.Context, tm *trustedmetadata.TrustedMe
 	if r.charter, err = DecodeCharter(files[charterFile]); err != nil {
 		return err
 	}
+	r.services = definitions(files)
 	if err := r.checkDelegations(); err != nil {
 		return fmt.Errorf("targets: %w", err)
 	}
@@ -355,13 +357,21 @@ func ownPaths(m *metadata.Metadata[metadata.TargetsType], prefix string) error {
 	if m.Signed.Delegations != nil && prefix != "" {
 		return errors.New("a state's role delegates nothing")
 	}
-	if len(m.Signed.Targets) > maxTargets {
-		return fmt.Errorf("%d files; at most %d", len(m.Signed.Targets), maxTargets)
+	most := maxTargets
+	if prefix == "" {
+		most = 1 + maxDefinitions
+	}
+	if len(m.Signed.Targets) > most {
+		return fmt.Errorf("%d files; at most %d", len(m.Signed.Targets), most)
 	}
 	var size int64
 	for name, t := range m.Signed.Targets {
-		if !targetPath.MatchString(name) || !strings.HasPrefix(name, prefix) || prefix == "" && name != charterFile {
+		joint := strings.HasPrefix(name, servicePath)
+		if !targetPath.MatchString(name) || !strings.HasPrefix(name, prefix) || prefix == "" && name != charterFile && !joint {
 			return fmt.Errorf("%q is not in its path", clip(name))
+		}
+		if joint && t.Length > maxDefinition {
+			return fmt.Errorf("%s: %d bytes; at most %d", name, t.Length, maxDefinition)
 		}
 		if len(t.Hashes) != 1 || len(t.Hashes["sha256"]) != sha256.Size || t.Length < 0 || t.Length > maxDocument {
 			return fmt.Errorf("%s: digest or length is not acceptable", name)

@@ -1,0 +1,181 @@
+package definition
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/falaj/falaj/internal/union"
+)
+
+// half looks at one half by itself: whether each state ends.
+func (l *linter) half(party string, m Machine) {
+	at := "halves." + party
+	for _, name := range order(m.States) {
+		where := at + ".states." + name
+		if m.States[name].Final || name == m.Start && l.passed(party, m) {
+			continue
+		}
+		if !l.exit(m, party, name) {
+			l.fails("state.exit", where, say("Nothing leads out of the state, and it is not final.", "لا مخرج من الحالة وليست نهائية."))
+		} else if !l.times(m, party, name) {
+			l.fails("state.timeout", where, l.untimed(m, name))
+		}
+	}
+}
+
+// untimed says what a state lacks.
+func (l *linter) untimed(m Machine, state string) union.Text {
+	if state == m.Hold {
+		return say("Nothing is sure to time the hold state out: it needs a deadline that reads no fact, with one branch that leaves the state and cannot fail: no guard, value, hook or effect, and no message that needs facts.",
+			"لا مهلة مؤكدة تُنهي حالة التعليق: تحتاج إلى موعد لا يقرأ بيانة، له فرع واحد يخرج منها ولا يمكن أن يخفق: بلا شرط ولا قيمة ولا خطاف ولا أثر ولا رسالة تشترط بيانات.")
+	}
+	return say("Nothing is sure to time the state out: it needs a deadline that reads no fact, whose last branch leaves the state, and whose others leave it or start it anew.",
+		"لا مهلة مؤكدة تُنهي الحالة: تحتاج إلى موعد لا يقرأ بيانة، يخرج منها في فرعه الأخير، وتخرج منها فروعه الأخرى أو تبدؤها من جديد.")
+}
+
+// passed tells whether the start is only gone through: a case does not exist
+// in it before the first form or message, and no branch stays there or comes
+// back to it.
+func (l *linter) passed(party string, m Machine) bool {
+	for _, state := range order(m.States) {
+		for trigger := range l.triggers(m, state) {
+			on, _, _ := m.handled(party, state, trigger)
+			for _, b := range on.Branches {
+				stays := state == m.Start && b.To == "" && b.Refuse == "" && l.d.kind(trigger) != ""
+				if stays || b.To == m.Start {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}
+
+// triggers lists what a state handles.
+func (l *linter) triggers(m Machine, state string) map[string]bool {
+	out := map[string]bool{}
+	for name := range m.States[state].On {
+		out[name] = true
+	}
+	if !m.States[state].Final {
+		for name := range m.Always.On {
+			out[name] = true
+		}
+	}
+	return out
+}
+
+func (l *linter) exit(m Machine, party, state string) bool {
+	for trigger := range l.triggers(m, state) {
+		on, _, _ := m.handled(party, state, trigger)
+		for _, b := range on.Branches {
+			if b.leaves(state) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// times tells whether a deadline ends the stay in a state: it is certain to
+// run, its last branch leaves the state, and each before it does or, as long
+// as its guard holds, starts the stay and the deadline anew: a loop that is as
+// bounded as its guard.
+func (l *linter) times(m Machine, party, state string) bool {
+	for name := range m.running(party, state) {
+		d, own := m.States[state].Deadlines[name]
+		if !own {
+			d = m.Always.Deadlines[name]
+		}
+		on, _, _ := m.handled(party, state, name)
+		n := len(on.Branches)
+		uses := slices.ContainsFunc(on.Branches, func(b Branch) bool { // it up, and stays
+			return b.To == "" || b.To == state && (!own || d.At != "")
+		})
+		if d.certain() && n > 0 && !uses && on.Branches[n-1].leaves(state) && (state != m.Hold || l.sure(on)) {
+			return true
+		}
+	}
+	return false
+}
+
+// certain tells whether a deadline runs whatever is known of the case: one
+// that reads a fact does not before the fact is known.
+func (x Deadline) certain() bool { return x.After != "" || len(facts(x.At)) == 0 }
+
+// sure tells whether a step cannot fail: nothing in it is computed, and
+// nothing that it sends or asks needs a fact. A step that fails in the hold
+// state stays there.
+func (l *linter) sure(on On) bool {
+	if len(on.Let) > 0 || len(on.Branches) != 1 {
+		return false
+	}
+	b := on.Branches[0]
+	needs := slices.ContainsFunc(b.Send, func(m string) bool { return len(l.d.Messages[m].Needs) > 0 }) ||
+		slices.ContainsFunc(b.Call, func(c string) bool { return placeholders(l.d.Calls[c].Path) != nil })
+	return b.If == "" && len(b.Set) == 0 && len(b.Effect) == 0 && !needs
+}
+
+// every looks at each trigger where it is handled.
+func (l *linter) every() {
+	l.d.places(func(p place, on On) {
+		l.branches(p, on)
+		if l.d.kind(p.trigger) == "call" {
+			l.answer(p, on)
+		}
+	})
+}
+
+// branches looks at where a step can go.
+func (l *linter) branches(p place, on On) {
+	d := l.d
+	for i, b := range on.Branches {
+		where, last := p.branch(i), i == len(on.Branches)-1
+		switch {
+		case last && b.If != "":
+			l.fails("branch.open", where, say("The last branch has a guard: nothing is said of what happens when it does not hold.", "للفرع الأخير شرط، ولم يُذكر ما يحدث إن لم يتحقق."))
+		case !last && b.If == "":
+			l.fails("branch.shadow", where, say("The branch has no guard: those after it are never taken.", "لا شرط لهذا الفرع، فلا تُسلك الفروع التي بعده."))
+		}
+		if b.Decision != nil {
+			l.decision(p, where+".decision", *b.Decision)
+		}
+		for _, call := range b.Call {
+			if to := cmp.Or(b.To, p.state); to != "" {
+				if _, _, ok := d.Halves[p.party].handled(p.party, to, call); !ok {
+					l.fails("call.unheard", where+".call", say("It asks %s and goes on to %s, where nothing is said of the answer.", "يسأل %s وينتقل إلى %s حيث لم يُذكر شيء عن الجواب.", call, to))
+				}
+			}
+		}
+	}
+}
+
+// decision wants what a person needs to hold it against the state, and two
+// persons where it takes something back.
+func (l *linter) decision(p place, where string, x Decision) {
+	if !x.Final && x.Appeal == "" {
+		l.fails("decision.appeal", where, say("It says neither until when it can be appealed (appeal: P30D) nor that no appeal lies (final: true).", "لم يُذكر موعد التظلم منه (appeal: P30D) ولا أنه لا تظلم منه (final: true)."))
+	}
+	d := l.d
+	f, form := d.Forms[p.trigger]
+	switch x.Outcome {
+	case "cancelled", "reduced", "refunded", "written-off", "manual":
+		if r := d.Roles[f.Role]; form && r.Kind != Citizen && (!f.Two || r.Kind != Officer) {
+			l.fails("two.missing", "forms."+p.trigger, say("One alone could decide %q: the form takes two named persons (role of kind officer, two: true).", "يستطيع واحد بمفرده أن يقرر %q: تتطلب الاستمارة شخصين معيّنين (دور من نوع officer مع two: true).", x.Outcome))
+		}
+	}
+}
+
+// answer wants the failure of a call handled where its answer is.
+func (l *linter) answer(p place, on On) {
+	for _, b := range on.Branches {
+		if b.If != "" && mentions(b.If, "call.status") {
+			return
+		}
+	}
+	l.fails("call.failure", p.where, say("No guard looks at call.status: an answer that never came (0) would pass for one.", "لا شرط ينظر في call.status، فيُعدّ الجواب الذي لم يرد (0) جواباً."))
+}
+
+// crossingAt is where a crossing stands.
+func crossingAt(i int) string { return fmt.Sprintf("crossings[%d]", i) }

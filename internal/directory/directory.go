@@ -88,12 +88,15 @@ type Directory struct {
 	record  record
 	refused map[[32]byte]refusal // time-stamps refused of late
 	fork    *release             // a valid release that takes something of ours back
+
+	searching sync.Mutex // held while the map below is looked into
+	searches  map[union.State]*search
 }
 
 // Open loads the last good directory from the folder, expired or not. Where
 // there is none yet, the view is empty until the first Refresh.
 func Open(ctx context.Context, cfg Config, deps Deps) (*Directory, error) {
-	d := &Directory{cfg: cfg, deps: deps, publishing: make(chan struct{}, 1), refused: map[[32]byte]refusal{}}
+	d := &Directory{cfg: cfg, deps: deps, publishing: make(chan struct{}, 1), refused: map[[32]byte]refusal{}, searches: map[union.State]*search{}}
 	if d.deps.Log == nil {
 		d.deps.Log = slog.New(slog.DiscardHandler)
 	}
@@ -211,7 +214,7 @@ func (d *Directory) ViewAt(ctx context.Context, version int64) (*View, error) {
 	if v := d.View(); v.Version() == version {
 		return v, nil
 	}
-	r, err := d.releaseAt(ctx, version)
+	r, err := d.releaseAt(ctx, version, d.anywhere())
 	if err != nil {
 		return nil, err
 	}
@@ -225,7 +228,7 @@ func (d *Directory) ViewAt(ctx context.Context, version int64) (*View, error) {
 // role, state.json and CRLs, and of all states what their logs and witnesses
 // are known by. A version that nobody holds is NotFound.
 func (d *Directory) Chain(ctx context.Context, version int64, states ...union.State) (map[string][]byte, error) {
-	r, err := d.releaseAt(ctx, version)
+	r, err := d.releaseAt(ctx, version, d.anywhere())
 	if err != nil {
 		return nil, err
 	}
@@ -255,15 +258,19 @@ func (d *Directory) Chain(ctx context.Context, version int64, states ...union.St
 	return out, nil
 }
 
-// releaseAt verifies an old version from the pin on, from the archive or a
-// peer's.
-func (d *Directory) releaseAt(ctx context.Context, version int64) (*release, error) {
+// anywhere is the archive and those of all peers.
+func (d *Directory) anywhere() chain {
 	src := chain{d.files}
 	if d.deps.Peers != nil {
 		for _, p := range d.deps.Peers() {
 			src = append(src, p.Fetcher)
 		}
 	}
+	return src
+}
+
+// releaseAt verifies an old version from the pin on.
+func (d *Directory) releaseAt(ctx context.Context, version int64, src chain) (*release, error) {
 	stamp, err := src.get(ctx, versioned(version, metadata.TIMESTAMP), maxTimestamp, nil)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fault.New(fault.NotFound, "nobody in reach holds version %d of the directory", version)

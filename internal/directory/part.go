@@ -69,6 +69,7 @@ func (c Certificate) At(t time.Time) error {
 type part struct {
 	doc     *Part
 	version int64
+	release int64 // the newest that has it as it is here; 0: not known
 	expires time.Time
 	targets map[string]*metadata.TargetFiles
 	raw     []byte // the role's bytes, to hold on to

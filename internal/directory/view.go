@@ -141,6 +141,16 @@ func (v *View) Version() int64 {
 	return v.release.version
 }
 
+// Proves is the version by which a state's seals are as this view shows them:
+// an older one than the view's own where it holds on to a part that has been
+// followed by none that is good.
+func (v *View) Proves(state union.State) int64 {
+	if p := v.parts[state]; p != nil && p.release != 0 {
+		return p.release
+	}
+	return v.Version()
+}
+
 // Expires is when the directory can no longer be relied on.
 func (v *View) Expires() time.Time {
 	if v.release == nil {
@@ -310,6 +320,8 @@ func settle(r *release, before map[union.State]*part) (map[union.State]*part, []
 		if err != nil {
 			problems = append(problems, Problem{State: state, Detail: err.Error()})
 			p = before[state]
+		} else {
+			p.release = r.version
 		}
 		if p != nil {
 			parts[state] = p

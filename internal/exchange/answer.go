@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"io"
 
+	"github.com/falaj/falaj/internal/directory"
 	"github.com/falaj/falaj/internal/exchange/link"
 	"github.com/falaj/falaj/internal/exchange/message"
 	"github.com/falaj/falaj/internal/fault"
@@ -41,16 +42,22 @@ func (x *Exchange) answer(ctx context.Context, c *serving) (m *link.Message, err
 			return nil, storeFault(err, "recording the request")
 		}
 	}
-	a, res := x.compile(c)
-	s, err := x.sealAnswer(c, a)
+	// What is sealed now is judged by the directory of now: the one that the call
+	// came under may know another seal of the member, or have expired.
+	v, err := x.deps.Directory()
+	if err != nil {
+		v = c.view
+	}
+	a, res := x.compile(c, v)
+	s, err := x.sealAnswer(c, v, a)
 	if err != nil && a.Fault == "" {
 		// It cannot be said as it is: that is what is said.
 		if c.earlier == nil {
 			x.discard(res.body)
 		}
 		c.earlier, c.result = nil, &result{fault: fault.From(err)}
-		a, res = x.compile(c)
-		s, err = x.sealAnswer(c, a)
+		a, res = x.compile(c, v)
+		s, err = x.sealAnswer(c, v, a)
 	}
 	if err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "")
@@ -123,7 +130,7 @@ func answerNote(c *serving, res *result) note {
 
 // sealAnswer seals an answer for the service's member; a refusal, where need
 // be, for the node's operator.
-func (x *Exchange) sealAnswer(c *serving, a *message.Answer) (sealed, error) {
+func (x *Exchange) sealAnswer(c *serving, v *directory.View, a *message.Answer) (sealed, error) {
 	head, err := a.Encode()
 	if err != nil {
 		// Only a backend's headers can be at fault here.
@@ -131,11 +138,11 @@ func (x *Exchange) sealAnswer(c *serving, a *message.Answer) (sealed, error) {
 	}
 	cred, err := x.credential(c.request.Service.MemberID)
 	if a.Fault != "" {
-		cred, err = x.witness(c.view, c.request.Service.MemberID)
+		cred, err = x.witness(v, c.request.Service.MemberID)
 	}
 	var s sealed
 	if err == nil {
-		s, err = x.sealTo(c.view, c.request.Client.State, cred, seal.Answer, head, a.Body)
+		s, err = x.sealTo(v, c.request.Client.State, cred, seal.Answer, head, a.Body)
 	}
 	if err != nil && a.Fault == "" {
 		// The service has acted, and nobody can vouch for its answer any more.
@@ -163,10 +170,10 @@ func (o *once) Close() error {
 }
 
 // compile writes the head of the answer to whatever came of the call.
-func (x *Exchange) compile(c *serving) (*message.Answer, *result) {
+func (x *Exchange) compile(c *serving, v *directory.View) (*message.Answer, *result) {
 	r, now := c.request, x.deps.Now()
 	a := &message.Answer{
-		Type: message.TypeAnswer, Union: r.Union, Directory: c.view.Version(), ID: r.ID, RequestID: r.RequestID,
+		Type: message.TypeAnswer, Union: r.Union, Directory: v.Proves(x.cfg.State), ID: r.ID, RequestID: r.RequestID,
 		Client: r.Client, Service: r.Service, Request: sha256.Sum256(c.manifest),
 		NotBefore: now.UnixMilli(), NotAfter: max(r.NotAfter, now.Add(x.cfg.CallTime).UnixMilli()),
 	}

@@ -292,7 +292,7 @@ func (x *Exchange) compose(_ context.Context, c *asking) error {
 		until = c.In.Add(x.cfg.Answer)
 	}
 	r := &message.Request{
-		Type: message.TypeRequest, Union: c.view.Union(), Directory: c.view.Version(),
+		Type: message.TypeRequest, Union: c.view.Union(), Directory: c.view.Proves(c.Client.State),
 		ID: c.ID, RequestID: uuid.NewString(), Client: c.Client, Service: c.Service,
 		Method: c.Method, Path: c.Path, Headers: c.Headers, Purpose: c.purpose, Conversation: c.Conversation,
 		NotBefore: x.deps.Now().UnixMilli(), NotAfter: until.UnixMilli(), Body: c.Body.named(),
@@ -351,6 +351,11 @@ func (x *Exchange) sealRequest(_ context.Context, c *asking) error {
 	head, err := c.request.Encode()
 	if err != nil {
 		return fault.Wrap(fault.BadRequest, err, "%v", err)
+	}
+	// A large body may have been waited for: by a directory that has expired
+	// meanwhile nobody could judge the seal.
+	if err := c.view.Fresh(x.deps.Now(), c.Client.State); err != nil {
+		return err
 	}
 	cred, err := x.vouched(c.view, c.Client.MemberID)
 	if err != nil {

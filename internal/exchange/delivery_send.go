@@ -116,7 +116,8 @@ func (x *Exchange) readHead(ctx context.Context, c *asking) (journal.Stored, err
 // vouch asks whether the directory still stands behind the request's seal: the
 // other node would ask too, but a seal that was revoked is not even sent.
 func (x *Exchange) vouch(_ context.Context, c *asking) error {
-	return x.authentic(c.view, seal.Request, c.sealed.manifest, c.raw, c.Client.State, c.Client.MemberID)
+	_, err := x.authentic(c.view, seal.Request, c.sealed.manifest, c.raw, c.Client.State, c.Client.MemberID)
+	return err
 }
 
 // keepDelivered makes an answer durable, together with what it means for the

@@ -91,6 +91,14 @@ type Caller interface {
 	Query(ctx context.Context, to link.Target, kind string, body []byte) ([]byte, error)
 }
 
+// Versions are the directory's, as messages name them.
+type Versions interface {
+	// Reach brings the directory up to a version that a message of a state names.
+	Reach(ctx context.Context, version int64, by union.State) error
+	// Prove holds a seal against the version that its message names.
+	Prove(ctx context.Context, now *directory.View, seal directory.Named) error
+}
+
 // Persons are the keyed hashes that stand for a person in this state's store.
 type Persons interface {
 	Sum(name []byte) [32]byte              // under the newest key
@@ -103,6 +111,7 @@ type Deps struct {
 	Journal   *journal.Journal
 	Spool     *seal.Spool
 	Directory func() (*directory.View, error)          // the directory now; a fault where it is too old to go by
+	Versions  Versions                                 // the directory of the versions that messages name: directory.Directory
 	Seal      func(union.MemberID) (Credential, error) // this node's credential for a member of its state
 	Persons   Persons                                  // stand for persons in this state's store
 	Records   journal.Cipher                           // the keys of the journal's records
@@ -307,33 +316,34 @@ func joined(head, manifest []byte, s seal.Seal, err error) (sealed, error) {
 
 // authentic holds a seal against the directory: the certificate is known, is
 // for seals, of this member (any of the state where member is zero), neither
-// revoked nor out of time, and its signature is right.
-func (x *Exchange) authentic(v *directory.View, part seal.Part, manifest, raw []byte, state union.State, member union.MemberID) error {
+// revoked nor out of time, and its signature is right. It gives what is to be
+// held against the version that the message names.
+func (x *Exchange) authentic(v *directory.View, part seal.Part, manifest, raw []byte, state union.State, member union.MemberID) (n directory.Named, err error) {
 	s, err := seal.ParseSeal(raw)
 	if err != nil {
-		return err
+		return n, err
 	}
 	c, ok := v.Certificate(s.Cert)
 	switch {
 	case !ok:
-		return fault.New(fault.CertUnknown, "no state of the union names the certificate of this seal")
+		return n, fault.New(fault.CertUnknown, "no state of the union names the certificate of this seal")
 	case c.Use != directory.UseSeal:
-		return fault.New(fault.SealInvalid, "the certificate is not for seals")
+		return n, fault.New(fault.SealInvalid, "the certificate is not for seals")
 	case c.State != state || !member.IsZero() && c.Member != member:
-		return fault.New(fault.MessageMismatch, "sealed by %s, not by %s", c.Member, member)
+		return n, fault.New(fault.MessageMismatch, "sealed by %s, not by %s", c.Member, member)
 	case s.Batch != nil && state != x.cfg.State && !x.takesBatches(v, state):
-		return fault.New(fault.SealInvalid, "the seal of a batch: between %s and %s each message is sealed by itself", state, x.cfg.State)
+		return n, fault.New(fault.SealInvalid, "the seal of a batch: between %s and %s each message is sealed by itself", state, x.cfg.State)
 	case c.Revoked != nil:
-		return fault.New(fault.CertRevoked, "the certificate was revoked at %s", c.Revoked.At.UTC().Format(time.RFC3339))
+		return n, fault.New(fault.CertRevoked, "the certificate was revoked at %s", c.Revoked.At.UTC().Format(time.RFC3339))
 	}
 	now := x.deps.Now()
 	switch d := s.At.Sub(now); {
 	case d > x.cfg.Skew:
-		return fault.New(fault.SealNotYetValid, "sealed %s ahead of this node's clock", d.Round(time.Second))
+		return n, fault.New(fault.SealNotYetValid, "sealed %s ahead of this node's clock", d.Round(time.Second))
 	case now.After(c.Cert.NotAfter):
-		return fault.New(fault.CertExpired, "the certificate ended at %s", c.Cert.NotAfter.UTC().Format(time.RFC3339))
+		return n, fault.New(fault.CertExpired, "the certificate ended at %s", c.Cert.NotAfter.UTC().Format(time.RFC3339))
 	}
-	return x.checker.Verify(c.Cert, part, manifest, s)
+	return directory.Named{State: state, Member: member, Cert: s.Cert, At: s.At}, x.checker.Verify(c.Cert, part, manifest, s)
 }
 
 // welcome asks again, for each message, whether the directory still stands

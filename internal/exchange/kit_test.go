@@ -240,7 +240,7 @@ func (n *testNode) start(t testing.TB, on engine, ln net.Listener, options []kit
 			}
 			return c, nil
 		},
-		Archive: n.dir.ViewAt, Chain: n.dir.Chain,
+		Versions: n.dir, Archive: n.dir.ViewAt, Chain: n.dir.Chain,
 		Observe: func(o Observation) {
 			select {
 			case n.seen <- o:

@@ -93,7 +93,7 @@ func (x *Exchange) recordRefusal(ctx context.Context, c *asking, f *fault.Error)
 	}
 	sum := message.Digest(sha256.Sum256(body))
 	a := &message.Answer{
-		Type: message.TypeRefusal, Union: c.view.Union(), Directory: c.view.Version(), ID: c.ID, RequestID: requestID,
+		Type: message.TypeRefusal, Union: c.view.Union(), Directory: c.view.Proves(c.Client.State), ID: c.ID, RequestID: requestID,
 		Client: c.Client, Service: c.Service, Request: request, Status: entry.Status, Fault: string(f.Code),
 		NotBefore: now.UnixMilli(), NotAfter: now.Add(time.Hour).UnixMilli(), Body: &message.Body{Size: int64(len(body)), SHA256: sum},
 	}

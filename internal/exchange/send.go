@@ -65,7 +65,7 @@ func (x *Exchange) released(ctx context.Context, c *asking) (err error) {
 // does not believe an answer waits for that: a call that has ended for its
 // client has ended everywhere.
 func (x *Exchange) verifyAnswer(ctx context.Context, c *asking) error {
-	err := x.believe(c)
+	err := x.believe(ctx, c)
 	if lost := x.released(ctx, c); lost != nil && err == nil {
 		x.discard(c.body)
 		c.answer, c.body = nil, nil
@@ -76,7 +76,7 @@ func (x *Exchange) verifyAnswer(ctx context.Context, c *asking) error {
 
 // believe takes nothing from the answer before its seal, its binding to our
 // request and its whole body are checked.
-func (x *Exchange) believe(c *asking) error {
+func (x *Exchange) believe(ctx context.Context, c *asking) error {
 	if c.reply.Body != nil {
 		defer c.reply.Body.Close()
 	}
@@ -102,10 +102,20 @@ func (x *Exchange) believe(c *asking) error {
 		member = union.MemberID{} // a refusal may be its node operator's
 	}
 	v, err := x.deps.Directory() // of now: a certificate may have been revoked meanwhile
+	if err == nil && a.Directory > v.Version() {
+		if err = x.deps.Versions.Reach(ctx, a.Directory, c.Service.State); err == nil {
+			v, err = x.deps.Directory()
+		}
+	}
 	if err != nil {
 		return err
 	}
-	if err := x.authentic(v, seal.Answer, manifest(seal.Answer, head, a.Body), raw, c.Service.State, member); err != nil {
+	sealed, err := x.authentic(v, seal.Answer, manifest(seal.Answer, head, a.Body), raw, c.Service.State, member)
+	if err != nil {
+		return err
+	}
+	sealed.Version, sealed.Union = a.Directory, a.Union
+	if err := x.deps.Versions.Prove(ctx, v, sealed); err != nil {
 		return err
 	}
 	unread := a.Fault != "" && r.Body != nil && a.Hash == "" // refused before the body was taken

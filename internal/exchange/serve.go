@@ -153,7 +153,7 @@ func (x *Exchange) unfold(_ context.Context, c *serving) error {
 }
 
 // trust holds sender and seal against the directory, cheap checks first.
-func (x *Exchange) trust(_ context.Context, c *serving) error {
+func (x *Exchange) trust(ctx context.Context, c *serving) error {
 	v, err := x.deps.Directory()
 	if err != nil {
 		return err
@@ -170,10 +170,21 @@ func (x *Exchange) trust(_ context.Context, c *serving) error {
 	case r.Service.State != x.cfg.State:
 		return fault.New(fault.MessageMismatch, "this is a node of %s", x.cfg.State)
 	}
+	if r.Directory > v.Version() {
+		if err := x.deps.Versions.Reach(ctx, r.Directory, c.peer.State); err != nil {
+			return err
+		}
+		return x.trust(ctx, c)
+	}
 	if err := x.inForce(v, r.Client.State, r.Service.State); err != nil {
 		return err
 	}
-	if err := x.authentic(v, seal.Request, c.manifest, c.sealed, r.Client.State, r.Client.MemberID); err != nil {
+	sealed, err := x.authentic(v, seal.Request, c.manifest, c.sealed, r.Client.State, r.Client.MemberID)
+	if err != nil {
+		return err
+	}
+	sealed.Version, sealed.Union = r.Directory, r.Union
+	if err := x.deps.Versions.Prove(ctx, v, sealed); err != nil {
 		return err
 	}
 	c.view = v

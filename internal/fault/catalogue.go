@@ -40,6 +40,7 @@ const (
 	DirectoryInvalid  Code = "directory.invalid"
 	DirectoryConflict Code = "directory.conflict"
 	DirectoryUnsigned Code = "directory.unsigned"
+	DirectoryUnknown  Code = "directory.version"
 	CertUnknown       Code = "certificate.unknown"
 	CertRevoked       Code = "certificate.revoked"
 	CertExpired       Code = "certificate.expired"
@@ -227,6 +228,9 @@ func entries() []Entry {
 		{DirectoryUnsigned, consumer + "DirectoryUnsigned", 500,
 			t("No second party signed the new version of the directory; the old one stays in force.", "لم يوقّع طرف ثانٍ الإصدار الجديد من الدليل، ويبقى القديم سارياً."),
 			t("It takes the secretariat or another state's node: try again when one of them can be reached; falaj doctor tells.", "يلزم توقيع الأمانة العامة أو عقدة دولة أخرى: أعد المحاولة متى أمكن الوصول إلى إحداها، والأمر falaj doctor يبيّن ذلك.")},
+		{DirectoryUnknown, provider + "OutdatedGlobalConf", 500,
+			t("A message names a version of the directory that the receiving node does not hold.", "رسالة تسمي إصداراً من الدليل ليس لدى العقدة المستقبِلة."),
+			t("Ask again in a minute, with the same X-Road-Id; if it goes on, the operators of both nodes should compare the versions that falaj directory shows.", "أعد السؤال بعد دقيقة بالمعرّف X-Road-Id نفسه، فإن استمر الأمر فعلى مشغّلي العقدتين مقارنة الإصدارين اللذين يعرضهما الأمر falaj directory.")},
 		{CertUnknown, provider + "UnknownCertificate", 500,
 			t("The directory knows no such certificate.", "لا يعرف الدليل هذه الشهادة."),
 			t("The certificate's owner should register it with the state's authority.", "على صاحب الشهادة تسجيلها لدى سلطة التصديق في دولته.")},

@@ -219,7 +219,7 @@ func (n *Node) openExchange(ctx context.Context) error {
 		Inline: int(n.cfg.Limits.Inline), MaxBody: int64(n.cfg.Limits.Body), CallTime: n.cfg.Limits.CallTime, Share: n.cfg.Limits.Share(),
 		Allow: n.cfg.Backends.Allow, Own: n.doors.own(), Tables: n.cfg.Seal.Verify == config.Table, Settle: 2 * n.cfg.Directory.Refresh,
 	}, exchange.Deps{
-		DB: n.db, Journal: n.journal, Spool: n.spool, Directory: n.view, Archive: n.directory.ViewAt, Chain: n.directory.Chain, Receipts: n.publisher, Promises: n.promises, Stamps: n.stamps, Seal: n.identity.Seal, Persons: n.persons, Records: n.keys.Records(), Names: names,
+		DB: n.db, Journal: n.journal, Spool: n.spool, Directory: n.view, Versions: n.directory, Archive: n.directory.ViewAt, Chain: n.directory.Chain, Receipts: n.publisher, Promises: n.promises, Stamps: n.stamps, Seal: n.identity.Seal, Persons: n.persons, Records: n.keys.Records(), Names: names,
 		Rules: n.rules, Observe: n.meters.observe, Dial: n.net.Dial, Now: n.now, Log: n.log,
 	}, local)
 	if err != nil {

@@ -43,6 +43,7 @@ var rooms = []room{
 	{"internal/directory", 2, 1},
 	{"internal/evidence", 2, 1},
 	{"internal/journal", 2, 1},
+	{"internal/ledger", 2, 1},
 	{"internal/witness", 2, 1},
 	{"verify", 2, 1},
 	{"internal/exchange", 3, 2},

@@ -102,6 +102,11 @@ const (
 	CaseClosed  Code = "case.closed"
 	CaseVersion Code = "case.version"
 
+	// The ledger.
+	BookedOtherwise Code = "ledger.conflict"
+	QuoteExpired    Code = "ledger.quote"
+	AmountRefused   Code = "ledger.amount"
+
 	// The command line.
 	Usage     Code = "cli.usage"
 	File      Code = "cli.file"
@@ -394,6 +399,17 @@ func entries() []Entry {
 		{CaseVersion, client + "CaseVersion", 409,
 			t("The two states have not both adopted this version of the service.", "لم تعتمد الدولتان معاً هذا الإصدار من الخدمة."),
 			t("See falaj service list for who has adopted what, and from when.", "راجع الأمر falaj service list لمعرفة ما اعتمدته كل دولة وتاريخ سريانه.")},
+
+		// The ledger.
+		{BookedOtherwise, client + "BookedOtherwise", 409,
+			t("Something else is booked under this key already.", "قُيّد شيء آخر تحت هذا المفتاح من قبل."),
+			t("Compare the two; what is new takes a key of its own.", "قارن بين القيدين، فالجديد يلزمه مفتاح خاص به.")},
+		{QuoteExpired, client + "QuoteExpired", 409,
+			t("The quote does not hold at the time of the payment.", "عرض سعر الصرف غير سارٍ وقت الدفع."),
+			t("Take a fresh quote and book the payment with it: the money has come.", "خذ عرضاً جديداً وقيّد الدفعة به، فالمبلغ قد وصل.")},
+		{AmountRefused, client + "AmountRefused", 400,
+			t("The amount cannot be booked like this.", "لا يمكن تقييد المبلغ على هذا النحو."),
+			t("Check amount, currency and key; no more can be moved than there is.", "تحقق من المبلغ والعملة والمفتاح، ولا يُنقل أكثر من المتاح.")},
 
 		// The command line.
 		{Usage, client + "Usage", 400,

@@ -1,0 +1,227 @@
+package casework
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+
+	"github.com/falaj/falaj/internal/casework/definition"
+	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/store"
+	"github.com/falaj/falaj/internal/union"
+)
+
+// Act is what somebody of this state does in a case, through a subsystem that
+// speaks for a role.
+type Act struct {
+	ID      string            // by which the asker may repeat it
+	System  union.SubsystemID // authenticated
+	User    string            // X-Road-UserId: the subsystem's assertion
+	Case    string            // "": opens one
+	Service string            // of a case to be opened
+	Peer    union.State       // who has the other half of it
+	Form    string
+	Fields  []byte // JSON object; of a confirmation none
+	Confirm bool   // confirms what another person has proposed
+}
+
+// Receipt is what an act led to.
+type Receipt struct {
+	Case     string   `json:"case"`
+	Event    int64    `json:"event"`
+	Leaf     int64    `json:"leaf"` // of the event's record in this state's log
+	State    string   `json:"state"`
+	Proposal bool     `json:"proposal,omitempty"` // waits for a second person
+	Held     string   `json:"held,omitempty"`
+	Messages []string `json:"messages,omitempty"` // X-Road-Id of what was sent: names its evidence
+}
+
+// Limits of an act.
+const (
+	maxActID  = 255
+	maxUser   = 256
+	maxFields = 256 << 10
+)
+
+// Act does it, or says why not; what was done under the same identifier
+// before is told again.
+func (e *Engine) Act(ctx context.Context, a Act) (Receipt, error) {
+	if a.ID == "" || len(a.ID) > maxActID {
+		return Receipt{}, fault.New(fault.BadHeader, "X-Road-Id names the act: 1 to %d bytes", maxActID)
+	}
+	if len(a.User) > maxUser || len(a.Fields) > maxFields {
+		return Receipt{}, fault.New(fault.TooLarge, "at most %d bytes of X-Road-UserId and %d of fields", maxUser, maxFields)
+	}
+	id := e.deps.Names.Sum(fmt.Appendf(nil, "falaj act v1\x00%s\x00%s", a.System, a.ID))
+	digest := e.deps.Names.Sum(fmt.Appendf(nil, "falaj act content v1\x00%q %q %q %q %q %t %q", a.User, a.Case, a.Service, a.Peer, a.Form, a.Confirm, a.Fields))
+	key := a.Case
+	if key == "" {
+		key = string(id[:])
+	}
+	defer e.lock(key)()
+	for try := 1; ; try++ {
+		r, err := e.repeated(ctx, id, digest)
+		if err != nil || r.Case != "" {
+			return r, err
+		}
+		c, err := e.subject(ctx, a)
+		if err != nil {
+			return Receipt{}, err
+		}
+		h, err := e.acted(c, a)
+		if err != nil {
+			return Receipt{}, err
+		}
+		if h.kind == KindProposal {
+			// What the second person could not do either is not proposed.
+			if _, _, err := e.take(ctx, c, happening{kind: KindForm, trigger: h.trigger, at: h.at, actor: h.actor, fields: h.fields}); err != nil {
+				return Receipt{}, refused(err)
+			}
+		}
+		ev, next, err := e.take(ctx, c, h)
+		if err != nil {
+			return Receipt{}, refused(err)
+		}
+		entry, err := e.commit(ctx, c, next, ev, func(tx *store.Tx) error {
+			res, err := tx.Exec(ctx, `INSERT INTO casework_act (id, digest, case_id, event, at) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`,
+				id[:], digest[:], c.ID, ev.Number, e.deps.Now().UnixMilli())
+			if err != nil {
+				return fmt.Errorf("claiming an act: %w", err)
+			}
+			if n, err := res.RowsAffected(); err != nil || n == 0 {
+				return errors.Join(errStale, err)
+			}
+			return nil
+		})
+		if errors.Is(err, errStale) && try < staleTries {
+			continue
+		} else if err != nil {
+			return Receipt{}, err
+		}
+		return receipt(ev, entry.Index), nil
+	}
+}
+
+func receipt(ev *Event, leaf int64) Receipt {
+	r := Receipt{Case: ev.Case, Event: ev.Number, Leaf: leaf, State: ev.To, Proposal: ev.Kind == KindProposal, Held: ev.Held}
+	for _, s := range ev.Sent {
+		r.Messages = append(r.Messages, messageID(ev.Case, s.Number, 0))
+	}
+	return r
+}
+
+// repeated finds what was done under an identifier before.
+func (e *Engine) repeated(ctx context.Context, id, digest [32]byte) (Receipt, error) {
+	var was []byte
+	var number, leaf int64
+	var of string
+	err := e.deps.DB.QueryRow(ctx, `SELECT a.digest, a.case_id, a.event, v.leaf FROM casework_act a
+		JOIN casework_event v ON v.case_id = a.case_id AND v.number = a.event WHERE a.id = ?`, id[:]).Scan(&was, &of, &number, &leaf)
+	if errors.Is(err, sql.ErrNoRows) {
+		return Receipt{}, nil
+	} else if err != nil {
+		return Receipt{}, fmt.Errorf("looking for an earlier act: %w", err)
+	}
+	if !bytes.Equal(was, digest[:]) {
+		return Receipt{}, fault.New(fault.IDConflict, "")
+	}
+	ev, err := e.event(ctx, leaf)
+	if err != nil {
+		return Receipt{}, err
+	}
+	return receipt(ev, leaf), nil
+}
+
+// subject is the case that an act is about: one that exists, or a new one.
+func (e *Engine) subject(ctx context.Context, a Act) (*Case, error) {
+	if a.Case != "" {
+		return e.load(ctx, a.Case)
+	}
+	b, err := e.deps.Book()
+	if err != nil {
+		return nil, err
+	}
+	if a.Peer == e.cfg.State {
+		return nil, fault.New(fault.BadRequest, "both halves would be in %s", a.Peer)
+	}
+	now := e.now()
+	version, ok := b.Version(a.Service, a.Peer, now)
+	if !ok {
+		return nil, fault.New(fault.CaseVersion, "%.64q, %s, %s", a.Service, e.cfg.State, a.Peer)
+	}
+	p, ok := b.Program(a.Service, version)
+	if !ok {
+		return nil, fault.New(fault.CaseVersion, "%s@%d", a.Service, version)
+	}
+	id, err := uuid.NewRandom()
+	if err != nil {
+		return nil, err
+	}
+	return fresh(id.String(), a.Service, version, p.Definition().Opens, a.Peer, now, p), nil
+}
+
+// acted says what an act is to its case, if its actor may do it there.
+func (e *Engine) acted(c *Case, a Act) (happening, error) {
+	d := c.program.Definition()
+	form, ok := d.Forms[a.Form]
+	if !ok || d.Roles[form.Role].Party != c.Party {
+		return happening{}, fault.New(fault.CaseInvalid, "%.64q", a.Form)
+	}
+	b, err := e.deps.Book()
+	if err != nil {
+		return happening{}, err
+	}
+	if !b.Speaks(a.System, c.Service, c.Version, form.Role) {
+		return happening{}, fault.New(fault.CaseActor, "%s: %s", a.System, form.Role)
+	}
+	actor := &Actor{Role: form.Role, Subsystem: a.System, User: a.User}
+	h := happening{kind: KindForm, trigger: a.Form, at: e.now(), actor: actor}
+	if a.Confirm {
+		p, ok := c.Proposals[a.Form]
+		switch {
+		case !ok || len(a.Fields) > 0:
+			return h, fault.New(fault.CaseInvalid, "confirm: %s", a.Form)
+		case a.User == "" || a.User == p.Actor.User:
+			return h, fault.New(fault.CaseActor, "a second person").Arabic("شخص ثانٍ")
+		}
+		h.actor, h.second, h.fields = &p.Actor, actor, p.Fields
+		return h, nil
+	}
+	if h.fields, err = d.ReadValues(a.Fields); err != nil {
+		return h, fault.Wrap(fault.CaseInvalid, err, "%s", err)
+	}
+	if err := own(c, form.Role, a.User, h.fields); err != nil {
+		return h, err
+	}
+	if form.Two {
+		if a.User == "" {
+			return h, fault.New(fault.CaseActor, "X-Road-UserId")
+		}
+		h.kind = KindProposal
+	}
+	return h, nil
+}
+
+// own holds a citizen to his own case.
+func own(c *Case, name, user string, fields definition.Values) error {
+	role := c.program.Definition().Roles[name]
+	if role.Kind != definition.Citizen {
+		return nil
+	}
+	whose, bound := c.Persons[name]
+	if role.Person != "" {
+		v, ok := c.Facts[role.Person]
+		if !ok {
+			v = fields[role.Person]
+		}
+		whose, bound = v.(string)
+	}
+	if user == "" || bound && user != whose || role.Person != "" && !bound {
+		return fault.New(fault.CaseActor, "not this person's case").Arabic("ليست معاملة هذا الشخص")
+	}
+	return nil
+}

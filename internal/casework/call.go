@@ -1,0 +1,173 @@
+package casework
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/falaj/falaj/internal/casework/definition"
+	"github.com/falaj/falaj/internal/exchange"
+	"github.com/falaj/falaj/internal/fault"
+)
+
+// asked is a question to a register that is not answered yet.
+type asked struct {
+	id    string
+	event int64
+	name  string
+	until time.Time
+	leaf  int64
+}
+
+// ask puts open questions to this state's registers.
+func (e *Engine) ask(ctx context.Context) (int, error) {
+	rows, err := e.deps.DB.Query(ctx, `SELECT c.case_id, c.event, c.name, c.until_at, v.leaf FROM casework_call c
+		JOIN casework_event v ON v.case_id = c.case_id AND v.number = c.event
+		WHERE c.next_at <= ? ORDER BY c.next_at LIMIT ?`, e.deps.Now().UnixMilli(), batch)
+	if err != nil {
+		return 0, fmt.Errorf("looking for questions to registers: %w", err)
+	}
+	defer rows.Close()
+	var all []asked
+	for rows.Next() {
+		var a asked
+		var until int64
+		if err := rows.Scan(&a.id, &a.event, &a.name, &until, &a.leaf); err != nil {
+			return 0, err
+		}
+		a.until = time.UnixMilli(until)
+		all = append(all, a)
+	}
+	if err := rows.Err(); err != nil {
+		return 0, err
+	}
+	return len(all), e.all(len(all), func(i int) error { return e.askOne(ctx, all[i]) })
+}
+
+// askOne asks once. Without an answer it is asked again until its time is
+// over; then that there was none is what the half goes on with.
+func (e *Engine) askOne(ctx context.Context, a asked) error {
+	c, err := e.load(ctx, a.id)
+	if err != nil {
+		return err
+	}
+	status, fields, err := e.question(ctx, c, a)
+	if now := e.deps.Now(); err != nil && now.Before(a.until) {
+		_, again := e.deps.DB.Exec(ctx, `UPDATE casework_call SET next_at = ? WHERE case_id = ? AND event = ? AND name = ?`,
+			min(now.Add(e.cfg.Poll).UnixMilli(), a.until.UnixMilli()), a.id, a.event, a.name)
+		return again
+	}
+	if err != nil {
+		e.deps.Log.Warn("a register did not answer", "case", a.id, "call", a.name, "code", string(fault.CodeOf(err)))
+	}
+	_, err = e.happen(ctx, a.id, func(*Case) (*happening, error) {
+		var open int
+		if err := e.deps.DB.QueryRow(ctx, `SELECT COUNT(*) FROM casework_call WHERE case_id = ? AND event = ? AND name = ?`, a.id, a.event, a.name).Scan(&open); err != nil || open == 0 {
+			return nil, err
+		}
+		return &happening{kind: KindCall, trigger: a.name, at: e.now(), fields: fields, status: status, asked: a.event}, nil
+	}, nil)
+	return err
+}
+
+func (e *Engine) question(ctx context.Context, c *Case, a asked) (int, definition.Values, error) {
+	ev, err := e.event(ctx, a.leaf)
+	if err != nil {
+		return 0, nil, err
+	}
+	b, err := e.deps.Book()
+	if err != nil {
+		return 0, nil, err
+	}
+	d := c.program.Definition()
+	call := d.Calls[a.name]
+	register, ok := b.Register(c.Service, c.Version, call.Service)
+	own, ok2 := b.System(e.cfg.State)
+	if !ok || !ok2 {
+		return 0, nil, fault.New(fault.UnknownService, "%s: %s", a.name, call.Service)
+	}
+	for _, q := range ev.Calls {
+		if q.Call != a.name {
+			continue
+		}
+		r := exchange.Call{
+			Client: own, Service: register, Purpose: d.Purpose, Method: call.Method, Path: q.Path,
+			ID: fmt.Sprintf("%s.ask.%d.%s", a.id, a.event, a.name),
+		}
+		if call.Method == http.MethodPost {
+			r.Header = http.Header{"Content-Type": {"application/json"}}
+			if r.Body, err = q.Body.AppendJSON(nil); err != nil {
+				return 0, nil, err
+			}
+		}
+		ctx, cancel := context.WithDeadline(ctx, a.until)
+		defer cancel()
+		answer, err := e.deps.Exchange.Fetch(ctx, r)
+		switch {
+		case err != nil:
+			return 0, nil, err
+		case answer.Fault != "":
+			return 0, nil, fault.New(answer.Fault, "%s", a.name)
+		case answer.Status >= http.StatusInternalServerError:
+			return 0, nil, fault.New(fault.BackendFailed, "status %d", answer.Status)
+		}
+		return answer.Status, mask(d, call.Keep, answer.Body, answer.Status), nil
+	}
+	return 0, nil, fmt.Errorf("event %d of case %s did not ask %s", a.event, a.id, a.name)
+}
+
+// mask takes of a register's answer what the definition lets in, each fact in
+// its type; the rest is not kept anywhere.
+func mask(d *definition.Definition, keep map[string]string, body []byte, status int) definition.Values {
+	out := definition.Values{}
+	if status < 200 || status > 299 {
+		return out
+	}
+	for fact, pointer := range keep {
+		raw, ok := find(body, pointer)
+		if !ok {
+			continue
+		}
+		v, err := definition.ReadValue(raw)
+		if err != nil {
+			continue
+		}
+		if v, err = d.Facts[fact].Type.Take(v); err == nil {
+			out[fact] = v
+		}
+	}
+	return out
+}
+
+// find follows a JSON pointer (RFC 6901); null is not there.
+func find(raw jsontext.Value, pointer string) (jsontext.Value, bool) {
+	for _, token := range strings.Split(strings.TrimPrefix(pointer, "/"), "/") {
+		token = strings.NewReplacer("~1", "/", "~0", "~").Replace(token)
+		switch raw.Kind() {
+		case '{':
+			var members map[string]jsontext.Value
+			if json.Unmarshal(raw, &members) != nil {
+				return nil, false
+			}
+			raw = members[token]
+		case '[':
+			var elements []jsontext.Value
+			var i int
+			if _, err := fmt.Sscanf(token, "%d", &i); err != nil || json.Unmarshal(raw, &elements) != nil || i < 0 || i >= len(elements) {
+				return nil, false
+			}
+			raw = elements[i]
+		default:
+			return nil, false
+		}
+		if raw == nil || raw.Kind() == 'n' {
+			return nil, false
+		}
+	}
+	return raw, true
+}

@@ -1,0 +1,237 @@
+package casework
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/falaj/falaj/internal/casework/definition"
+	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/journal"
+	"github.com/falaj/falaj/internal/union"
+)
+
+// Reader is who reads cases: a subsystem that speaks for roles, and the person
+// whom it names.
+type Reader struct {
+	System union.SubsystemID
+	User   string
+}
+
+// Story is a case as it is told to a reader of this state.
+type Story struct {
+	Summary
+	Facts     definition.Values    `json:"facts"`
+	Deadlines map[string]time.Time `json:"deadlines,omitempty"`
+	Proposals map[string]Proposer  `json:"proposals,omitempty"` // by form: what waits for a second person
+	Can       []string             `json:"can"`                 // forms that the reader's system may send in this state
+	Events    []StoryEvent         `json:"events"`
+	Notices   []Notice             `json:"notices,omitempty"`
+}
+
+// Summary is a case in a list: nothing of what it holds.
+type Summary struct {
+	Case    string      `json:"case"`
+	Service string      `json:"service"`
+	Version int         `json:"version"`
+	Party   string      `json:"party"`
+	Peer    union.State `json:"peer"`
+	State   string      `json:"state"`
+	Title   union.Text  `json:"title"` // of the state
+	Ended   bool        `json:"ended"`
+	Trouble string      `json:"trouble,omitempty"`
+	Opened  time.Time   `json:"opened"`
+	Changed time.Time   `json:"changed"`
+}
+
+// Proposer is who asked for what waits for a second person.
+type Proposer struct {
+	User string    `json:"user"`
+	At   time.Time `json:"at"`
+}
+
+// StoryEvent is an event with the place of its record in this state's log.
+type StoryEvent struct {
+	*Event
+	Leaf     int64    `json:"leaf"`
+	Messages []string `json:"messages,omitempty"` // X-Road-Id of what it sent: names the evidence
+}
+
+// Read tells a case. That it was read, and by whom, is recorded first.
+func (e *Engine) Read(ctx context.Context, id string, r Reader) (*Story, error) {
+	c, err := e.load(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	roles, err := e.rolesOf(c, r)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.recordReading(ctx, c, r); err != nil {
+		return nil, err
+	}
+	s := &Story{Summary: c.summary(), Facts: c.Facts, Deadlines: c.Clocks, Proposals: map[string]Proposer{}, Can: c.can(roles)}
+	for form, p := range c.Proposals {
+		s.Proposals[form] = Proposer{p.Actor.User, p.At}
+	}
+	events, leaves, err := e.history(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	for i, ev := range events {
+		t := StoryEvent{Event: ev, Leaf: leaves[i]}
+		for _, m := range ev.Sent {
+			t.Messages = append(t.Messages, messageID(id, m.Number, 0))
+		}
+		s.Events = append(s.Events, t)
+		s.Notices = append(s.Notices, ev.Notices...)
+	}
+	return s, nil
+}
+
+// recordReading writes down who reads a case, before he sees it.
+func (e *Engine) recordReading(ctx context.Context, c *Case, r Reader) error {
+	local, err := json.Marshal(struct {
+		Event  string            `json:"event"`
+		Case   string            `json:"case"`
+		System union.SubsystemID `json:"system"`
+		User   string            `json:"user,omitempty"`
+	}{"case.read", c.ID, r.System, r.User}, json.Deterministic(true))
+	if err != nil {
+		return err
+	}
+	if _, err := e.deps.Journal.Append(ctx, journal.Record{Kind: journal.Decision, Key: key(c.ID), At: e.deps.Now(), Class: Class, Local: local}); err != nil {
+		return fmt.Errorf("recording that a case is read: %w", err)
+	}
+	return nil
+}
+
+// rolesOf are the roles of this half that the reader's system speaks for. A
+// system that speaks for citizens alone sees the case of the citizen it names.
+func (e *Engine) rolesOf(c *Case, r Reader) ([]string, error) {
+	b, err := e.deps.Book()
+	if err != nil {
+		return nil, err
+	}
+	var roles []string
+	for name, role := range c.program.Definition().Roles {
+		if role.Party != c.Party || !b.Speaks(r.System, c.Service, c.Version, name) {
+			continue
+		}
+		if role.Kind == definition.Citizen && (r.User == "" || r.User != c.person()) {
+			continue
+		}
+		roles = append(roles, name)
+	}
+	if len(roles) == 0 {
+		// Whether there is such a case is not for everybody to know.
+		return nil, fault.New(fault.CaseUnknown, "").Arabic("")
+	}
+	slices.Sort(roles)
+	return roles, nil
+}
+
+func (c *Case) summary() Summary {
+	s := Summary{
+		Case: c.ID, Service: c.Service, Version: c.Version, Party: c.Party, Peer: c.Peer, State: c.State,
+		Ended: c.Ended, Trouble: c.Trouble, Opened: c.Opened, Changed: c.Changed,
+	}
+	s.Title = c.program.Definition().Halves[c.Party].States[c.State].Title
+	return s
+}
+
+// can lists the forms that the case takes now from roles.
+func (c *Case) can(roles []string) []string {
+	d := c.program.Definition()
+	out := []string{}
+	for name, form := range d.Forms {
+		if slices.Contains(roles, form.Role) && c.takes(name) {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// takes tells whether the half takes a trigger where it stands.
+func (c *Case) takes(trigger string) bool {
+	half := c.program.Definition().Halves[c.Party]
+	state := half.States[c.State]
+	_, own := state.On[trigger]
+	_, always := half.Always.On[trigger]
+	return own || always && !state.Final
+}
+
+// Filter narrows a list of cases. Zero values narrow nothing.
+type Filter struct {
+	Service string
+	State   string
+	Trouble bool
+	Mine    bool   // of the person whom the reader names
+	After   string // "<changed, Unix ms>.<case>" of the last one of the page before
+}
+
+// listPage is how many cases a page of a list holds.
+const listPage = 100
+
+// List is a page of the cases that the reader's system may see, the latest
+// changed first, and where the next page begins.
+func (e *Engine) List(ctx context.Context, f Filter, r Reader) ([]Summary, string, error) {
+	query, args := `SELECT `+caseColumns+` FROM casework_case WHERE id <> ''`, []any{}
+	add := func(cond string, arg ...any) { query, args = query+" AND "+cond, append(args, arg...) }
+	if f.Mine {
+		if r.User == "" {
+			return nil, "", fault.New(fault.BadHeader, "X-Road-UserId")
+		}
+		add(`person = ?`, e.nameOf(r.User))
+	}
+	if f.Service != "" {
+		add(`service = ?`, f.Service)
+	}
+	if f.State != "" {
+		add(`state = ?`, f.State)
+	}
+	if f.Trouble {
+		add(`trouble <> ''`)
+	}
+	if f.After != "" {
+		at, id, ok := cut(f.After)
+		if !ok {
+			return nil, "", fault.New(fault.BadRequest, "after=%.64q", f.After)
+		}
+		add(`(changed_at < ? OR changed_at = ? AND id > ?)`, at, at, id)
+	}
+	rows, err := e.deps.DB.Query(ctx, query+` ORDER BY changed_at DESC, id LIMIT ?`, append(args, listPage)...)
+	if err != nil {
+		return nil, "", fmt.Errorf("listing cases: %w", err)
+	}
+	defer rows.Close()
+	var out []Summary
+	next, n := "", 0
+	for rows.Next() {
+		c, body, err := scanCase(rows)
+		if err != nil {
+			return nil, "", err
+		}
+		if n++; n == listPage {
+			next = fmt.Sprintf("%d.%s", c.Changed.UnixMilli(), c.ID)
+		}
+		if err := e.unfold(c, body); err != nil {
+			return nil, "", err
+		}
+		if _, err := e.rolesOf(c, r); err == nil {
+			out = append(out, c.summary())
+		}
+	}
+	return out, next, rows.Err()
+}
+
+func cut(after string) (at int64, id string, ok bool) {
+	ms, id, ok := strings.Cut(after, ".")
+	_, err := fmt.Sscanf(ms, "%d", &at)
+	return at, id, ok && err == nil
+}

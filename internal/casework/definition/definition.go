@@ -220,19 +220,22 @@ type Scenario struct {
 	Name  string         `yaml:"name"`
 	Start time.Time      `yaml:"start"`
 	Steps []ScenarioStep `yaml:"steps"`
+	line  int
 }
 
 // ScenarioStep is one act, or the passing of time. Messages arrive at once
-// unless held back.
+// unless held back; a call that has no answer gets none, status 0. What is said
+// of answers, hooks and delays holds before the act, what is wanted after it.
 type ScenarioStep struct {
 	At      string         `yaml:"at,omitempty"`      // party
 	Do      string         `yaml:"do,omitempty"`      // a form
 	With    map[string]any `yaml:"with,omitempty"`    // its fields
 	Wait    string         `yaml:"wait,omitempty"`    // ISO 8601: time passes, deadlines fire
-	Answer  map[string]any `yaml:"answer,omitempty"`  // what each call will be answered from now on: name -> {status, body}
-	Hook    map[string]any `yaml:"hook,omitempty"`    // what each hook will give from now on, where the real one is not asked
+	Answer  map[string]any `yaml:"answer,omitempty"`  // what each call will be answered from now on: name -> {status, body}; null: not at all
+	Hook    map[string]any `yaml:"hook,omitempty"`    // what each hook will give from now on in place of the real one: plate.match@1 -> value
 	Delay   []string       `yaml:"delay,omitempty"`   // messages held back from now on
-	Deliver []string       `yaml:"deliver,omitempty"` // those that now arrive
-	Refused string         `yaml:"refused,omitempty"` // the reason for which the act must be refused
-	Want    map[string]any `yaml:"want,omitempty"`    // party -> state, or party.fact -> value
+	Deliver []string       `yaml:"deliver,omitempty"` // those that now arrive, and are held back no longer
+	Refused string         `yaml:"refused,omitempty"` // the reason for which the act must be refused, or: invalid, actor, unexpected, closed
+	Want    map[string]any `yaml:"want,omitempty"`    // party -> state, or party.fact -> value, null for one that is not known
+	line    int
 }

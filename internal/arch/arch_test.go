@@ -38,7 +38,6 @@ var rooms = []room{
 	{"internal/seal", 1, 0},
 	{"internal/stamp", 1, 0},
 	{"internal/casework/calendar", 1, 0},
-	{"internal/casework/calendar", 1, 0},
 	{"internal/store", 1, 0},
 	{"internal/casework/adoption", 2, 1},
 	{"internal/casework/definition", 2, 1},

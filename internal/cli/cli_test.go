@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"os"
 	"os/signal"
 	"strings"
@@ -31,7 +33,13 @@ func TestScripts(t *testing.T) {
 		Cmds:                words(),
 		Setup: func(e *testscript.Env) error {
 			e.Vars = append(e.Vars, "LC_ALL=C", "FALAJ_UP_DATA="+e.WorkDir+"/u")
-			return nil
+			// A joint service, for a purpose of the demonstration and for another.
+			b, err := os.ReadFile("../casework/definition/testdata/loan.yaml")
+			if err != nil {
+				return err
+			}
+			return errors.Join(os.WriteFile(e.WorkDir+"/other.yaml", b, 0o600),
+				os.WriteFile(e.WorkDir+"/loan.yaml", bytes.Replace(b, []byte("purpose: residence"), []byte("purpose: trial"), 1), 0o600))
 		},
 	})
 }

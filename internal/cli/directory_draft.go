@@ -101,6 +101,7 @@ type directoryAmendCmd struct {
 	Quorum    *int     `placeholder:"N"`
 	Keys      string   `type:"existingdir" placeholder:"DIR"`
 	Purposes  string   `type:"existingfile" placeholder:"FILE"`
+	Service   []string `type:"existingfile" placeholder:"FILE"`
 	Announce  []string `type:"existingfile" placeholder:"ENROLMENT"`
 	Remove    []string `placeholder:"BH"`
 }
@@ -163,6 +164,15 @@ func (c *directoryAmendCmd) Run(s *session) error {
 		}
 		if err := d.SetPurposes(list); err != nil {
 			return fault.New(fault.Usage, "--purposes: %v", err)
+		}
+	}
+	for _, name := range c.Service {
+		x, err := readDefinition(name, d.Charter().Purposes)
+		if err == nil {
+			err = d.AddDefinition(x)
+		}
+		if err != nil {
+			return fault.New(fault.CodeOf(err), "--service: %s: %s", name, fault.From(err).Detail)
 		}
 	}
 	for _, name := range c.Announce {
@@ -231,16 +241,17 @@ func (s *session) drafted(d *directory.Draft, file string) error {
 		Voted bool `json:"voted"`
 	}
 	out := struct {
-		Union       string `json:"union"`
-		Root        int64  `json:"root"`
-		Targets     int64  `json:"targets"`
-		Votes       int    `json:"votes"`
-		Need        int    `json:"need"`
-		Ready       bool   `json:"ready"`
-		Parties     int    `json:"parties"` // that signed a new union's first snapshot; it takes two
-		Fingerprint string `json:"fingerprint"`
-		States      []seat `json:"states"`
-	}{c.Name, root, targets, got, need, d.Ready() == nil, d.Parties(), print, []seat{}}
+		Union       string  `json:"union"`
+		Root        int64   `json:"root"`
+		Targets     int64   `json:"targets"`
+		Votes       int     `json:"votes"`
+		Need        int     `json:"need"`
+		Ready       bool    `json:"ready"`
+		Parties     int     `json:"parties"` // that signed a new union's first snapshot; it takes two
+		Fingerprint string  `json:"fingerprint"`
+		States      []seat  `json:"states"`
+		Services    []joint `json:"services"`
+	}{c.Name, root, targets, got, need, d.Ready() == nil, d.Parties(), print, []seat{}, joints(d.Definitions())}
 	var rows [][]string
 	for _, x := range c.States {
 		has := slices.Contains(voted, x.Code)
@@ -259,6 +270,10 @@ func (s *session) drafted(d *directory.Draft, file string) error {
 		if len(rows) > 0 {
 			s.printf("\n")
 			s.table([]string{"", s.say(t("state", "الدولة")), s.say(t("vote", "الصوت")), s.say(t("key", "المفتاح"))}, rows)
+			if len(out.Services) > 0 {
+				s.printf("\n")
+				s.joints(out.Services)
+			}
 			s.printf("\n%s %s\n", s.say(t("Fingerprint of what is signed:", "بصمة ما يوقَّع:")), print)
 		}
 		s.step(d, file)

@@ -99,6 +99,7 @@ type serviceCmd struct {
 	List   serviceListCmd   `cmd:""`
 	Move   serviceMoveCmd   `cmd:""`
 	Remove serviceRemoveCmd `cmd:""`
+	Adopt  serviceAdoptCmd  `cmd:""`
 }
 
 type serviceAddCmd struct {

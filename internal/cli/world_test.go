@@ -16,6 +16,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/user"
+	"strings"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -108,6 +109,11 @@ func words() map[string]func(*testscript.TestScript, bool, []string) {
 				}
 			}
 			ts.Setenv("SECRETARIAT", hostOf(r.Secretariat))
+		},
+		// edit FILE OLD NEW changes a file.
+		"edit": func(ts *testscript.TestScript, _ bool, args []string) {
+			text := strings.Replace(ts.ReadFile(args[0]), args[1], args[2], 1)
+			ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o600))
 		},
 		// port NAME sets $NAME to an address that is free now.
 		"port": func(ts *testscript.TestScript, _ bool, args []string) {

@@ -27,6 +27,8 @@ func (n *Node) actions() []admin.Action {
 			Roles: services, Check: n.permit, Do: admin.Params(n.moveService)},
 		{Name: "service.remove", Event: "service.removed", Text: t("Offer a service no more.", "إلغاء إتاحة خدمة."),
 			Roles: offers, Two: true, Do: admin.Params(n.removeService)},
+		{Name: "service.adopt", Event: "service.adopted", Text: t("Take part in a version of a joint service from a day on.", "المشاركة في إصدار من خدمة مشتركة ابتداءً من يوم محدد."),
+			Roles: offers, Two: true, Do: admin.Params(n.adoptService)},
 		{Name: "access.grant", Event: "access.granted", Text: t("Let a client call a service for stated purposes.", "السماح لعميل بطلب خدمة لأغراض محددة."),
 			Roles: offers, Two: true, Do: admin.Params(n.grant)},
 		{Name: "access.revoke", Event: "access.revoked", Text: t("Take a grant back.", "سحب إذن."),

@@ -21,8 +21,12 @@ import (
 	"github.com/falaj/falaj/internal/union"
 )
 
-// File is where a state's adoption stands in its part of the directory.
-const File = "casework.json"
+// File is where a state's adoption stands in its part of the directory, and
+// Service the code of the service by which its system takes messages of cases.
+const (
+	File    = "casework.json"
+	Service = "casework"
+)
 
 // Limits of the document: whoever holds a state's key must not fill others'
 // memory.

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
+	"github.com/falaj/falaj/internal/casework"
 	"github.com/falaj/falaj/internal/directory"
 	"github.com/falaj/falaj/internal/exchange"
 	"github.com/falaj/falaj/internal/exchange/link"
@@ -76,6 +77,7 @@ type Node struct {
 	rules     func() []policy.Source // this node's own
 	sources   []directory.Peer       // of the configuration
 	exchange  *exchange.Exchange
+	cases     *casework.Engine
 	link      *link.Link
 	publisher *witness.Log
 	witness   *witness.Witness
@@ -155,7 +157,7 @@ func (n *Node) openStore(ctx context.Context) error {
 
 // migrations are the tables of all rooms.
 func migrations() []store.Migrations {
-	return []store.Migrations{journal.Migrations(), exchange.Migrations(), admin.Migrations(), witness.Migrations()}
+	return []store.Migrations{journal.Migrations(), exchange.Migrations(), admin.Migrations(), witness.Migrations(), casework.Migrations()}
 }
 
 func (n *Node) journalDeps() (journal.Deps, error) {
@@ -229,6 +231,9 @@ func (n *Node) openExchange(ctx context.Context) error {
 		Certificate: n.identity.TLS, Authenticate: n.identity.authenticate, Dial: n.net.Dial, Now: n.now, Log: n.log,
 	}, n)
 	n.exchange.SetLink(n.link)
+	if err := n.openCases(); err != nil {
+		return err
+	}
 	if err := n.exchange.Start(ctx); err != nil {
 		return fmt.Errorf("starting the exchange: %w", err)
 	}
@@ -276,6 +281,7 @@ func (n *Node) Run(ctx context.Context) error {
 	working, stop := context.WithCancel(inside)
 	defer stop()
 	group.Go(func() error { return n.exchange.Run(working) })
+	group.Go(func() error { return n.cases.Run(working) })
 	group.Go(func() error { return n.follow(working) })
 	group.Go(func() error { return n.publisher.Run(working) })
 	group.Go(func() error { return n.witness.Guard(working) })

@@ -251,7 +251,7 @@ func defaults() Config {
 			ClientRate: 20000, ClientBurst: 20000,
 			HeaderTime: 10 * time.Second, IdleTime: 2 * time.Minute, CallTime: 5 * time.Minute,
 		},
-		Retention: []Class{{Name: "exchange", KeepDays: 3650}, {Name: "admin", KeepDays: 3650}},
+		Retention: []Class{{Name: "exchange", KeepDays: 3650}, {Name: "admin", KeepDays: 3650}, {Name: "case", KeepDays: 7300}},
 		Log:       Log{Level: "info", Format: "text"},
 	}
 }

@@ -10,15 +10,15 @@ import (
 
 // half looks at one half by itself: whether each state ends.
 func (l *linter) half(party string, m Machine) {
-	at := "halves." + party
+	at, known := "halves."+party, l.d.certain(party, m)
 	for _, name := range order(m.States) {
 		where := at + ".states." + name
-		if m.States[name].Final || name == m.Start && l.passed(party, m) {
+		if m.States[name].Final || name == m.Start && l.d.passed(party, m) {
 			continue
 		}
-		if !l.exit(m, party, name) {
+		if !m.exit(party, name) {
 			l.fails("state.exit", where, say("Nothing leads out of the state, and it is not final.", "لا مخرج من الحالة وليست نهائية."))
-		} else if !l.times(m, party, name) {
+		} else if !l.times(m, party, name, known[name]) {
 			l.fails("state.timeout", where, l.untimed(m, name))
 		}
 	}
@@ -27,33 +27,45 @@ func (l *linter) half(party string, m Machine) {
 // untimed says what a state lacks.
 func (l *linter) untimed(m Machine, state string) union.Text {
 	if state == m.Hold {
-		return say("Nothing is sure to time the hold state out: it needs a deadline that reads no fact, with one branch that leaves the state and cannot fail: no guard, value, hook or effect, and no message that needs facts.",
-			"لا مهلة مؤكدة تُنهي حالة التعليق: تحتاج إلى موعد لا يقرأ بيانة، له فرع واحد يخرج منها ولا يمكن أن يخفق: بلا شرط ولا قيمة ولا خطاف ولا أثر ولا رسالة تشترط بيانات.")
+		return say("Nothing is sure to time the hold state out: it needs a deadline whose last branch leaves it and which cannot fail: it reads and sends no fact that may be unknown there, and has no hook and no effect.",
+			"لا مهلة مؤكدة تُنهي حالة التعليق: تحتاج إلى موعد يخرج منها في فرعه الأخير ولا يمكن أن يخفق: لا يقرأ بيانة قد تكون مجهولة فيها ولا يرسلها، وبلا خطاف ولا أثر.")
 	}
-	return say("Nothing is sure to time the state out: it needs a deadline that reads no fact, whose last branch leaves the state, and whose others leave it or start it anew.",
-		"لا مهلة مؤكدة تُنهي الحالة: تحتاج إلى موعد لا يقرأ بيانة، يخرج منها في فرعه الأخير، وتخرج منها فروعه الأخرى أو تبدؤها من جديد.")
+	return say("Nothing is sure to time the state out: it needs a deadline that reads no fact which may be unknown there, whose last branch leaves the state, and whose others leave it or start it anew.",
+		"لا مهلة مؤكدة تُنهي الحالة: تحتاج إلى موعد لا يقرأ بيانة قد تكون مجهولة فيها، يخرج منها في فرعه الأخير، وتخرج منها فروعه الأخرى أو تبدؤها من جديد.")
 }
 
 // passed tells whether the start is only gone through: a case does not exist
-// in it before the first form or message, and no branch stays there or comes
-// back to it.
-func (l *linter) passed(party string, m Machine) bool {
-	for _, state := range order(m.States) {
-		for trigger := range l.triggers(m, state) {
+// in it before the form or message with which the half begins, and no branch
+// of that stays there, and none comes back.
+func (d *Definition) passed(party string, m Machine) bool {
+	for state := range m.States {
+		for trigger := range m.triggers(state) {
 			on, _, _ := m.handled(party, state, trigger)
-			for _, b := range on.Branches {
-				stays := state == m.Start && b.To == "" && b.Refuse == "" && l.d.kind(trigger) != ""
-				if stays || b.To == m.Start {
-					return false
-				}
+			begins := state == m.Start && d.begins(party, trigger)
+			if slices.ContainsFunc(on.Branches, func(b Branch) bool { return b.To == m.Start || begins && b.To == "" && b.Refuse == "" }) {
+				return false
 			}
 		}
 	}
 	return true
 }
 
+// begins tells whether a half can begin with a trigger: where the case opens,
+// with a form that the start itself lists; in the other state, with a message.
+func (d *Definition) begins(party, trigger string) bool {
+	m := d.Halves[party]
+	switch d.kind(trigger) {
+	case "form":
+		_, own := m.States[m.Start].On[trigger]
+		return own && party == d.Opens
+	case "message":
+		return party != d.Opens
+	}
+	return false
+}
+
 // triggers lists what a state handles.
-func (l *linter) triggers(m Machine, state string) map[string]bool {
+func (m Machine) triggers(state string) map[string]bool {
 	out := map[string]bool{}
 	for name := range m.States[state].On {
 		out[name] = true
@@ -66,8 +78,8 @@ func (l *linter) triggers(m Machine, state string) map[string]bool {
 	return out
 }
 
-func (l *linter) exit(m Machine, party, state string) bool {
-	for trigger := range l.triggers(m, state) {
+func (m Machine) exit(party, state string) bool {
+	for trigger := range m.triggers(state) {
 		on, _, _ := m.handled(party, state, trigger)
 		for _, b := range on.Branches {
 			if b.leaves(state) {
@@ -82,7 +94,7 @@ func (l *linter) exit(m Machine, party, state string) bool {
 // run, its last branch leaves the state, and each before it does or, as long
 // as its guard holds, starts the stay and the deadline anew: a loop that is as
 // bounded as its guard.
-func (l *linter) times(m Machine, party, state string) bool {
+func (l *linter) times(m Machine, party, state string, known map[string]bool) bool {
 	for name := range m.running(party, state) {
 		d, own := m.States[state].Deadlines[name]
 		if !own {
@@ -93,28 +105,11 @@ func (l *linter) times(m Machine, party, state string) bool {
 		uses := slices.ContainsFunc(on.Branches, func(b Branch) bool { // it up, and stays
 			return b.To == "" || b.To == state && (!own || d.At != "")
 		})
-		if d.certain() && n > 0 && !uses && on.Branches[n-1].leaves(state) && (state != m.Hold || l.sure(on)) {
+		if d.runs(known) && n > 0 && !uses && on.Branches[n-1].leaves(state) && (state != m.Hold || l.d.sure(name, on, known)) {
 			return true
 		}
 	}
 	return false
-}
-
-// certain tells whether a deadline runs whatever is known of the case: one
-// that reads a fact does not before the fact is known.
-func (x Deadline) certain() bool { return x.After != "" || len(facts(x.At)) == 0 }
-
-// sure tells whether a step cannot fail: nothing in it is computed, and
-// nothing that it sends or asks needs a fact. A step that fails in the hold
-// state stays there.
-func (l *linter) sure(on On) bool {
-	if len(on.Let) > 0 || len(on.Branches) != 1 {
-		return false
-	}
-	b := on.Branches[0]
-	needs := slices.ContainsFunc(b.Send, func(m string) bool { return len(l.d.Messages[m].Needs) > 0 }) ||
-		slices.ContainsFunc(b.Call, func(c string) bool { return placeholders(l.d.Calls[c].Path) != nil })
-	return b.If == "" && len(b.Set) == 0 && len(b.Effect) == 0 && !needs
 }
 
 // every looks at each trigger where it is handled.

@@ -74,7 +74,7 @@ func TestEachRule(t *testing.T) {
 		{"state.timeout", "halves.home.states.SENT", []string{"        deadlines: {patience: {after: P60D}}\n", "", "          patience: {branches: [{to: WITHDRAWN, send: [withdrawal]}]}\n", ""}},
 		{"state.timeout model.circle", "halves.host.states.HELD", []string{"mend: {branches: [{to: DECIDING}]}", "mend: {branches: [{if: fact.there, to: DECIDING}, {to: HELD}]}"}},
 		{"state.timeout", "halves.host.states.HELD", []string{"mend: {branches: [{to: DECIDING}]}", "mend: {branches: [{if: fact.there, set: {lent: 'true'}}, {to: DECIDING}]}"}},
-		{"state.timeout", "halves.host.states.HELD", []string{"mend: {branches: [{to: DECIDING}]}", "mend: {branches: [{to: DECIDING, set: {lent: 'false'}}]}"}},
+		{"state.timeout", "halves.host.states.HELD", []string{"mend: {branches: [{to: DECIDING}]}", "mend: {branches: [{to: DECIDING, set: {lent: fact.there}}]}"}},
 		{"state.timeout", "halves.host.states.DECIDING", []string{"at: 'opened + duration(\"720h\")'", "at: fact.until"}},
 		{"model.circle", "halves", []string{"looking: {branches: [{to: DECIDING}]}", "looking: {branches: [{to: HELD}]}", "mend: {branches: [{to: DECIDING}]}", "mend: {branches: [{to: LOOKING}]}"}},
 		{"model.storm unused.reason", "halves", []string{"          shelf:\n            branches:\n              - {if: call.status != 200, to: DECIDING}\n", "          shelf:\n            branches:\n              - {if: call.status == 200, to: DECIDING}\n              - {call: [shelf]}\n#", "              - {if: \"!fact.there\"", "#", "              - {to: DECIDING}\n", ""}},

@@ -69,7 +69,8 @@ type move struct {
 	send    []uint8
 	answers uint32 // the call that it is the answer of
 	ask     uint32
-	need    need
+	need    need // of this way
+	fails   need // of the step's failing
 }
 
 // How a step went that took no branch.
@@ -115,6 +116,7 @@ type explorer struct {
 	messages int
 	calls    []string
 	moves    [2][][]move // by half and state; of state 0, what begins the half
+	certain  [2]map[string]map[string]bool
 	underway int
 
 	known map[configuration]int32
@@ -171,7 +173,7 @@ func newExplorer(d *Definition) *explorer {
 	x.triggers = kept
 	for i, party := range x.parties {
 		m := d.Halves[party]
-		x.machines[i], x.states[i] = m, order(m.States)
+		x.machines[i], x.states[i], x.certain[i] = m, order(m.States), d.certain(party, m)
 		if len(x.states[i]) > 250 {
 			return nil
 		}
@@ -221,8 +223,11 @@ func (x *explorer) ways(half int, state string, number uint16, trigger string) [
 				w.ask |= 1 << n
 			}
 		}
-		if b.If == "" {
-			w.need = x.needs(half, state, trigger, b)
+		if need := x.needs(half, state, trigger); b.If == "" && (b.To != "" || need != passing) {
+			w.need = need // a deadline that passes and leaves the state alone has passed for good
+		}
+		if !x.d.sure(trigger, on, x.certain[half][state]) {
+			w.fails = x.needs(half, state, trigger)
 		}
 		if out = append(out, w); b.If == "" {
 			break
@@ -231,17 +236,16 @@ func (x *explorer) ways(half int, state string, number uint16, trigger string) [
 	return out
 }
 
-// needs tells what an unguarded branch needs. A deadline that does not leave
-// its state, or is the case's own and not the state's, passes once: what
-// passes once leads around in no circle. Nor does a half whose time ends
-// anyway.
-func (x *explorer) needs(half int, state, trigger string, b Branch) need {
+// needs tells what a trigger needs. A deadline that is the case's own and not
+// the state's passes once: what passes once leads around in no circle. Nor does
+// a half whose time ends anyway.
+func (x *explorer) needs(half int, state, trigger string) need {
 	m := x.machines[half]
 	switch x.d.kind(trigger) {
 	case "message", "call":
 		return arrival
 	case "":
-		if _, own := m.States[state].Deadlines[trigger]; own && b.To != "" && !m.concludes(x.parties[half]) {
+		if _, own := m.States[state].Deadlines[trigger]; own && !m.concludes(x.parties[half]) {
 			return passing
 		}
 	}
@@ -252,7 +256,7 @@ func (x *explorer) needs(half int, state, trigger string, b Branch) need {
 // whatever state it passes.
 func (m Machine) concludes(party string) bool {
 	for deadline, x := range m.Always.Deadlines {
-		all := x.certain()
+		all := x.runs(nil)
 		for state, s := range m.States {
 			on, _, _ := m.handled(party, state, deadline)
 			open := slices.ContainsFunc(on.Branches, func(b Branch) bool { return !m.States[b.To].Final })
@@ -265,14 +269,10 @@ func (m Machine) concludes(party string) bool {
 	return false
 }
 
-// begins keeps of the start's moves those with which a half can begin: in the
-// state where the case opens, the forms that the start itself lists.
+// begins keeps of the start's moves those with which a half can begin.
 func (x *explorer) begins(half int, start uint8) {
 	for _, w := range x.moves[half][start] {
-		trigger := x.triggers[w.trigger]
-		_, own := x.machines[half].States[x.machines[half].Start].On[trigger]
-		kind := x.d.kind(trigger)
-		if kind == "form" && own && half == 0 || kind == "message" && half == 1 {
+		if x.d.begins(x.parties[half], x.triggers[w.trigger]) {
 			x.moves[half][0] = append(x.moves[half][0], w)
 		}
 	}
@@ -332,7 +332,7 @@ func (x *explorer) steps(n int32, give func(configuration, taken, need)) (cut bo
 				give(after, how, arrival)
 			}
 		}
-		failed := false
+		var failed [3]bool
 		for _, w := range x.moves[half][c.at[half]] {
 			before := c
 			switch {
@@ -345,14 +345,14 @@ func (x *explorer) steps(n int32, give func(configuration, taken, need)) (cut bo
 				x.meet(n, half, w.trigger)
 			}
 			by := taken{from: n, trigger: w.trigger, half: uint8(half), branch: w.branch}
-			if fails := before; c.at[half] != x.hold[half] && (before != c || !failed) {
-				failed = failed || before == c // all that leave nothing behind fail alike
+			if fails := before; c.at[half] != x.hold[half] && (before != c || !failed[w.fails]) {
+				failed[w.fails] = failed[w.fails] || before == c // all that leave nothing behind fail alike
 				if !x.final[half][c.at[half]] {
 					fails.asked, fails.at[half] = fails.asked|held, x.hold[half]
 				}
 				hold := by
 				hold.branch = wasHeld
-				give(fails, hold, chance)
+				give(fails, hold, w.fails)
 			}
 			if w.refused {
 				if before != c {

@@ -3,6 +3,7 @@ package casework
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/go-json-experiment/json"
@@ -10,11 +11,17 @@ import (
 	"github.com/falaj/falaj/internal/casework/definition"
 )
 
+// errDark tells that an event's retention has ended, or that it was erased.
+var errDark = errors.New("its record is no longer kept")
+
 // event reads the event whose record has a leaf.
 func (e *Engine) event(ctx context.Context, leaf int64) (*Event, error) {
 	s, err := e.deps.Journal.Get(ctx, leaf)
 	if err != nil {
 		return nil, fmt.Errorf("reading the event at leaf %d: %w", leaf, err)
+	}
+	if s.Erased {
+		return nil, fmt.Errorf("the event at leaf %d: %w", leaf, errDark)
 	}
 	return readEvent(s.Body)
 }
@@ -60,7 +67,15 @@ func (e *Engine) Replay(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	events = events[:min(int64(len(events)), now.Events)] // what came since is not in the case yet
+	return e.retrace(ctx, now, events)
+}
+
+func (e *Engine) retrace(ctx context.Context, now *Case, events []*Event) error {
+	if int64(len(events)) < now.Events {
+		return fmt.Errorf("%d events of %d", len(events), now.Events)
+	}
+	events = events[:now.Events] // what came since is not in the case yet
+	id := now.ID
 	c := fresh(id, now.Service, now.Version, now.Party, now.Peer, now.Opened, now.program)
 	for _, was := range events {
 		h, err := was.happening(c.program.Definition())

@@ -67,7 +67,7 @@ func (c *fsckCmd) Run(s *session) error {
 func (s *session) checked(r node.Checked) {
 	s.printf(s.say(t("Node %s/%s: records in the log: %d, root %s\n", "العقدة %s/%s: القيود في سجل الشفافية: %d، والجذر %s\n")), r.State, r.Node, r.Size, r.Root)
 	s.printf(s.say(t("  records read and held against their leaves: %d, erased or ended: %d\n", "  القيود التي قُرئت وقورنت بأوراقها: %d، وما مُحي أو انتهى حفظه: %d\n")), r.Records, r.Erased)
-	s.printf(s.say(t("  checkpoints and heads: %d, large bodies: %d (bytes: %d), claims: %d, deliveries: %d\n", "  نقاط التحقق والرؤوس: %d، المحتويات الكبيرة: %d (بالبايت: %d)، الحجوزات: %d، التسليمات: %d\n")), r.Checkpoints, r.Bodies, r.BodyBytes, r.Claims, r.Deliveries)
+	s.printf(s.say(t("  checkpoints and heads: %d, large bodies: %d (bytes: %d), claims: %d, deliveries: %d, cases: %d\n", "  نقاط التحقق والرؤوس: %d، المحتويات الكبيرة: %d (بالبايت: %d)، الحجوزات: %d، التسليمات: %d، المعاملات: %d\n")), r.Checkpoints, r.Bodies, r.BodyBytes, r.Claims, r.Deliveries, r.Cases)
 	if len(r.Witnesses) > 0 {
 		s.printf("%s %s\n", s.say(t("  the heads that these states' witnesses have seen are beginnings of the log:", "  الرؤوس التي رآها شهود هذه الدول بدايات لسجل الشفافية:")), strings.Trim(fmt.Sprint(r.Witnesses), "[]"))
 	}

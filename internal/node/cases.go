@@ -4,20 +4,29 @@ import (
 	"fmt"
 
 	"github.com/falaj/falaj/internal/casework"
+	"github.com/falaj/falaj/internal/directory"
 )
 
 // openCases opens this state's half of the union's cases, as a system of the
 // state inside the binary.
-func (n *Node) openCases() error {
-	names, err := n.keys.HMAC("casework-1")
-	if err != nil {
-		return fmt.Errorf("the key that hides the acts in cases: %w", err)
+func (n *Node) openCases() (err error) {
+	if n.cases, err = n.caseEngine(n.view); err != nil {
+		return err
 	}
-	n.cases = casework.New(casework.Config{State: n.cfg.State}, casework.Deps{
-		DB: n.db, Journal: n.journal, Records: n.keys.Records(), Names: names, Exchange: n.exchange,
-		Book: casework.NewLibrary(n.cfg.State, nil, n.view).Book, Now: n.now, Log: n.log,
-	})
 	n.exchange.SetInside(n.cases)
 	n.exchange.Mount("cases", n.cases.Door(n.exchange))
 	return nil
+}
+
+// caseEngine makes an engine over a directory; where there is no exchange it
+// only looks.
+func (n *Node) caseEngine(view func() (*directory.View, error)) (*casework.Engine, error) {
+	names, err := n.keys.HMAC("casework-1")
+	if err != nil {
+		return nil, fmt.Errorf("the key that hides the acts in cases: %w", err)
+	}
+	return casework.New(casework.Config{State: n.cfg.State}, casework.Deps{
+		DB: n.db, Journal: n.journal, Records: n.keys.Records(), Names: names, Exchange: n.exchange,
+		Book: casework.NewLibrary(n.cfg.State, nil, view).Book, Now: n.now, Log: n.log,
+	}), nil
 }

@@ -43,6 +43,7 @@ type Checked struct {
 	BodyBytes   int64 `json:"body_bytes"`
 	Claims      int64 `json:"claims"`
 	Deliveries  int64 `json:"deliveries"`
+	Cases       int64 `json:"cases"` // each step taken again
 
 	Witnesses []union.State `json:"witnesses"` // whose newest head of this log was held against it
 	Flaws     []Flaw        `json:"flaws"`
@@ -66,8 +67,11 @@ type Gap struct {
 	Detail string     `json:"detail"`
 }
 
-// placeLog is the log as others have seen it.
-const placeLog = "history"
+// placeLog is the log as others have seen it, placeCase a half of a case.
+const (
+	placeLog  = "history"
+	placeCase = "case"
+)
 
 // placeText says what a place is, and what a person does about a flaw in it.
 func placeText(place string) (what, do union.Text) {
@@ -116,6 +120,9 @@ func placeText(place string) (what, do union.Text) {
 	case exchange.PlaceTrace:
 		return t("A row of what finds a person's records does not follow from them.", "صف مما يُعثر به على قيود شخص لا ينتج عنها."),
 			t("It is made anew the next time that a trace is asked for (falaj trace); find out how it came to be changed.", "يُنشأ من جديد عند أول طلب لسجل اطلاع (falaj trace)، فابحث عن سبب تغيّره.")
+	case placeCase:
+		return t("A case is not what its events make of it.", "معاملة ليست ما تؤدي إليه أحداثها."),
+			t("Its events in the journal are what counts: compare it with the other state's half (falaj case reconcile), and find out how it came to be changed.", "العبرة بأحداثها في السجل: قارنها بشق الدولة الأخرى (falaj case reconcile)، وابحث عن سبب تغيّرها.")
 	case exchange.PlaceSpool:
 		return t("Spool and database do not name each other.", "المخزن المؤقت وقاعدة البيانات لا يسمّي أحدهما الآخر."),
 			t("Name the right spool with the setting spool; docs/operations.md tells of its mark.", "حدّد المخزن المؤقت الصحيح بالإعداد spool، وخبر علامته في docs/operations.md.")
@@ -291,6 +298,18 @@ func (n *Node) inspect(ctx context.Context, progress Progress) (Checked, error) 
 	c.Omitted += x.Omitted
 	for _, w := range x.Wrong {
 		c.add(w.Place, w.Name, w.Detail)
+	}
+	cases, err := n.caseEngine(func() (*directory.View, error) { return n.directory.View(), nil })
+	if err != nil {
+		return c, err
+	}
+	all, bad, err := cases.Inspect(ctx, func(done int64) { progress(placeCase, done, 0) })
+	if err != nil {
+		return c, err
+	}
+	c.Cases = all
+	for _, w := range bad {
+		c.add(placeCase, w.Case, w.Detail)
 	}
 	n.confront(ctx, &c)
 	c.OK = len(c.Flaws) == 0

@@ -49,7 +49,7 @@ func (x *Exchange) answer(ctx context.Context, c *serving) (m *link.Message, err
 		v = c.view
 	}
 	a, res := x.compile(c, v)
-	s, err := x.sealAnswer(c, v, a)
+	s, err := x.sealAnswer(ctx, c, v, a)
 	if err != nil && a.Fault == "" {
 		// It cannot be said as it is: that is what is said.
 		if c.earlier == nil {
@@ -57,7 +57,7 @@ func (x *Exchange) answer(ctx context.Context, c *serving) (m *link.Message, err
 		}
 		c.earlier, c.result = nil, &result{fault: fault.From(err)}
 		a, res = x.compile(c, v)
-		s, err = x.sealAnswer(c, v, a)
+		s, err = x.sealAnswer(ctx, c, v, a)
 	}
 	if err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "")
@@ -130,7 +130,7 @@ func answerNote(c *serving, res *result) note {
 
 // sealAnswer seals an answer for the service's member; a refusal, where need
 // be, for the node's operator.
-func (x *Exchange) sealAnswer(c *serving, v *directory.View, a *message.Answer) (sealed, error) {
+func (x *Exchange) sealAnswer(ctx context.Context, c *serving, v *directory.View, a *message.Answer) (sealed, error) {
 	head, err := a.Encode()
 	if err != nil {
 		// Only a backend's headers can be at fault here.
@@ -142,7 +142,10 @@ func (x *Exchange) sealAnswer(c *serving, v *directory.View, a *message.Answer) 
 	}
 	var s sealed
 	if err == nil {
-		s, err = x.sealTo(v, c.request.Client.State, cred, seal.Answer, head, a.Body)
+		// The peer may have hung up; what happened is sealed all the same.
+		within, cancel := context.WithTimeout(context.WithoutCancel(ctx), callMargin)
+		defer cancel()
+		s, err = x.sealTo(within, v, c.request.Client.State, cred, seal.Answer, head, a.Body)
 	}
 	if err != nil && a.Fault == "" {
 		// The service has acted, and nobody can vouch for its answer any more.

@@ -347,7 +347,7 @@ func (x *Exchange) once(ctx context.Context, c *asking) error {
 }
 
 // sealRequest fixes the head's bytes and seals them for the client's member.
-func (x *Exchange) sealRequest(_ context.Context, c *asking) error {
+func (x *Exchange) sealRequest(ctx context.Context, c *asking) error {
 	head, err := c.request.Encode()
 	if err != nil {
 		return fault.Wrap(fault.BadRequest, err, "%v", err)
@@ -365,7 +365,7 @@ func (x *Exchange) sealRequest(_ context.Context, c *asking) error {
 		c.sealed, err = sealHead(cred, seal.Request, head, c.request.Body, x.deps.Now())
 		return err
 	}
-	c.sealed, err = x.sealTo(c.view, c.Service.State, cred, seal.Request, head, c.request.Body)
+	c.sealed, err = x.sealTo(ctx, c.view, c.Service.State, cred, seal.Request, head, c.request.Body)
 	return err
 }
 

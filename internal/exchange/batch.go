@@ -1,9 +1,11 @@
 package exchange
 
 import (
+	"context"
 	"crypto"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"runtime"
 	"sync"
 	"time"
@@ -91,8 +93,9 @@ type batch struct {
 const yields = 8
 
 // sign seals a manifest with those that come at the same time: who comes first
-// signs for all.
-func (b *batcher) sign(key batchKey, s crypto.Signer, manifest []byte, at time.Time) (seal.Seal, error) {
+// signs for all. Who comes later waits for the signature as long as ctx lets
+// him; the batch does without him then.
+func (b *batcher) sign(ctx context.Context, key batchKey, s crypto.Signer, manifest []byte, at time.Time) (seal.Seal, error) {
 	b.mu.Lock()
 	if g := b.open[key]; g != nil {
 		place := len(g.manifests)
@@ -100,7 +103,11 @@ func (b *batcher) sign(key batchKey, s crypto.Signer, manifest []byte, at time.T
 			delete(b.open, key)
 		}
 		b.mu.Unlock()
-		<-g.done
+		select {
+		case <-g.done:
+		case <-ctx.Done():
+			return seal.Seal{}, fmt.Errorf("waiting for the seal of a batch: %w", ctx.Err())
+		}
 		if g.err != nil {
 			return seal.Seal{}, g.err
 		}

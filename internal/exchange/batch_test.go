@@ -238,7 +238,7 @@ func TestBatcher(t *testing.T) {
 			for i := range n {
 				wg.Go(func() {
 					m := manifest(seal.Request, fmt.Append(nil, i), nil)
-					s, err := b.sign(key, cred.Signer, m, at)
+					s, err := b.sign(t.Context(), key, cred.Signer, m, at)
 					if err == nil {
 						err = seal.Verify(cred.Cert, seal.Request, m, s)
 					}
@@ -271,7 +271,7 @@ func TestBatcher(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 20 {
 			wg.Go(func() {
-				if _, err := b.sign(key, broken, []byte("m"), at); err == nil {
+				if _, err := b.sign(t.Context(), key, broken, []byte("m"), at); err == nil {
 					t.Error("sealed by nobody")
 				}
 			})
@@ -284,7 +284,7 @@ func TestBatcher(t *testing.T) {
 		for range 20 {
 			wg.Go(func() {
 				defer func() { panics <- recover() }()
-				if _, err := b.sign(key, panickingSigner{cred.Signer}, []byte("m"), at); err == nil {
+				if _, err := b.sign(t.Context(), key, panickingSigner{cred.Signer}, []byte("m"), at); err == nil {
 					t.Error("sealed by nobody")
 				}
 			})

@@ -294,12 +294,12 @@ func sealHead(c Credential, part seal.Part, head []byte, b *message.Body, at tim
 
 // sealTo seals a head for another state's node: with others in one batch where
 // both states take such seals.
-func (x *Exchange) sealTo(v *directory.View, to union.State, c Credential, part seal.Part, head []byte, b *message.Body) (sealed, error) {
+func (x *Exchange) sealTo(ctx context.Context, v *directory.View, to union.State, c Credential, part seal.Part, head []byte, b *message.Body) (sealed, error) {
 	if !x.givesBatches(v, to) {
 		return sealHead(c, part, head, b, x.deps.Now())
 	}
 	m := manifest(part, head, b)
-	s, err := x.batcher.sign(batchKey{c.Cert, part, to}, c.Signer, m, x.deps.Now())
+	s, err := x.batcher.sign(ctx, batchKey{c.Cert, part, to}, c.Signer, m, x.deps.Now())
 	return joined(head, m, s, err)
 }
 

@@ -64,46 +64,57 @@ func (e *Engine) Act(ctx context.Context, a Act) (Receipt, error) {
 	}
 	defer e.lock(key)()
 	for try := 1; ; try++ {
-		r, err := e.repeated(ctx, id, digest)
-		if err != nil || r.Case != "" {
+		r, err := e.act(ctx, a, id, digest)
+		if err == nil {
+			return r, nil
+		}
+		// It may have been done before: that is looked at only where it did not go
+		// through now, since hardly any act is repeated.
+		was, prior := e.repeated(ctx, id, digest)
+		switch {
+		case prior != nil || was.Case != "":
+			return was, prior
+		case !errors.Is(err, errStale) || try == staleTries:
 			return r, err
 		}
-		c, err := e.subject(ctx, a)
-		if err != nil {
-			return Receipt{}, err
-		}
-		h, err := e.acted(c, a)
-		if err != nil {
-			return Receipt{}, err
-		}
-		if h.kind == KindProposal {
-			// What the second person could not do either is not proposed.
-			if _, _, err := e.take(ctx, c, happening{kind: KindForm, trigger: h.trigger, at: h.at, actor: h.actor, fields: h.fields}); err != nil {
-				return Receipt{}, refused(err)
-			}
-		}
-		ev, next, err := e.take(ctx, c, h)
-		if err != nil {
+	}
+}
+
+// act tries once.
+func (e *Engine) act(ctx context.Context, a Act, id, digest [32]byte) (Receipt, error) {
+	c, err := e.subject(ctx, a)
+	if err != nil {
+		return Receipt{}, err
+	}
+	h, err := e.acted(c, a)
+	if err != nil {
+		return Receipt{}, err
+	}
+	if h.kind == KindProposal {
+		// What the second person could not do either is not proposed.
+		if _, _, err := e.take(ctx, c, happening{kind: KindForm, trigger: h.trigger, at: h.at, actor: h.actor, fields: h.fields}); err != nil {
 			return Receipt{}, refused(err)
 		}
-		entry, err := e.commit(ctx, c, next, ev, func(tx *store.Tx) error {
-			res, err := tx.Exec(ctx, `INSERT INTO casework_act (id, digest, case_id, event, at) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`,
-				id[:], digest[:], c.ID, ev.Number, e.deps.Now().UnixMilli())
-			if err != nil {
-				return fmt.Errorf("claiming an act: %w", err)
-			}
-			if n, err := res.RowsAffected(); err != nil || n == 0 {
-				return errors.Join(errStale, err)
-			}
-			return nil
-		})
-		if errors.Is(err, errStale) && try < staleTries {
-			continue
-		} else if err != nil {
-			return Receipt{}, err
-		}
-		return receipt(ev, entry.Index), nil
 	}
+	ev, next, err := e.take(ctx, c, h)
+	if err != nil {
+		return Receipt{}, refused(err)
+	}
+	entry, err := e.commit(ctx, c, next, ev, func(tx *store.Tx) error {
+		res, err := tx.Exec(ctx, `INSERT INTO casework_act (id, digest, case_id, event, at) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`,
+			id[:], digest[:], c.ID, ev.Number, e.deps.Now().UnixMilli())
+		if err != nil {
+			return fmt.Errorf("claiming an act: %w", err)
+		}
+		if n, err := res.RowsAffected(); err != nil || n == 0 {
+			return errors.Join(errStale, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return Receipt{}, err
+	}
+	return receipt(ev, entry.Index), nil
 }
 
 func receipt(ev *Event, leaf int64) Receipt {

@@ -56,10 +56,20 @@ func (e *Engine) commit(ctx context.Context, old, c *Case, ev *Event, extra func
 	if err != nil {
 		return entry, err
 	}
-	if len(ev.Sent)+len(ev.Calls) > 0 || len(c.Clocks) > 0 {
+	if len(ev.Sent)+len(ev.Calls) > 0 || soon(old, c, e.now().Add(e.cfg.Poll)) {
 		e.stir()
 	}
 	return entry, nil
+}
+
+// soon tells whether a deadline was set that comes before anybody looks.
+func soon(old, c *Case, look time.Time) bool {
+	for name, at := range c.Clocks {
+		if was, ok := old.Clocks[name]; at.Before(look) && !(ok && was.Equal(at)) {
+			return true
+		}
+	}
+	return false
 }
 
 // follow writes what an event leads to.

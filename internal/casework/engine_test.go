@@ -128,6 +128,20 @@ func TestRepeatedAct(t *testing.T) {
 	if len(seen) != 1 {
 		t.Errorf("one act, %d receipts: %v", len(seen), seen)
 	}
+	// Also when the case has gone on, and would not take it any more.
+	first, err := w.home.Act(context.Background(), a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.host.reaches(first.Case, "READY")
+	grant := Act{ID: "grant", System: system("SA", "officer"), User: "o1", Case: first.Case, Form: "grant", Fields: []byte(`{"fee":{"minor":5500,"currency":"SAR"}}`)}
+	done, err := w.host.Act(context.Background(), grant)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := w.host.Act(context.Background(), grant); err != nil || fmt.Sprint(again) != fmt.Sprint(done) {
+		t.Errorf("granted again: %+v %v, not %+v", again, err, done)
+	}
 	a.Fields = []byte(`{"name":"نورة","stay":30}`)
 	if _, err := w.home.Act(context.Background(), a); fault.CodeOf(err) != fault.IDConflict {
 		t.Errorf("another act under the same identifier: %v", err)

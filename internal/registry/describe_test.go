@@ -139,7 +139,7 @@ func TestDescriptionMatchesBehaviour(t *testing.T) {
 						asked += ask(t, d, r, h, path, strings.ToUpper(method), op)
 					}
 				}
-				if want := map[registry.Kind]int{registry.Persons: 3, registry.Vehicles: 7, registry.Companies: 3, registry.All: 11}[k]; asked != want {
+				if want := map[registry.Kind]int{registry.Persons: 4, registry.Vehicles: 7, registry.Companies: 3, registry.All: 12}[k]; asked != want {
 					t.Errorf("%d operations, want %d", asked, want)
 				}
 			})
@@ -171,6 +171,7 @@ func ask(t *testing.T, d openAPI, r *registry.Registry, h http.Handler, path, me
 	body := map[string]string{
 		"putVehicleAddress": `{"address":{"en":"x","ar":"س"}}`,
 		"postNotice":        `{"plate":"` + plate + `","code":"c","text":{"en":"x","ar":"س"},"at":"2026-03-01T12:00:00Z","fine":{"minor":1,"currency":"BHD"}}`,
+		"checkResident":     `{"residence_number":"` + number + `","name":"x","birth":"1990-01-01"}`,
 	}[op.OperationID]
 	if op.RequestBody != nil {
 		var v any

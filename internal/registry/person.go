@@ -81,3 +81,49 @@ func (r *Registry) findPersons(d *data, w http.ResponseWriter, req *http.Request
 	}
 	return send(w, http.StatusOK, subject, newPage(q, found, func(i int16) personView { return r.showPerson(d, i) }))
 }
+
+// residentView answers what a certificate of residence asks.
+type residentView struct {
+	Simulator bool          `json:"simulator"`
+	Match     bool          `json:"match"`
+	Resident  bool          `json:"resident"`
+	Extract   *residentFile `json:"extract,omitempty"` // of somebody who matches and lives here
+}
+
+type residentFile struct {
+	Number  string `json:"number"` // of the extract
+	Address string `json:"address"`
+	Since   string `json:"since"`
+}
+
+// checkResident tells no more of a person than somebody knows already, unless
+// he knows who it is.
+func (r *Registry) checkResident(d *data, w http.ResponseWriter, req *http.Request) error {
+	var in struct {
+		Number string `json:"residence_number"`
+		Name   string `json:"name"`
+		Birth  string `json:"birth"`
+	}
+	if _, err := readBody(w, req, &in); err != nil {
+		return err
+	}
+	if _, err := time.Parse(dateForm, in.Birth); err != nil || in.Name == "" || len(in.Name) > maxText {
+		return bad("name is a name, and birth a date, YYYY-MM-DD")
+	}
+	i, err := d.person(in.Number)
+	if err != nil {
+		return err
+	}
+	p, v := d.persons[i], residentView{Simulator: true}
+	name := d.name(p)
+	v.Match = p.born.Format(dateForm) == in.Birth && (fold(name.En) == fold(in.Name) || fold(name.Ar) == fold(in.Name))
+	// One of eight has moved away.
+	if v.Resident = v.Match && p.home.road%8 != 0; v.Resident {
+		at := d.address(p.home)
+		v.Extract = &residentFile{
+			Number: string(d.state) + "-R/" + p.number, Address: at.Ar + " / " + at.En,
+			Since: time.Date(2010+int(p.home.building%14), time.Month(1+p.home.road%12), 1+int(p.home.building%28), 0, 0, 0, 0, time.UTC).Format(dateForm),
+		}
+	}
+	return send(w, http.StatusOK, p.number, v)
+}

@@ -100,6 +100,7 @@ func (r *Registry) Handler(k Kind) http.Handler {
 	})
 	serve(Persons, "GET /persons", r.findPersons)
 	serve(Persons, "GET /persons/{id}", r.getPerson)
+	serve(Persons, "POST /residents/check", r.checkResident)
 	serve(Vehicles, "GET /vehicles", r.findVehicles)
 	serve(Vehicles, "GET /vehicles/{plate}", r.getVehicle)
 	serve(Vehicles, "GET /vehicles/{plate}/address", r.getAddress)

@@ -468,6 +468,13 @@ func TestHostileInput(t *testing.T) {
 		{"POST", "/notices", strings.Replace(notice, "2026-03-01T12:00:00Z", "yesterday", 1) + `}`, 400},
 		{"POST", "/notices", strings.Replace(notice, `"code":"c"`, `"code":""`, 1) + `}`, 400},
 		{"POST", "/notices", `{"plate":"x"}`, 400},
+		{"POST", "/residents/check", `{}`, 400},
+		{"POST", "/residents/check", `{"residence_number":"x","name":"x","birth":"1990-01-01"}`, 400},
+		{"POST", "/residents/check", `{"residence_number":"999999999","name":"x","birth":"1990-01-01"}`, 404},
+		{"POST", "/residents/check", `{"residence_number":"999999999","name":"x","birth":"1990-02-30"}`, 400},
+		{"POST", "/residents/check", `{"residence_number":"999999999","name":"x","birth":"1990-01-01","more":1}`, 400},
+		{"POST", "/residents/check", `{"residence_number":"999999999","name":"","birth":"1990-01-01"}`, 400},
+		{"GET", "/residents/check", "", 405},
 	} {
 		w := call(t, h, c.method, c.path, c.body)
 		if w.Code != c.code {
@@ -539,4 +546,55 @@ func FuzzRequest(f *testing.F) {
 			t.Errorf("%d %q", w.Code, w.Body)
 		}
 	})
+}
+
+// TestResidents: who knows number, name and day of birth learns of the
+// residence; nobody else learns more than that it is not so.
+func TestResidents(t *testing.T) {
+	type answer struct {
+		Match, Resident bool
+		Extract         *struct{ Number, Address, Since string }
+	}
+	for _, st := range states() {
+		r := open(t, st)
+		h := r.Handler(registry.Persons)
+		residents := 0
+		samples := r.Samples(registry.Persons, 40)
+		for i, path := range samples {
+			p := get[struct {
+				ID, Born string
+				Name     union.Text
+			}](t, h, path)
+			name := p.Name.En
+			if i%2 == 0 {
+				name = p.Name.Ar
+			}
+			check := func(number, name, born string) (a answer) {
+				b, err := json.Marshal(map[string]string{"residence_number": number, "name": name, "birth": born})
+				if err != nil {
+					t.Fatal(err)
+				}
+				w := call(t, h, "POST", "/residents/check", string(b))
+				if err := json.Unmarshal(w.Body.Bytes(), &a); err != nil || w.Code != 200 || w.Header().Get("Falaj-Subject") != number {
+					t.Fatalf("%d %s", w.Code, w.Body)
+				}
+				return a
+			}
+			a := check(p.ID, name, p.Born)
+			if !a.Match || a.Resident != (a.Extract != nil) || a.Extract != nil && (a.Extract.Address == "" || a.Extract.Since > "2024-12-31" || !strings.HasPrefix(a.Extract.Number, string(st))) {
+				t.Errorf("%s: %+v", path, a)
+			}
+			if a.Resident {
+				residents++
+			}
+			for _, b := range []answer{check(p.ID, name+" x", p.Born), check(p.ID, name, "1900-01-01")} {
+				if b.Match || b.Resident || b.Extract != nil {
+					t.Errorf("%s tells a stranger %+v", path, b)
+				}
+			}
+		}
+		if residents == 0 || residents == len(samples) {
+			t.Errorf("%s: %d of %d are residents", st, residents, len(samples))
+		}
+	}
 }

@@ -111,8 +111,11 @@ type Deps struct {
 	Book     func() (Book, error)
 	Exchange Exchange
 	Effects  map[string]EffectFunc
-	Now      func() time.Time
-	Log      *slog.Logger
+	// Erase removes records of the journal for good, with what in does in the
+	// same transaction; fault.Held where a hold keeps one.
+	Erase func(ctx context.Context, leaves []int64, in func(ctx context.Context, tx *store.Tx) error) error
+	Now   func() time.Time
+	Log   *slog.Logger
 }
 
 // Engine is one process's share of a state's cases.

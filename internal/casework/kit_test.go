@@ -236,7 +236,7 @@ func (s *side) start() {
 	names, err := s.keys.HMAC("casework-1")
 	must(err)
 	s.Engine = New(Config{State: s.state, Poll: 20 * time.Millisecond, Retry: 10 * time.Millisecond}, Deps{
-		DB: s.db, Journal: s.journal, Records: s.keys.Records(), Names: names, Exchange: s,
+		DB: s.db, Journal: s.journal, Records: s.keys.Records(), Names: names, Exchange: s, Erase: s.erase,
 		Book: func() (Book, error) { return book{s.w.program}, nil }, Now: s.w.now, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})
 	ctx, s.stop = context.WithCancel(ctx)
@@ -245,6 +245,11 @@ func (s *side) start() {
 		defer close(s.done)
 		_ = s.Run(ctx)
 	}()
+}
+
+func (s *side) erase(ctx context.Context, leaves []int64, in func(ctx context.Context, tx *store.Tx) error) error {
+	_, err := s.journal.Erase(ctx, journal.Erasure{Leaves: leaves, By: []string{"test"}, Reason: "retention", At: s.w.now(), Class: "admin"}, nil, nil, in)
+	return err
 }
 
 func (s *side) kill() {

@@ -24,6 +24,7 @@ const batch = 512
 func (e *Engine) Run(ctx context.Context) error {
 	var rest sync.WaitGroup
 	defer rest.Wait()
+	rest.Go(func() { e.prune(ctx) })
 	for ctx.Err() == nil {
 		busy := false
 		for _, work := range []func(context.Context) (int, error){e.post, e.expire, e.ask} {

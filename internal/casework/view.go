@@ -26,22 +26,28 @@ func (e *Engine) event(ctx context.Context, leaf int64) (*Event, error) {
 	return readEvent(s.Body)
 }
 
-// history reads a case's events in their order, and the leaves of their records.
-func (e *Engine) history(ctx context.Context, id string) ([]*Event, []int64, error) {
+// leaves are those of a case's events, in their order.
+func (e *Engine) leaves(ctx context.Context, id string) ([]int64, error) {
 	rows, err := e.deps.DB.Query(ctx, `SELECT leaf FROM casework_event WHERE case_id = ? ORDER BY number`, id)
 	if err != nil {
-		return nil, nil, fmt.Errorf("reading the events of a case: %w", err)
+		return nil, fmt.Errorf("reading the events of a case: %w", err)
 	}
 	defer rows.Close()
-	var leaves []int64
+	var out []int64
 	for rows.Next() {
 		var leaf int64
 		if err := rows.Scan(&leaf); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		leaves = append(leaves, leaf)
+		out = append(out, leaf)
 	}
-	if err := rows.Err(); err != nil {
+	return out, rows.Err()
+}
+
+// history reads a case's events in their order, and the leaves of their records.
+func (e *Engine) history(ctx context.Context, id string) ([]*Event, []int64, error) {
+	leaves, err := e.leaves(ctx, id)
+	if err != nil {
 		return nil, nil, err
 	}
 	out := make([]*Event, 0, len(leaves))
@@ -87,6 +93,7 @@ func (e *Engine) retrace(ctx context.Context, now *Case, events []*Event) error 
 			return fmt.Errorf("event %d: %w", was.Number, err)
 		}
 		ev.Clock = was.Clock
+		next.mark(ev)
 		for i := range min(len(ev.Notices), len(was.Notices)) { // how a text is set may have changed since
 			ev.Notices[i].Title, ev.Notices[i].Text = was.Notices[i].Title, was.Notices[i].Text
 		}
@@ -104,7 +111,7 @@ func (e *Engine) retrace(ctx context.Context, now *Case, events []*Event) error 
 		c = next
 	}
 	same, err := c.same(now)
-	if err == nil && !same {
+	if err == nil && (!same || !bytes.Equal(now.key, e.personKey(c))) {
 		err = fmt.Errorf("case %s is not what its events make of it", id)
 	}
 	return err
@@ -113,7 +120,7 @@ func (e *Engine) retrace(ctx context.Context, now *Case, events []*Event) error 
 // happening is what an event was, before it was known what followed.
 func (ev *Event) happening(d *definition.Definition) (happening, error) {
 	h := happening{
-		kind: ev.Kind, trigger: ev.Trigger, at: ev.At, actor: ev.Actor, second: ev.Second,
+		kind: ev.Kind, trigger: ev.Trigger, at: ev.At, act: ev.Act, actor: ev.Actor, second: ev.Second,
 		message: ev.Message, status: ev.Status, asked: ev.Asked,
 	}
 	var err error
@@ -131,25 +138,15 @@ func (ev *Event) happening(d *definition.Definition) (happening, error) {
 	return h, nil
 }
 
-// same tells whether two halves are equal, but for when they last changed.
+// same tells whether two halves are equal.
 func (c *Case) same(o *Case) (bool, error) {
-	if c.State != o.State || c.Ended != o.Ended || c.Events != o.Events || c.Sent != o.Sent || c.Heard != o.Heard || len(c.Clocks) != len(o.Clocks) {
+	if c.State != o.State || c.Ended != o.Ended || c.Trouble != o.Trouble || c.Events != o.Events || c.Sent != o.Sent || c.Heard != o.Heard || !c.Changed.Equal(o.Changed) {
 		return false, nil
 	}
-	for name, at := range c.Clocks {
-		if !o.Clocks[name].Equal(at) {
-			return false, nil
-		}
+	a, err := c.keep()
+	if err != nil {
+		return false, err
 	}
-	for _, pair := range [][2]definition.Values{{c.Facts, o.Facts}, {c.Told, o.Told}} {
-		a, err := pair[0].AppendJSON(nil)
-		if err != nil {
-			return false, err
-		}
-		b, err := pair[1].AppendJSON(nil)
-		if err != nil || !bytes.Equal(a, b) {
-			return false, err
-		}
-	}
-	return true, nil
+	b, err := o.keep()
+	return bytes.Equal(a, b), err
 }

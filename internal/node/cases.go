@@ -1,10 +1,13 @@
 package node
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/falaj/falaj/internal/casework"
 	"github.com/falaj/falaj/internal/directory"
+	"github.com/falaj/falaj/internal/journal"
+	"github.com/falaj/falaj/internal/store"
 )
 
 // openCases opens this state's half of the union's cases, as a system of the
@@ -27,6 +30,23 @@ func (n *Node) caseEngine(view func() (*directory.View, error)) (*casework.Engin
 	}
 	return casework.New(casework.Config{State: n.cfg.State}, casework.Deps{
 		DB: n.db, Journal: n.journal, Records: n.keys.Records(), Names: names, Exchange: n.exchange,
-		Book: casework.NewLibrary(n.cfg.State, nil, view).Book, Now: n.now, Log: n.log,
+		Book: casework.NewLibrary(n.cfg.State, nil, view).Book, Erase: n.endCase, Now: n.now, Log: n.log,
 	}), nil
+}
+
+// endCase erases the records of a case whose retention has ended.
+func (n *Node) endCase(ctx context.Context, leaves []int64, in func(ctx context.Context, tx *store.Tx) error) error {
+	held, err := n.heldRecords(ctx, leaves)
+	if err != nil {
+		return err
+	}
+	_, err = n.journal.Erase(ctx, journal.Erasure{
+		Leaves: leaves, By: []string{"retention"}, Reason: "the retention of the case has ended", At: n.now(), Class: "admin",
+	}, n.signArchive, n.vouch, func(ctx context.Context, tx *store.Tx) error {
+		if err := held(); err != nil {
+			return err
+		}
+		return in(ctx, tx)
+	})
+	return err
 }

@@ -42,13 +42,13 @@ func (l *linter) mask(name string, m Message) {
 	}
 }
 
-// Leaving is what one message takes out of a state about a person.
+// Leaving is what one message takes out of a state.
 type Leaving struct {
 	Message  string            `json:"message"`
 	From     string            `json:"from"`
 	To       string            `json:"to"`
-	Personal map[string]string `json:"personal"` // fact -> legal basis
-	Other    []string          `json:"other,omitempty"`
+	Facts    []string          `json:"facts"`
+	Personal map[string]string `json:"personal"` // those about a person -> legal basis
 }
 
 // Leaves lists for each message what it takes out of its state.
@@ -56,12 +56,10 @@ func (d *Definition) Leaves() []Leaving {
 	var out []Leaving
 	for _, name := range order(d.Messages) {
 		m := d.Messages[name]
-		x := Leaving{Message: name, From: m.From, To: d.other(m.From), Personal: map[string]string{}}
+		x := Leaving{Message: name, From: m.From, To: d.other(m.From), Facts: m.Fields, Personal: map[string]string{}}
 		for _, fact := range m.Fields {
 			if by := d.Facts[fact].Personal; by != "" {
 				x.Personal[fact] = by
-			} else {
-				x.Other = append(x.Other, fact)
 			}
 		}
 		out = append(out, x)

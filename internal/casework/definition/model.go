@@ -28,6 +28,7 @@ type Model struct {
 	unreached  []Meeting // states that no run reaches
 	never      []place   // what is handled where it never happens
 	stuck      []dead
+	order      []string     // the messages, by when they can first be under way
 	storm      []union.Text // the run of a circle of messages and answers alone
 	circle     []union.Text // the run of one that takes time as well
 }

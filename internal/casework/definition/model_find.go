@@ -1,9 +1,7 @@
 package definition
 
 import (
-	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -63,12 +61,26 @@ func (x *explorer) found(m *Model) {
 			}
 			slices.Sort(c.Ends[party])
 		}
+		for _, said := range x.d.Crossings {
+			if said.Pair == c.Pair || said.Pair == [2]string{c.Pair[1], c.Pair[0]} {
+				c.Why = said.Why
+			}
+		}
 		m.Crossings = append(m.Crossings, c)
 	}
 	if way := x.circle(arrival); way != nil {
 		m.storm = x.around(way)
 	} else if way := x.circle(arrival, passing); way != nil {
 		m.circle = x.around(way)
+	}
+	for _, c := range x.all {
+		for _, line := range c.line {
+			for _, message := range line {
+				if message != 0 && !slices.Contains(m.order, x.triggers[message-1]) {
+					m.order = append(m.order, x.triggers[message-1])
+				}
+			}
+		}
 	}
 	seen := map[[2]uint8]bool{}
 	for n, ok := range x.ending() {
@@ -139,7 +151,7 @@ func (x *explorer) tell(before, after configuration, s taken) union.Text {
 	case wasHeld:
 		how = say("it fails, and is held: %s → %s", "يخفق ويُعلّق: %s ← %s", from, to)
 	case wasClosed:
-		how = say("the case is closed: %s", "الملف مغلق: %s", from)
+		how = say("the case is closed: %s", "المعاملة مغلقة: %s", from)
 	case wasUnexpected:
 		how = say("nothing is said of it in %s", "لم يُذكر عنه شيء في %s", from)
 	default:
@@ -192,7 +204,7 @@ func (l *linter) model(m *Model) {
 		l.add(Error, "model.storm", "halves", say("Messages or answers call forth each other without end, and no guard stops them.", "رسائل أو أجوبة يستدعي بعضها بعضاً بلا نهاية ولا شرط يوقفها."), m.storm...)
 	}
 	if m.circle != nil {
-		l.add(Error, "model.circle", "halves", say("When nobody acts, the case goes around in a circle and comes to no end.", "إن لم يفعل أحد شيئاً دار الملف في حلقة ولم يبلغ نهاية."), m.circle...)
+		l.add(Error, "model.circle", "halves", say("When nobody acts, the case goes around in a circle and comes to no end.", "إن لم يفعل أحد شيئاً دارت المعاملة في حلقة ولم تبلغ نهاية."), m.circle...)
 	}
 	l.crossings(m)
 }
@@ -216,7 +228,7 @@ func (l *linter) crossings(m *Model) {
 	for _, x := range m.Crossings {
 		i, ok := declared[x.Pair]
 		if !ok {
-			l.fails("crossing.missing", "crossings", say("%s and %s can cross, and nothing is said of it: %s", "يمكن أن تتقاطع %s و%s ولم يُذكر ذلك: %s", x.Pair[0], x.Pair[1], x.line()))
+			l.fails("crossing.missing", "crossings", say("%s and %s can cross, and nothing is said of it. It ends in %s", "يمكن أن تتقاطع %s و%s ولم يُذكر ذلك. وتنتهيان إلى %s", x.Pair[0], x.Pair[1], x.ends()))
 			continue
 		}
 		for _, party := range l.d.parties() {
@@ -235,11 +247,15 @@ func (l *linter) pair(p [2]string) [2]string {
 	return p
 }
 
-// line is the crossing as it can be put into the file, but for why.
-func (c Crossing) line() string {
+// YAML is the crossing as it is written in a file.
+func (c Crossing) YAML(indent string) string {
+	return fmt.Sprintf("%[1]s- pair: [%[2]s]\n%[1]s  ends: %[3]s\n%[1]s  why: {en: %[4]q, ar: %[5]q}\n", indent, strings.Join(c.Pair[:], ", "), c.ends(), c.Why.En, c.Why.Ar)
+}
+
+func (c Crossing) ends() string {
 	var ends []string
-	for _, party := range slices.SortedFunc(maps.Keys(c.Ends), cmp.Compare) {
+	for _, party := range order(c.Ends) {
 		ends = append(ends, fmt.Sprintf("%s: [%s]", party, strings.Join(c.Ends[party], ", ")))
 	}
-	return fmt.Sprintf("- {pair: [%s], ends: {%s}}", strings.Join(c.Pair[:], ", "), strings.Join(ends, ", "))
+	return "{" + strings.Join(ends, ", ") + "}"
 }

@@ -81,7 +81,7 @@ message.unexpected: The message ask can meet THINK, and nothing is said of it th
   a: form form: START → WAIT, sends ask
   a: deadline time passes: WAIT → LATE, sends ask
   b: message ask arrives: START → THINK
-crossing.missing: ask and answer can cross, and nothing is said of it: - {pair: [ask, answer], ends: {a: [END, LATE], b: [DONE, END]}}`},
+crossing.missing: ask and answer can cross, and nothing is said of it. It ends in {a: [END, LATE], b: [DONE, END]}`},
 		{"messages call each other forth", pair(
 			map[string]ons{"START": {"form": ways("WAIT+ask")}, "WAIT": {"answer": ways("END", "+ask"), "time": ways("END")}, "HELD": {"answer": ways("END"), "time": ways("END")}, "END": {}},
 			map[string]ons{"START": {"ask": ways("THINK+answer")}, "THINK": {"ask": ways("+answer"), "time": ways("END")}, "HELD": {"ask": ways("END"), "time": ways("END")}, "END": {}},

@@ -23,18 +23,19 @@ type Trace struct {
 
 // Taken is one step of a half in a scenario.
 type Taken struct {
-	Step     int // of the scenario, from 1 on
-	At       time.Time
-	Party    string
-	Trigger  string
-	From, To string
-	Sent     []string
-	Asked    []string
-	Notices  []string
-	Decision *Decided
-	Effects  []string
-	Held     string
-	Refused  string // why it was not taken
+	Step     int       `json:"step"` // of the scenario, from 1 on
+	At       time.Time `json:"at"`
+	Party    string    `json:"party"`
+	Trigger  string    `json:"trigger"`
+	From     string    `json:"from"`
+	To       string    `json:"to"`
+	Sent     []string  `json:"sent,omitempty"`
+	Asked    []string  `json:"asked,omitempty"`
+	Notices  []string  `json:"notices,omitempty"`
+	Decision *Decided  `json:"decision,omitempty"`
+	Effects  []string  `json:"effects,omitempty"`
+	Held     string    `json:"held,omitempty"`
+	Refused  string    `json:"refused,omitempty"` // why it was not taken
 }
 
 func (t Taken) String() string {

@@ -63,6 +63,20 @@ func Pay(ctx context.Context, tx *store.Tx, p Payment) (Entry, error) {
 	return post(ctx, tx, opPay, p.Key, p.At, p, []locked{claimLock(p.Claim, p.Paid.Currency)}, func() ([]Line, error) { return p.lines(ctx, tx) })
 }
 
+// Split reckons what money does for what is left to pay of a claim: how much
+// it discharges, and at which price, with what rounding took off that in
+// millionths. What exceeds the price stays open.
+func Split(rate union.Rate, left, money union.Money) (discharged, price union.Money, rest int64, err error) {
+	if price, rest, err = rate.Convert(left); err != nil || price.Minor <= money.Minor {
+		return left, price, rest, err
+	}
+	if discharged, err = rate.Buys(money); err != nil {
+		return union.Money{}, union.Money{}, 0, err
+	}
+	price, rest, err = rate.Convert(discharged)
+	return discharged, price, rest, err
+}
+
 func claimLock(claim string, c union.Currency) locked {
 	return locked{Account{Open, "", claim}, whole(c)}
 }
@@ -91,13 +105,7 @@ func (p Payment) lines(ctx context.Context, tx *store.Tx) ([]Line, error) {
 	if p.At.Before(p.Quote.From) || !p.At.Before(p.Quote.Until) {
 		return nil, fault.New(fault.QuoteExpired, "it holds from %s until %s", p.Quote.From.UTC().Format(time.RFC3339), p.Quote.Until.UTC().Format(time.RFC3339))
 	}
-	there := union.Money{Minor: kept + p.Paid.Minor, Currency: p.Paid.Currency}
-	price, rest, err := p.Quote.Rate.Convert(left)
-	if err == nil && there.Minor < price.Minor {
-		if left, err = p.Quote.Rate.Buys(there); err == nil {
-			price, rest, err = p.Quote.Rate.Convert(left)
-		}
-	}
+	left, price, rest, err := Split(p.Quote.Rate, left, union.Money{Minor: kept + p.Paid.Minor, Currency: p.Paid.Currency})
 	if err != nil {
 		return nil, fault.Wrap(fault.AmountRefused, err, "")
 	}

@@ -27,7 +27,7 @@ type Plate struct {
 
 // PlateTypes lists the types of plate, the usual one first.
 func PlateTypes() []string {
-	return []string{"private", "taxi", "transport", "government", "diplomatic", "motorcycle", "temporary"}
+	return []string{"private", "taxi", "transport", "government", "diplomatic", "motorcycle", "temporary", "military", "emergency"}
 }
 
 // Emirates lists the seven by the second half of their ISO 3166-2 codes.

@@ -8,6 +8,7 @@ import (
 	"github.com/falaj/falaj/internal/casework/adoption"
 	"github.com/falaj/falaj/internal/casework/definition"
 	"github.com/falaj/falaj/internal/directory"
+	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/union"
 )
 
@@ -51,6 +52,21 @@ func (l *Library) Book() (Book, error) {
 		l.book = b
 	}
 	return l.book, nil
+}
+
+// Adoption is what a state says of joint services now, and one of the files
+// that it names there.
+func (l *Library) Adoption(st union.State) (*adoption.Adoption, func(name string) ([]byte, bool), error) {
+	b, err := l.Book()
+	if err != nil {
+		return nil, nil, err
+	}
+	s := b.(*shelf)
+	a, ok := s.adoptions[st]
+	if !ok {
+		return nil, nil, fault.New(fault.CaseVersion, "%s", st)
+	}
+	return a, func(name string) ([]byte, bool) { return s.view.File(st, name) }, nil
 }
 
 // program compiles a text, or finds it compiled.

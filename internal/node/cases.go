@@ -7,6 +7,7 @@ import (
 	"github.com/falaj/falaj/internal/casework"
 	"github.com/falaj/falaj/internal/directory"
 	"github.com/falaj/falaj/internal/journal"
+	"github.com/falaj/falaj/internal/services/traffic"
 	"github.com/falaj/falaj/internal/store"
 )
 
@@ -28,9 +29,11 @@ func (n *Node) caseEngine(view func() (*directory.View, error)) (*casework.Engin
 	if err != nil {
 		return nil, fmt.Errorf("the key that hides the acts in cases: %w", err)
 	}
+	t := &tables{state: n.cfg.State}
+	t.library = casework.NewLibrary(n.cfg.State, traffic.Hooks(t.deps(n.cfg.Demonstration)), view)
 	return casework.New(casework.Config{State: n.cfg.State}, casework.Deps{
 		DB: n.db, Journal: n.journal, Records: n.keys.Records(), Names: names, Exchange: n.exchange,
-		Book: casework.NewLibrary(n.cfg.State, nil, view).Book, Erase: n.endCase, Now: n.now, Log: n.log,
+		Book: t.library.Book, Effects: traffic.Effects(), Erase: n.endCase, Now: n.now, Log: n.log,
 	}), nil
 }
 

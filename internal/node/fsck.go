@@ -19,6 +19,7 @@ import (
 	"github.com/falaj/falaj/internal/exchange"
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/journal"
+	"github.com/falaj/falaj/internal/ledger"
 	"github.com/falaj/falaj/internal/merkle"
 	"github.com/falaj/falaj/internal/node/admin"
 	"github.com/falaj/falaj/internal/node/config"
@@ -67,10 +68,12 @@ type Gap struct {
 	Detail string     `json:"detail"`
 }
 
-// placeLog is the log as others have seen it, placeCase a half of a case.
+// placeLog is the log as others have seen it, placeCase a half of a case,
+// placeLedger the books of what the joint services take and owe.
 const (
-	placeLog  = "history"
-	placeCase = "case"
+	placeLog    = "history"
+	placeCase   = "case"
+	placeLedger = "ledger"
 )
 
 // placeText says what a place is, and what a person does about a flaw in it.
@@ -120,6 +123,9 @@ func placeText(place string) (what, do union.Text) {
 	case exchange.PlaceTrace:
 		return t("A row of what finds a person's records does not follow from them.", "صف مما يُعثر به على قيود شخص لا ينتج عنها."),
 			t("It is made anew the next time that a trace is asked for (falaj trace); find out how it came to be changed.", "يُنشأ من جديد عند أول طلب لسجل اطلاع (falaj trace)، فابحث عن سبب تغيّره.")
+	case placeLedger:
+		return t("The books do not add up.", "الدفاتر غير متوازنة."),
+			t("Each entry names its case: compare it with the case's events, and with the other state's statement.", "كل قيد محاسبي يسمّي معاملته: قارنه بأحداث المعاملة وبكشف الدولة الأخرى.")
 	case placeCase:
 		return t("A case is not what its events make of it.", "معاملة ليست ما تؤدي إليه أحداثها."),
 			t("Its events in the journal are what counts: compare it with the other state's half (falaj case reconcile), and find out how it came to be changed.", "العبرة بأحداثها في السجل: قارنها بشق الدولة الأخرى (falaj case reconcile)، وابحث عن سبب تغيّرها.")
@@ -310,6 +316,13 @@ func (n *Node) inspect(ctx context.Context, progress Progress) (Checked, error) 
 	c.Cases = all
 	for _, w := range bad {
 		c.add(placeCase, w.Case, w.Detail)
+	}
+	var books ledger.Report
+	if err := n.db.Read(ctx, func(tx *store.Tx) (err error) { books, err = ledger.Audit(ctx, tx); return err }); err != nil {
+		return c, err
+	}
+	for _, f := range books.Findings {
+		c.add(placeLedger, string(n.cfg.State), f)
 	}
 	n.confront(ctx, &c)
 	c.OK = len(c.Flaws) == 0

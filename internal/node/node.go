@@ -24,6 +24,7 @@ import (
 	"github.com/falaj/falaj/internal/exchange/link"
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/journal"
+	"github.com/falaj/falaj/internal/ledger"
 	"github.com/falaj/falaj/internal/node/admin"
 	"github.com/falaj/falaj/internal/node/config"
 	"github.com/falaj/falaj/internal/node/operation"
@@ -157,7 +158,7 @@ func (n *Node) openStore(ctx context.Context) error {
 
 // migrations are the tables of all rooms.
 func migrations() []store.Migrations {
-	return []store.Migrations{journal.Migrations(), exchange.Migrations(), admin.Migrations(), witness.Migrations(), casework.Migrations()}
+	return []store.Migrations{journal.Migrations(), exchange.Migrations(), admin.Migrations(), witness.Migrations(), casework.Migrations(), ledger.Migrations()}
 }
 
 func (n *Node) journalDeps() (journal.Deps, error) {

@@ -84,6 +84,7 @@ func TestFsck(t *testing.T) {
 			"exchange_claim": true, "exchange_delivery": true, "exchange_spool": true, "exchange_place": true, // internal/exchange, with what is exempt in these
 			"exchange_process": true, "exchange_client": true, "exchange_backend": true, "exchange_trace": true,
 			"casework_case": true, "casework_event": true, "casework_clock": true, "casework_message": true, "casework_call": true, // internal/casework
+			"ledger_account": true, "ledger_entry": true, "ledger_posting": true, // internal/ledger
 			"casework_act":   true, // acts by their identifiers: each stands in an event
 			"admin_approval": true, // changes that wait for a second person: each is journalled, with the digest of what was asked
 			"admin_request":  true, // answers by Idempotency-Key, for a day

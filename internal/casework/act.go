@@ -35,7 +35,7 @@ type Receipt struct {
 	Event    int64    `json:"event"`
 	Leaf     int64    `json:"leaf"` // of the event's record in this state's log
 	State    string   `json:"state"`
-	Proposal bool     `json:"proposal,omitempty"` // waits for a second person
+	Proposal bool     `json:"proposal,omitzero"` // waits for a second person
 	Held     string   `json:"held,omitempty"`
 	Messages []string `json:"messages,omitempty"` // X-Road-Id of what was sent: names its evidence
 }
@@ -90,6 +90,7 @@ func (e *Engine) act(ctx context.Context, a Act, id, digest [32]byte) (Receipt, 
 	if err != nil {
 		return Receipt{}, err
 	}
+	h.act = &Claim{id[:], digest[:]}
 	if h.kind == KindProposal {
 		// What the second person could not do either is not proposed.
 		if _, _, err := e.take(ctx, c, happening{kind: KindForm, trigger: h.trigger, at: h.at, actor: h.actor, fields: h.fields}); err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/falaj/falaj/internal/casework/definition"
 	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/seal"
 	"github.com/falaj/falaj/internal/store"
 	"github.com/falaj/falaj/internal/union"
 )
@@ -40,6 +41,7 @@ type Case struct {
 	Proposals map[string]Proposal  // by form: acts that wait for a second person
 	Persons   map[string]string    // by role: the citizen whose case it is
 
+	key     []byte // stands for the person, as it was stored
 	program *definition.Program
 }
 
@@ -87,7 +89,8 @@ func fresh(id, service string, version int, party string, peer union.State, at t
 	}
 }
 
-func (e *Engine) sealCase(c *Case) ([]byte, error) {
+// keep writes what of a case is sealed: the same case gives the same bytes.
+func (c *Case) keep() ([]byte, error) {
 	k := kept{Clocks: c.Clocks, Fired: c.Fired, Persons: c.Persons, Proposals: map[string]keptProposal{}}
 	var err error
 	if k.Facts, err = c.Facts.AppendJSON(nil); err != nil {
@@ -103,7 +106,11 @@ func (e *Engine) sealCase(c *Case) ([]byte, error) {
 		}
 		k.Proposals[form] = keptProposal{fields, p.Actor, p.At}
 	}
-	plain, err := json.Marshal(k)
+	return json.Marshal(k, json.Deterministic(true))
+}
+
+func (e *Engine) sealCase(c *Case) ([]byte, error) {
+	plain, err := c.keep()
 	if err != nil {
 		return nil, err
 	}
@@ -145,11 +152,14 @@ const caseColumns = `id, service, version, party, peer, state, ended, trouble, e
 // scanCase reads caseColumns; the body is opened by whoever needs it.
 func scanCase(row interface{ Scan(...any) error }) (*Case, []byte, error) {
 	c := new(Case)
-	var opened, changed int64
-	var person, body []byte
-	err := row.Scan(&c.ID, &c.Service, &c.Version, &c.Party, &c.Peer, &c.State, &c.Ended, &c.Trouble,
-		&c.Events, &c.Sent, &c.Heard, &opened, &changed, &person, &body)
+	var opened, changed, ended int64
+	var body []byte
+	err := row.Scan(&c.ID, &c.Service, &c.Version, &c.Party, &c.Peer, &c.State, &ended, &c.Trouble,
+		&c.Events, &c.Sent, &c.Heard, &opened, &changed, &c.key, &body)
 	c.Opened, c.Changed = time.UnixMilli(opened).UTC(), time.UnixMilli(changed).UTC()
+	if c.Ended = ended == 1; err == nil && !c.Ended && ended != 0 {
+		err = fmt.Errorf("case %s has ended or not: %d", c.ID, ended)
+	}
 	return c, body, err
 }
 
@@ -174,7 +184,11 @@ func (e *Engine) unfold(c *Case, body []byte) error {
 	if c.program, ok = b.Program(c.Service, c.Version); !ok {
 		return fault.New(fault.CaseVersion, "%s@%d", c.Service, c.Version)
 	}
-	if err := e.openCase(c, body); err != nil {
+	err = e.openCase(c, body)
+	switch {
+	case errors.Is(err, seal.ErrDestroyed):
+		return fault.Wrap(fault.CaseUnknown, errDark, "%s", errDark).Arabic("انتهت مدة حفظها")
+	case err != nil:
 		return fmt.Errorf("opening case %s: %w", c.ID, err)
 	}
 	return nil
@@ -183,12 +197,16 @@ func (e *Engine) unfold(c *Case, body []byte) error {
 // put writes the case as it is after its newest event, if it is still as it
 // was before that.
 func (e *Engine) put(ctx context.Context, tx *store.Tx, c *Case, body []byte) error {
+	ended := 0
+	if c.Ended {
+		ended = 1
+	}
 	query, args := `UPDATE casework_case SET state = ?, ended = ?, trouble = ?, events = ?, sent = ?, heard = ?, changed_at = ?, person = ?, body = ?
 		WHERE id = ? AND events = ?`,
-		[]any{c.State, c.Ended, c.Trouble, c.Events, c.Sent, c.Heard, c.Changed.UnixMilli(), e.personKey(c), body, c.ID, c.Events - 1}
+		[]any{c.State, ended, c.Trouble, c.Events, c.Sent, c.Heard, c.Changed.UnixMilli(), e.personKey(c), body, c.ID, c.Events - 1}
 	if c.Events == 1 {
 		query, args = `INSERT INTO casework_case (`+caseColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`,
-			[]any{c.ID, c.Service, c.Version, c.Party, string(c.Peer), c.State, c.Ended, c.Trouble, c.Events, c.Sent, c.Heard,
+			[]any{c.ID, c.Service, c.Version, c.Party, string(c.Peer), c.State, ended, c.Trouble, c.Events, c.Sent, c.Heard,
 				c.Opened.UnixMilli(), c.Changed.UnixMilli(), e.personKey(c), body}
 	}
 	res, err := tx.Exec(ctx, query, args...)

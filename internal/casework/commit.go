@@ -27,12 +27,7 @@ const (
 // there is one, writes beside them.
 func (e *Engine) commit(ctx context.Context, old, c *Case, ev *Event, extra func(tx *store.Tx) error) (journal.Entry, error) {
 	now := e.deps.Now()
-	c.Changed = ev.At
-	if ev.Held != "" || ev.Refusal != nil {
-		c.Trouble = trouble(ev)
-	} else if ev.Kind == KindForm {
-		c.Trouble = "" // a person has seen to it
-	}
+	c.mark(ev)
 	body, err := e.sealCase(c)
 	if err != nil {
 		return journal.Entry{}, fmt.Errorf("sealing a case: %w", err)
@@ -144,12 +139,18 @@ func (e *Engine) follow(ctx context.Context, tx *store.Tx, old, c *Case, ev *Eve
 	return nil
 }
 
-// trouble names why a person should look at a case.
-func trouble(ev *Event) string {
-	if ev.Held != "" {
-		return "held"
+// mark writes on a case when it last changed, and why a person should look at
+// it.
+func (c *Case) mark(ev *Event) {
+	c.Changed = ev.At
+	switch {
+	case ev.Held != "":
+		c.Trouble = "held"
+	case ev.Refusal != nil:
+		c.Trouble = ev.Kind + " " + ev.Refusal.Why
+	case ev.Kind == KindForm:
+		c.Trouble = "" // a person has seen to it
 	}
-	return ev.Kind + " " + ev.Refusal.Why
 }
 
 // happen takes a step of a case that exists. what says what happens to it, as

@@ -60,7 +60,7 @@ func TestGranted(t *testing.T) {
 		t.Errorf("granting twice: %v", err)
 	}
 	for _, s := range []*side{w.home, w.host} {
-		if raw, err := os.ReadFile(s.dir + "/db"); err != nil || strings.Contains(string(raw), "سارة") {
+		if raw, err := os.ReadFile(s.cfg.DSN); err != nil || strings.Contains(string(raw), "سارة") {
 			t.Errorf("the name stands in %s's database in the clear (%v)", s.state, err)
 		}
 	}

@@ -42,15 +42,16 @@ type Event struct {
 	Kind    string    `json:"kind"`
 	Trigger string    `json:"trigger,omitempty"`
 	At      time.Time `json:"at"`                // case time
-	Clock   int64     `json:"clock_s,omitempty"` // by how much case time was ahead, seconds
+	Clock   int64     `json:"clock_s,omitzero"` // by how much case time was ahead, seconds
 	Opening *Opening  `json:"opening,omitempty"` // of the first event
 
+	Act     *Claim           `json:"act,omitempty"` // by which it may be asked for again
 	Actor   *Actor           `json:"actor,omitempty"`
 	Second  *Actor           `json:"second,omitempty"`  // who confirmed it
-	Message int64            `json:"message,omitempty"` // number of the message heard or returned
+	Message int64            `json:"message,omitzero"` // number of the message heard or returned
 	Fields  jsontext.Value   `json:"fields,omitempty"`
-	Status  int              `json:"status,omitempty"` // of a call
-	Asked   int64            `json:"asked,omitempty"`  // event that made the call
+	Status  int              `json:"status,omitzero"` // of a call
+	Asked   int64            `json:"asked,omitzero"`  // event that made the call
 	Let     map[string]given `json:"let,omitempty"`    // what hooks gave
 
 	Result
@@ -62,6 +63,14 @@ type Opening struct {
 	Version int         `json:"version"`
 	Party   string      `json:"party"`
 	Peer    union.State `json:"peer"`
+	Opened  time.Time   `json:"opened"`
+}
+
+// Claim is what keeps an act from being done twice: keyed hashes of who asked
+// under which identifier, and of what.
+type Claim struct {
+	ID     []byte `json:"id"`
+	Digest []byte `json:"digest"`
 }
 
 // Result is what an event did.
@@ -156,6 +165,7 @@ type happening struct {
 	kind    string
 	trigger string
 	at      time.Time
+	act     *Claim
 	actor   *Actor
 	second  *Actor
 	fields  definition.Values
@@ -182,11 +192,11 @@ func (e *Engine) take(ctx context.Context, c *Case, h happening) (*Event, *Case,
 	n.Events++
 	ev := &Event{
 		Case: c.ID, Number: n.Events, Kind: h.kind, Trigger: h.trigger, At: h.at, Clock: int64(e.cfg.Clock / time.Second),
-		Actor: h.actor, Second: h.second, Message: h.message, Status: h.status, Asked: h.asked,
+		Act: h.act, Actor: h.actor, Second: h.second, Message: h.message, Status: h.status, Asked: h.asked,
 	}
 	ev.From, ev.To = c.State, c.State
 	if c.Events == 0 {
-		ev.Opening = &Opening{c.Service, c.Version, c.Party, c.Peer}
+		ev.Opening = &Opening{c.Service, c.Version, c.Party, c.Peer, c.Opened}
 	}
 	var err error
 	if h.fields != nil {

@@ -1,13 +1,18 @@
 package casework
 
 import (
+	"bytes"
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
+	"github.com/falaj/falaj/internal/seal"
 	"github.com/falaj/falaj/internal/store"
+	"github.com/falaj/falaj/internal/union"
 )
 
 // Wrong is a case that is not what its events make of it.
@@ -53,104 +58,231 @@ func (e *Engine) Inspect(ctx context.Context, seen func(done int64)) (n int64, w
 			seen(n)
 		}
 		if len(ids) < inspectPage {
-			return n, wrong, nil
+			break
 		}
 	}
+	lost, err := e.lost(ctx)
+	return n, append(wrong, lost[:min(len(lost), maxWrong-len(wrong))]...), err
 }
 
-func (e *Engine) inspect(ctx context.Context, id string) error {
-	var c *Case
-	var body []byte
-	var leaves []int64
-	var mine, theirs, calls []int64
-	clocks := map[string]time.Time{}
+// lost finds what is stored of cases that are not there. That messages came
+// before the one that opens their case is nothing wrong.
+func (e *Engine) lost(ctx context.Context) (wrong []Wrong, err error) {
+	for _, table := range []string{"casework_event", "casework_clock", "casework_message", "casework_call", "casework_act"} {
+		rows, err := e.deps.DB.Query(ctx, `SELECT DISTINCT case_id FROM `+table+` WHERE NOT EXISTS (SELECT 1 FROM casework_case c WHERE c.id = case_id)`+
+			map[bool]string{true: ` AND work <> 2`}[table == "casework_message"]+` ORDER BY case_id LIMIT ?`, maxWrong)
+		if err != nil {
+			return wrong, fmt.Errorf("looking for what belongs to no case: %w", err)
+		}
+		for rows.Next() {
+			w := Wrong{Detail: "the case is not there; something of it stands in " + table}
+			if err := rows.Scan(&w.Case); err != nil {
+				return wrong, errors.Join(err, rows.Close())
+			}
+			wrong = append(wrong, w)
+		}
+		if err := rows.Err(); err != nil {
+			return wrong, err
+		}
+	}
+	rows, err := e.deps.DB.Query(ctx, `SELECT case_id, mine, event, number, peer, body FROM casework_message WHERE work = 2 AND NOT EXISTS (SELECT 1 FROM casework_case c WHERE c.id = case_id)`)
+	if err != nil {
+		return wrong, fmt.Errorf("looking for early messages: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id string
+		var m storedMessage
+		if err := rows.Scan(&id, &m.mine, &m.event, &m.number, &m.peer, &m.body); err != nil {
+			return wrong, err
+		}
+		if _, err := e.deps.Records.Open(m.body, earlyName(id, m.peer, m.number)); err != nil && !errors.Is(err, seal.ErrDestroyed) || m.mine != 0 || m.event != 0 {
+			wrong = append(wrong, Wrong{id, fmt.Sprintf("message %d, which waits for others, is not what came", m.number)})
+		}
+	}
+	return wrong, rows.Err()
+}
+
+// storedCase is what stands in the tables of a case.
+type storedCase struct {
+	*Case
+	body     []byte
+	events   []storedEvent
+	messages []storedMessage
+	clocks   map[string]time.Time
+	calls    map[openCall]bool
+	acts     []storedAct
+}
+
+type storedEvent struct{ number, leaf int64 }
+
+type storedMessage struct {
+	mine, number, event, work int64
+	peer                      union.State
+	body                      []byte
+}
+
+type openCall struct {
+	event int64
+	name  string
+}
+
+type storedAct struct {
+	Claim
+	event int64
+}
+
+// stored reads it as it stood at one moment.
+func (e *Engine) stored(ctx context.Context, id string) (*storedCase, error) {
+	s := &storedCase{clocks: map[string]time.Time{}, calls: map[openCall]bool{}}
 	err := e.deps.DB.Read(ctx, func(tx *store.Tx) (err error) {
-		if c, body, err = scanCase(tx.QueryRow(ctx, `SELECT `+caseColumns+` FROM casework_case WHERE id = ?`, id)); err != nil {
+		if s.Case, s.body, err = scanCase(tx.QueryRow(ctx, `SELECT `+caseColumns+` FROM casework_case WHERE id = ?`, id)); err != nil {
 			return err
 		}
 		for _, q := range []struct {
 			query string
-			into  *[]int64
+			take  func(scan func(...any) error) error
 		}{
-			{`SELECT leaf FROM casework_event WHERE case_id = ? ORDER BY number`, &leaves},
-			{`SELECT number FROM casework_message WHERE case_id = ? AND mine = 1 ORDER BY number`, &mine},
-			{`SELECT number FROM casework_message WHERE case_id = ? AND mine = 0 AND work = 0 ORDER BY number`, &theirs},
-			{`SELECT event FROM casework_call WHERE case_id = ? ORDER BY event`, &calls},
+			{`SELECT number, leaf FROM casework_event WHERE case_id = ? ORDER BY number`, func(scan func(...any) error) error {
+				var v storedEvent
+				err := scan(&v.number, &v.leaf)
+				s.events = append(s.events, v)
+				return err
+			}},
+			{`SELECT mine, number, event, work, peer, body FROM casework_message WHERE case_id = ? ORDER BY mine, number`, func(scan func(...any) error) error {
+				var m storedMessage
+				err := scan(&m.mine, &m.number, &m.event, &m.work, &m.peer, &m.body)
+				s.messages = append(s.messages, m)
+				return err
+			}},
+			{`SELECT name, due_at FROM casework_clock WHERE case_id = ?`, func(scan func(...any) error) error {
+				var name string
+				var at int64
+				err := scan(&name, &at)
+				s.clocks[name] = time.UnixMilli(at)
+				return err
+			}},
+			{`SELECT event, name FROM casework_call WHERE case_id = ?`, func(scan func(...any) error) error {
+				var c openCall
+				err := scan(&c.event, &c.name)
+				s.calls[c] = true
+				return err
+			}},
+			{`SELECT id, digest, event FROM casework_act WHERE case_id = ?`, func(scan func(...any) error) error {
+				var a storedAct
+				err := scan(&a.ID, &a.Digest, &a.event)
+				s.acts = append(s.acts, a)
+				return err
+			}},
 		} {
-			if *q.into, err = numbers(ctx, tx, q.query, id); err != nil {
+			rows, err := tx.Query(ctx, q.query, id)
+			if err != nil {
+				return err
+			}
+			for rows.Next() {
+				if err := q.take(rows.Scan); err != nil {
+					return errors.Join(err, rows.Close())
+				}
+			}
+			if err := rows.Err(); err != nil {
 				return err
 			}
 		}
-		rows, err := tx.Query(ctx, `SELECT name, due_at FROM casework_clock WHERE case_id = ?`, id)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var name string
-			var at int64
-			if err := rows.Scan(&name, &at); err != nil {
-				return err
-			}
-			clocks[name] = time.UnixMilli(at)
-		}
-		return rows.Err()
+		return nil
 	})
-	if err != nil {
+	return s, err
+}
+
+func (e *Engine) inspect(ctx context.Context, id string) error {
+	s, err := e.stored(ctx, id)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil // it was erased meanwhile
+	} else if err != nil {
 		return err
 	}
-	if err := e.unfold(c, body); err != nil {
+	if err := e.unfold(s.Case, s.body); err != nil {
 		return err
 	}
-	switch {
-	case !upTo(mine, c.Sent) || !upTo(theirs, c.Heard):
-		return fmt.Errorf("its messages are not numbered 1 to %d and 1 to %d", c.Sent, c.Heard)
-	case len(clocks) != len(c.Clocks):
-		return fmt.Errorf("%d deadlines run, not %d", len(clocks), len(c.Clocks))
-	case int64(len(leaves)) != c.Events:
-		return fmt.Errorf("%d events, not %d", len(leaves), c.Events)
+	if len(s.clocks) != len(s.Clocks) {
+		return fmt.Errorf("%d deadlines run, not %d", len(s.clocks), len(s.Clocks))
 	}
-	for name, at := range c.Clocks {
-		if !clocks[name].Equal(at) {
+	for name, at := range s.Clocks {
+		if !s.clocks[name].Equal(at) {
 			return fmt.Errorf("the deadline %s is another one", name)
 		}
 	}
+	if int64(len(s.events)) != s.Events {
+		return fmt.Errorf("%d events, not %d", len(s.events), s.Events)
+	}
 	var events []*Event
-	for i, leaf := range leaves {
-		ev, err := e.event(ctx, leaf)
+	for i, v := range s.events {
+		ev, err := e.event(ctx, v.leaf)
 		if err != nil {
 			return err
 		}
-		if ev.Case != id || ev.Number != int64(i+1) {
-			return fmt.Errorf("event %d is that of another place", i+1)
+		if n := int64(i + 1); v.number != n || ev.Case != id || ev.Number != n {
+			return fmt.Errorf("event %d is that of another place", n)
 		}
 		events = append(events, ev)
 	}
-	for _, n := range calls {
-		if n < 1 || n > c.Events || len(events[n-1].Calls) == 0 {
-			return fmt.Errorf("a question to a register that event %d did not ask", n)
-		}
+	if err := e.follows(s, events); err != nil {
+		return err
 	}
-	return e.retrace(ctx, c, events)
+	return e.retrace(ctx, s.Case, events)
 }
 
-// upTo tells whether a list is 1 to n.
-func upTo(list []int64, n int64) bool {
-	return int64(len(list)) == n && (n == 0 || list[0] == 1 && list[n-1] == n && slices.IsSorted(list))
-}
-
-func numbers(ctx context.Context, tx *store.Tx, query, id string) (out []int64, err error) {
-	rows, err := tx.Query(ctx, query, id)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var n int64
-		if err := rows.Scan(&n); err != nil {
-			return nil, err
+// follows holds what waits, and what was done, against the events.
+func (e *Engine) follows(s *storedCase, events []*Event) error {
+	event := func(n int64) *Event {
+		if n < 1 || n > int64(len(events)) {
+			return &Event{}
 		}
-		out = append(out, n)
+		return events[n-1]
 	}
-	return out, rows.Err()
+	var sent, heard int64
+	for _, m := range s.messages {
+		ev, fits := event(m.event), false
+		switch {
+		case m.mine == 1:
+			sent++
+			fits = m.number == sent && (m.work == workNone || m.work == workPost) && len(m.body) == 0 &&
+				slices.ContainsFunc(ev.Sent, func(x Sent) bool { return x.Number == m.number })
+		case m.mine == 0 && m.work == workEarly:
+			_, err := e.deps.Records.Open(m.body, earlyName(s.ID, m.peer, m.number))
+			fits = err == nil && m.event == 0 && m.number > s.Heard+1
+		case m.mine == 0:
+			heard++
+			fits = m.number == heard && m.work == workNone && len(m.body) == 0 && ev.Kind == KindMessage && ev.Message == m.number
+		}
+		if !fits || m.peer != s.Peer {
+			return fmt.Errorf("message %d is not what an event sent or heard", m.number)
+		}
+	}
+	if sent != s.Sent || heard != s.Heard {
+		return fmt.Errorf("%d messages sent and %d heard, not %d and %d", sent, heard, s.Sent, s.Heard)
+	}
+	acts := map[int64]bool{}
+	for _, a := range s.acts {
+		if c := event(a.event).Act; c == nil || !bytes.Equal(c.ID, a.ID) || !bytes.Equal(c.Digest, a.Digest) {
+			return fmt.Errorf("what keeps event %d from being done twice is another one", a.event)
+		}
+		acts[a.event] = true
+	}
+	open := map[openCall]bool{}
+	for _, ev := range events {
+		for _, c := range ev.Calls {
+			open[openCall{ev.Number, c.Call}] = true
+		}
+		if ev.Kind == KindCall {
+			delete(open, openCall{ev.Asked, ev.Trigger})
+		}
+		// They are forgotten in the end.
+		if ev.Act != nil && !acts[ev.Number] && e.now().Sub(ev.At) < keepActs-24*time.Hour {
+			return fmt.Errorf("nothing keeps event %d from being done twice", ev.Number)
+		}
+	}
+	if !maps.Equal(open, s.calls) {
+		return fmt.Errorf("%d questions to registers are open, not %d", len(s.calls), len(open))
+	}
+	return nil
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/falaj/falaj/internal/journal"
 	"github.com/falaj/falaj/internal/seal"
 	"github.com/falaj/falaj/internal/store"
+	"github.com/falaj/falaj/internal/store/storetest"
 	"github.com/falaj/falaj/internal/union"
 )
 
@@ -179,6 +180,7 @@ func system(st union.State, code string) union.SubsystemID {
 // world is two states and what lies between them.
 type world struct {
 	t        testing.TB
+	on       func(testing.TB) store.Config
 	program  *definition.Program
 	home     *side
 	host     *side
@@ -196,7 +198,8 @@ type side struct {
 	*Engine
 	w       *world
 	state   union.State
-	dir     string
+	dir     string // of its keys
+	cfg     store.Config
 	db      *store.DB
 	keys    *seal.Keys
 	journal *journal.Journal
@@ -204,14 +207,17 @@ type side struct {
 	done    chan struct{}
 }
 
-func newWorld(t testing.TB, yaml string) *world {
-	w := &world{t: t, program: compiled(t, yaml), register: func() (int, string) { return 200, `{"known":true,"secret":"x"}` }}
+func newWorld(t testing.TB, yaml string) *world { return newWorldOn(t, storetest.SQLite, yaml) }
+
+// newWorldOn is a world whose states have databases of a kind.
+func newWorldOn(t testing.TB, on func(testing.TB) store.Config, yaml string) *world {
+	w := &world{t: t, on: on, program: compiled(t, yaml), register: func() (int, string) { return 200, `{"known":true,"secret":"x"}` }}
 	w.home, w.host = w.side("BH"), w.side("SA")
 	return w
 }
 
 func (w *world) side(st union.State) *side {
-	s := &side{w: w, state: st, dir: w.t.TempDir()}
+	s := &side{w: w, state: st, dir: w.t.TempDir(), cfg: w.on(w.t)}
 	s.start()
 	w.t.Cleanup(s.kill)
 	return s
@@ -227,7 +233,7 @@ func (s *side) start() {
 		}
 	}
 	var err error
-	s.db, err = store.Open(ctx, store.Config{DSN: filepath.Join(s.dir, "db")}, journal.Migrations(), Migrations())
+	s.db, err = store.Open(ctx, s.cfg, journal.Migrations(), Migrations())
 	must(err)
 	s.keys, err = seal.OpenKeys(filepath.Join(s.dir, "keys"), seal.KeyConfig{})
 	must(err)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/uuid"
 
 	"github.com/falaj/falaj/internal/casework/definition"
 	"github.com/falaj/falaj/internal/exchange"
@@ -39,7 +40,7 @@ type wire struct {
 	Number  int64          `json:"number"` // in this direction, from 1 on
 	Message string         `json:"message"`
 	At      time.Time      `json:"at"`                // case time at the sender
-	Clock   int64          `json:"clock_s,omitempty"` // by how much case time is ahead there: in demonstrations alone
+	Clock   int64          `json:"clock_s,omitzero"` // by how much case time is ahead there: in demonstrations alone
 	Fields  jsontext.Value `json:"fields"`
 }
 
@@ -71,6 +72,12 @@ func parseMessageID(s string) (id string, number, tries int64, ok bool) {
 	return id, number, tries, ok && err == nil
 }
 
+// isCase tells whether a text can name a case: a UUID, written in one way.
+func isCase(s string) bool {
+	id, err := uuid.Parse(s)
+	return err == nil && id.String() == s
+}
+
 // encode is the message's bytes: always the same ones.
 func (c *Case) encode(ev *Event, s Sent) ([]byte, error) {
 	return json.Marshal(wire{format, c.ID, c.Service, c.Version, s.Number, s.Message, ev.At, ev.Clock, s.Fields}, json.Deterministic(true))
@@ -83,7 +90,7 @@ func (e *Engine) Hear(ctx context.Context, from union.SubsystemID, body []byte) 
 	if len(body) > maxMessage {
 		return Heard{}, fault.New(fault.TooLarge, "%d bytes; at most %d", len(body), maxMessage)
 	}
-	if err := json.Unmarshal(body, &m, json.RejectUnknownMembers(true)); err != nil || m.Format != format || m.Number < 1 || len(m.Case) != 36 || m.Fields.Kind() != '{' {
+	if err := json.Unmarshal(body, &m, json.RejectUnknownMembers(true)); err != nil || m.Format != format || m.Number < 1 || !isCase(m.Case) || m.Fields.Kind() != '{' {
 		return Heard{}, fault.New(fault.CaseInvalid, "%s", format)
 	}
 	b, err := e.deps.Book()
@@ -106,7 +113,7 @@ func (e *Engine) Hear(ctx context.Context, from union.SubsystemID, body []byte) 
 func (e *Engine) hear(ctx context.Context, b Book, peer union.State, m *wire, body []byte) (Heard, error) {
 	c, err := e.load(ctx, m.Case)
 	switch {
-	case fault.CodeOf(err) == fault.CaseUnknown:
+	case fault.CodeOf(err) == fault.CaseUnknown && !errors.Is(err, errDark):
 		if c, err = e.opened(b, peer, m); err != nil {
 			return Heard{}, err
 		}
@@ -217,7 +224,7 @@ func (e *Engine) keepEarly(ctx context.Context, c *Case, m *wire, body []byte) e
 		return fault.New(fault.Overloaded, "%d messages of %s wait for others", waiting, c.Peer)
 	}
 	now := e.deps.Now()
-	sealed, err := e.deps.Records.Seal(nil, Class, now, body, earlyName(c.ID, m.Number))
+	sealed, err := e.deps.Records.Seal(nil, Class, now, body, earlyName(c.ID, c.Peer, m.Number))
 	if err != nil {
 		return err
 	}
@@ -229,8 +236,8 @@ func (e *Engine) keepEarly(ctx context.Context, c *Case, m *wire, body []byte) e
 	return nil
 }
 
-func earlyName(id string, number int64) []byte {
-	return fmt.Appendf(nil, "case message %s %d", id, number)
+func earlyName(id string, peer union.State, number int64) []byte {
+	return fmt.Appendf(nil, "case message %s %s %d", id, peer, number)
 }
 
 // early finds the next message among those that came before their turn.
@@ -243,7 +250,7 @@ func (e *Engine) early(ctx context.Context, c *Case) (*wire, error) {
 	} else if err != nil {
 		return nil, fmt.Errorf("looking for early messages: %w", err)
 	}
-	body, err := e.deps.Records.Open(sealed, earlyName(c.ID, c.Heard+1))
+	body, err := e.deps.Records.Open(sealed, earlyName(c.ID, peer, c.Heard+1))
 	if err != nil {
 		return nil, err
 	}

@@ -42,17 +42,17 @@ type Event struct {
 	Kind    string    `json:"kind"`
 	Trigger string    `json:"trigger,omitempty"`
 	At      time.Time `json:"at"`                // case time
-	Clock   int64     `json:"clock_s,omitzero"` // by how much case time was ahead, seconds
+	Clock   int64     `json:"clock_s,omitzero"`  // by how much case time was ahead, seconds
 	Opening *Opening  `json:"opening,omitempty"` // of the first event
 
 	Act     *Claim           `json:"act,omitempty"` // by which it may be asked for again
 	Actor   *Actor           `json:"actor,omitempty"`
-	Second  *Actor           `json:"second,omitempty"`  // who confirmed it
+	Second  *Actor           `json:"second,omitempty"` // who confirmed it
 	Message int64            `json:"message,omitzero"` // number of the message heard or returned
 	Fields  jsontext.Value   `json:"fields,omitempty"`
 	Status  int              `json:"status,omitzero"` // of a call
 	Asked   int64            `json:"asked,omitzero"`  // event that made the call
-	Let     map[string]given `json:"let,omitempty"`    // what hooks gave
+	Let     map[string]given `json:"let,omitempty"`   // what hooks gave
 
 	Result
 }

@@ -399,3 +399,9 @@ func (s *side) reaches(id, state string) *Case {
 	s.w.t.Fatalf("%s: case %s: %v", s.state, id, err)
 	return nil
 }
+
+// each runs a test on both engines. A world has two databases.
+func each(t *testing.T, test func(t *testing.T, on func(testing.TB) store.Config)) {
+	t.Run("sqlite", func(t *testing.T) { test(t, storetest.SQLite) })
+	t.Run("postgres", func(t *testing.T) { test(t, storetest.Postgres) })
+}

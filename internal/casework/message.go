@@ -39,7 +39,7 @@ type wire struct {
 	Version int            `json:"version"`
 	Number  int64          `json:"number"` // in this direction, from 1 on
 	Message string         `json:"message"`
-	At      time.Time      `json:"at"`                // case time at the sender
+	At      time.Time      `json:"at"`               // case time at the sender
 	Clock   int64          `json:"clock_s,omitzero"` // by how much case time is ahead there: in demonstrations alone
 	Fields  jsontext.Value `json:"fields"`
 }

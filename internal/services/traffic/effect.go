@@ -60,6 +60,14 @@ func effects() map[string]effect {
 				return err
 			},
 		},
+		// Money that came when the case no longer took any.
+		"ledger.park@1": {
+			args("number", number, "at", at, "paid", sum, "collector", definition.Text),
+			func(ctx context.Context, tx *store.Tx, e casework.Effect) error {
+				_, err := ledger.Park(ctx, tx, ledger.Receipt{Key: key(e), At: when(e), Receipt: key(e), Paid: amount(e.With, "paid"), Collector: text(e.With, "collector")})
+				return err
+			},
+		},
 		// The state of the offence accepts what was undertaken.
 		"ledger.accept@1": {
 			args("number", number, "at", at, "amount", sum, "discount", sum),

@@ -1,7 +1,6 @@
 package traffic
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math/big"
@@ -11,7 +10,6 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
-	"github.com/falaj/falaj/internal/casework/definition"
 	"github.com/falaj/falaj/internal/ledger"
 	"github.com/falaj/falaj/internal/union"
 )
@@ -105,11 +103,17 @@ func (r *Rates) quote(m union.Money, to union.Currency, now time.Time) (any, err
 	if err != nil {
 		return nil, err
 	}
+	out := valueOf(q)
+	out["price"] = value(price)
+	return out, nil
+}
+
+// valueOf writes a quote as quoteOf reads it.
+func valueOf(q ledger.Quote) map[string]any {
 	return map[string]any{
-		"id": q.ID, "source": q.Source, "from": q.From.Format(time.RFC3339), "until": q.Until.Format(time.RFC3339),
-		"rate":  map[string]any{"from": string(q.Rate.From), "to": string(q.Rate.To), "num": q.Rate.Num, "den": q.Rate.Den},
-		"price": value(price),
-	}, nil
+		"id": q.ID, "source": q.Source, "from": q.From.UTC().Format(time.RFC3339), "until": q.Until.UTC().Format(time.RFC3339),
+		"rate": map[string]any{"from": string(q.Rate.From), "to": string(q.Rate.To), "num": q.Rate.Num, "den": q.Rate.Den},
+	}
 }
 
 // quoteOf reads what quote wrote.
@@ -130,44 +134,4 @@ func quoteOf(v map[string]any) (q ledger.Quote, err error) {
 		return ledger.Quote{}, errors.New("not a quote")
 	}
 	return q, nil
-}
-
-// split says what a payment does, in the ledger's own arithmetic: what it
-// discharges, what it costs, what stays open, and whether the whole is paid.
-// Where the quote has expired, "valid" is false and a fresh one is wanted.
-func split(_ context.Context, now time.Time, v definition.Values) (any, error) {
-	owed, done, open, paid := amount(v, "owed"), amount(v, "discharged"), amount(v, "open"), amount(v, "paid")
-	raw, _ := v["quote"].(map[string]any)
-	q, err := quoteOf(raw)
-	if err != nil {
-		return nil, err
-	}
-	money, err := open.Add(paid)
-	if err != nil || paid.Minor < 0 || open.Minor < 0 {
-		return nil, errors.New("what is open and what is paid are amounts of one currency that are not below zero")
-	}
-	left, err := owed.Sub(done)
-	if err != nil {
-		return nil, err
-	}
-	out := func(discharged, price union.Money) (any, error) {
-		total, err := done.Add(discharged)
-		if err != nil {
-			return nil, err
-		}
-		rest, err := money.Sub(price)
-		if err != nil {
-			return nil, err
-		}
-		return map[string]any{"valid": !now.Before(q.From) && now.Before(q.Until), "discharged": value(discharged),
-			"total": value(total), "price": value(price), "open": value(rest), "whole": total.Minor >= owed.Minor}, nil
-	}
-	if left.Minor <= 0 {
-		return out(union.Money{Currency: owed.Currency}, union.Money{Currency: money.Currency})
-	}
-	discharged, price, _, err := ledger.Split(q.Rate, left, money)
-	if err != nil {
-		return nil, err
-	}
-	return out(discharged, price)
 }

@@ -15,6 +15,7 @@ import (
 
 const pegs = `{"source":"a fixture","sample":true,"minutes":15,"common":"USD","rates":[
  {"from":"BHD","to":"USD","num":1000,"den":376},
+ {"from":"KWD","to":"USD","num":1000,"den":303},
  {"from":"SAR","to":"USD","num":100,"den":375},
  {"from":"AED","to":"USD","num":10000,"den":36725}]}`
 
@@ -43,7 +44,7 @@ func TestQuote(t *testing.T) {
 			t.Errorf("%+v", q)
 		}
 	}
-	if _, err := rates(t).Quote("KWD", "BHD", now); !errors.Is(err, traffic.ErrRates) {
+	if _, err := rates(t).Quote("OMR", "BHD", now); !errors.Is(err, traffic.ErrRates) {
 		t.Error("a rate that nobody gave")
 	}
 	for name, change := range map[string][2]string{
@@ -160,29 +161,63 @@ func TestHooks(t *testing.T) {
 	if price := quote["price"].(map[string]any); price["minor"] != int64(10_027) || price["currency"] != "BHD" || quote["until"] != "2026-03-01T12:15:00Z" {
 		t.Errorf("%v", quote)
 	}
-	pay := func(now time.Time, done, open, paid int64) map[string]any {
-		return call(t, h, "payment.split@1", now, definition.Values{"owed": amount(10_000, "SAR"), "discharged": amount(done, "SAR"),
-			"open": amount(open, "BHD"), "paid": amount(paid, "BHD"), "quote": quote}).(map[string]any)
-	}
 	minor := func(m map[string]any, name string) int64 { return m[name].(map[string]any)["minor"].(int64) }
 	for _, c := range []struct {
+		at                             time.Time
 		done, open, paid               int64
 		discharged, total, price, left int64
 		whole                          bool
 	}{
-		{0, 0, 10_027, 10_000, 10_000, 10_027, 0, true},
-		{0, 0, 20_000, 10_000, 10_000, 10_027, 9_973, true},
-		{0, 5_027, 5_000, 10_000, 10_000, 10_027, 0, true},
-		{0, 0, 5_000, 4_986, 4_986, 4_999, 1, false},
-		{10_000, 0, 10_027, 0, 10_000, 0, 10_027, true},
+		// 150 dinars of Kuwait cost 186.139 of Bahrain.
+		{now, 0, 0, 186_139, 150_000, 150_000, 186_139, 0, true},
+		{now, 0, 0, 200_000, 150_000, 150_000, 186_139, 13_861, true},
+		{now, 0, 86_139, 100_000, 150_000, 150_000, 186_139, 0, true},
+		{now, 0, 0, 100_000, 80_585, 80_585, 100_000, 0, false},
+		{now, 150_000, 0, 186_139, 0, 150_000, 0, 186_139, true},
+		// The quote has ended: the rate of the moment counts, here the same.
+		{now.Add(15 * time.Minute), 0, 0, 186_139, 150_000, 150_000, 186_139, 0, true},
 	} {
-		got := pay(now, c.done, c.open, c.paid)
-		if minor(got, "discharged") != c.discharged || minor(got, "total") != c.total || minor(got, "price") != c.price || minor(got, "open") != c.left || got["whole"] != c.whole || got["valid"] != true {
+		quote := call(t, h, "quote@1", now, definition.Values{"amount": amount(150_000, "KWD"), "currency": "BHD"}).(map[string]any)
+		got := call(t, h, "payment.take@1", c.at, definition.Values{"state": "KW", "code": "RED-LIGHT", "at": at, "served": at, "amount": amount(150_000, "KWD"),
+			"discharged": amount(c.done, "KWD"), "open": amount(c.open, "BHD"), "paid": amount(c.paid, "BHD"), "quote": quote}).(map[string]any)
+		if minor(got, "discharged") != c.discharged || minor(got, "total") != c.total || minor(got, "price") != c.price || minor(got, "open") != c.left || got["whole"] != c.whole {
+			t.Errorf("%+v: %v", c, got)
+		}
+		if fresh := got["quote"].(map[string]any)["id"] != quote["id"]; fresh != c.at.After(now) {
 			t.Errorf("%+v: %v", c, got)
 		}
 	}
-	if got := pay(now.Add(15*time.Minute), 0, 0, 1); got["valid"] != false {
+	if got := call(t, h, "payment.back@1", now, definition.Values{"spent": amount(10_027, "BHD"), "discharged": amount(10_000, "SAR"), "relief": amount(3_333, "SAR")}).(map[string]any); minor(got, "back") != 3_342 || minor(got, "spent") != 6_685 || minor(got, "discharged") != 6_667 {
 		t.Errorf("%v", got)
+	}
+}
+
+// TestTakeDiscount: the discount of the day is for who pays the whole.
+func TestTakeDiscount(t *testing.T) {
+	d := deps(t)
+	d.Violations = func(context.Context, union.State, time.Time) (*traffic.Table, error) {
+		table := kuwait(t)
+		table.Discounts = []traffic.Discount{{ID: "early", Name: union.Text{En: "x", Ar: "س"}, Percent: 50, Anchor: "served", Days: 7}}
+		return table, nil
+	}
+	now := in("2026-03-01T12:00:00Z")
+	for _, c := range []struct {
+		days                 int
+		paid, off, price, at int64
+		whole                bool
+	}{
+		{0, 93_082, 75_000, 93_069, 75_000, true},
+		{0, 50_000, 0, 49_999, 40_292, false}, // a part of the full amount
+		{8, 93_082, 0, 93_082, 75_010, false},
+		{8, 186_139, 0, 186_139, 150_000, true},
+	} {
+		got := call(t, traffic.Hooks(d), "payment.take@1", now.AddDate(0, 0, c.days), definition.Values{"state": "KW", "code": "RED-LIGHT",
+			"at": in("2026-02-01T12:00:00Z"), "served": now, "amount": amount(150_000, "KWD"), "discharged": amount(0, "KWD"),
+			"open": amount(0, "BHD"), "paid": amount(c.paid, "BHD"), "quote": map[string]any{}}).(map[string]any)
+		minor := func(name string) int64 { return got[name].(map[string]any)["minor"].(int64) }
+		if minor("off") != c.off || minor("price") != c.price || minor("discharged") != c.at || got["whole"] != c.whole {
+			t.Errorf("%+v: %v", c, got)
+		}
 	}
 }
 
@@ -206,7 +241,7 @@ func TestHooksRefuse(t *testing.T) {
 		"no days":             {deps(t), "deadline.working@1", definition.Values{"from": now, "days": int64(-1)}},
 		"endless days":        {deps(t), "deadline.working@1", definition.Values{"from": now, "days": int64(1) << 62}},
 		"a currency":          {deps(t), "quote@1", definition.Values{"amount": amount(1, "SAR"), "currency": "SECRET"}},
-		"no quote":            {deps(t), "payment.split@1", definition.Values{"owed": amount(1, "SAR"), "discharged": amount(0, "SAR"), "open": amount(0, "BHD"), "paid": amount(1, "BHD"), "quote": map[string]any{"id": "SECRET"}}},
+		"more than there was": {deps(t), "payment.back@1", definition.Values{"spent": amount(1, "BHD"), "discharged": amount(1, "SAR"), "relief": amount(2, "SAR")}},
 	} {
 		got, err := traffic.Hooks(c.deps)[c.run].Call(t.Context(), now, c.v)
 		if err == nil || strings.Contains(err.Error(), "SECRET") {

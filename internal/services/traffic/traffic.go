@@ -100,23 +100,25 @@ func Hooks(d Deps) definition.Hooks {
 			Args:  args("amount", definition.Money, "currency", definition.Text),
 			Gives: definition.Object,
 			Call: func(ctx context.Context, now time.Time, v definition.Values) (any, error) {
-				if d.Rates == nil {
-					return nil, errors.New("this state has no table of rates")
-				}
-				r, err := d.Rates(ctx, now)
+				r, err := d.rates(ctx, now)
 				if err != nil {
-					return nil, fmt.Errorf("reading the table of rates: %w", err)
-				}
-				if err := r.Use(d.Sandbox); err != nil {
 					return nil, err
 				}
 				return r.quote(amount(v, "amount"), union.Currency(text(v, "currency")), now)
 			},
 		},
-		"payment.split@1": {
-			Args:  args("owed", definition.Money, "discharged", definition.Money, "open", definition.Money, "paid", definition.Money, "quote", definition.Object),
+		"payment.take@1": {
+			Args: args("state", definition.Text, "code", definition.Text, "at", definition.Instant, "served", definition.Instant, "amount", definition.Money,
+				"discharged", definition.Money, "open", definition.Money, "paid", definition.Money, "quote", definition.Object),
 			Gives: definition.Object,
-			Call:  split,
+			Call:  d.take,
+		},
+		"payment.back@1": {
+			Args:  args("spent", definition.Money, "discharged", definition.Money, "relief", definition.Money),
+			Gives: definition.Object,
+			Call: func(_ context.Context, _ time.Time, v definition.Values) (any, error) {
+				return giveBack(amount(v, "spent"), amount(v, "discharged"), amount(v, "relief"))
+			},
 		},
 		"deadline.working@1": {
 			Args: args("from", definition.Instant, "days", definition.Whole), Gives: definition.Instant,
@@ -166,6 +168,17 @@ func (d Deps) violations(ctx context.Context, state union.State, at time.Time) (
 		return nil, errors.New("the table of violations is another state's")
 	}
 	return t, t.Use(d.Sandbox)
+}
+
+func (d Deps) rates(ctx context.Context, now time.Time) (*Rates, error) {
+	if d.Rates == nil {
+		return nil, errors.New("this state has no table of rates")
+	}
+	r, err := d.Rates(ctx, now)
+	if err != nil {
+		return nil, fmt.Errorf("reading the table of rates: %w", err)
+	}
+	return r, r.Use(d.Sandbox)
 }
 
 // args pairs names with types.

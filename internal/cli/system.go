@@ -100,6 +100,11 @@ type serviceCmd struct {
 	Move   serviceMoveCmd   `cmd:""`
 	Remove serviceRemoveCmd `cmd:""`
 	Adopt  serviceAdoptCmd  `cmd:""`
+
+	Lint    serviceLintCmd    `cmd:""`
+	Test    serviceTestCmd    `cmd:""`
+	Diagram serviceDiagramCmd `cmd:""`
+	Schema  serviceSchemaCmd  `cmd:""`
 }
 
 type serviceAddCmd struct {

@@ -87,6 +87,13 @@ func helpTexts() map[string]union.Text {
 		"service adopt --weekend":   t("The days of its weekend: Fri,Sat.", "أيام عطلتها الأسبوعية: Fri,Sat."),
 		"service adopt --file":      t("The whole casework.json, holidays and tables too, in the place of what stood there.", "ملف casework.json كاملاً بعطله وجداوله، محل ما كان."),
 		"service adopt --table":     t("A table's file that it names: casework/ and the file's name; may be repeated.", "ملف جدول يذكره: casework/ ثم اسم الملف، ويمكن تكراره."),
+		"<definition>":              t("File of a joint service's definition (YAML).", "ملف تعريف خدمة مشتركة (YAML)."),
+		"service lint":              t("Prove of a joint service's definition what can be proved, and say what is wrong.", "إثبات ما يمكن إثباته عن تعريف خدمة مشتركة وبيان أخطائه."),
+		"service lint --crossings":  t("Print all messages that can pass each other, to be put into the definition.", "طباعة كل الرسائل التي قد تتقاطع لإدراجها في التعريف."),
+		"service test":              t("Play the scenarios beside a definition: NAME.test.yaml beside NAME.yaml.", "تشغيل السيناريوهات المرافقة للتعريف: NAME.test.yaml إلى جانب NAME.yaml."),
+		"service test --trace":      t("Print each step of all scenarios, not only of those that fail.", "طباعة كل خطوة من كل السيناريوهات، لا المخفقة وحدها."),
+		"service diagram":           t("Draw both halves of a definition, and the messages between them (Mermaid).", "رسم شقي التعريف والرسائل بينهما (Mermaid)."),
+		"service schema":            t("Print the JSON Schema of definitions, for editors.", "طباعة مخطط JSON Schema للتعاريف، لبرامج التحرير."),
 		"service move":              t("Change where a service really runs.", "تغيير موضع تشغيل خدمة."),
 		"service remove":            t("Offer a service no more, and end its grants.", "إلغاء إتاحة خدمة وإنهاء أذونها."),
 

@@ -209,9 +209,9 @@ type Decision struct {
 // Crossing says where both halves are once two messages that passed each
 // other have both arrived.
 type Crossing struct {
-	Pair [2]string           `yaml:"pair"` // one message of each party
-	Ends map[string][]string `yaml:"ends"` // party -> states, one of which it is
-	Why  union.Text          `yaml:"why"`
+	Pair [2]string           `yaml:"pair" json:"pair"` // one message of each party
+	Ends map[string][]string `yaml:"ends" json:"ends"` // party -> states, one of which it is
+	Why  union.Text          `yaml:"why" json:"why"`
 }
 
 // Scenario is a test of the definition: acts in both halves, and where they

@@ -32,7 +32,7 @@ type Finding struct {
 // what it lacks by itself, and what its two halves do to each other (Model).
 // The same definition has the same findings, in the same order.
 func Lint(d *Definition) ([]Finding, *Model) {
-	l := &linter{d: d, seen: map[string]bool{}}
+	l := &linter{d: d, found: []Finding{}, seen: map[string]bool{}}
 	l.texts()
 	l.law()
 	for _, party := range d.parties() {

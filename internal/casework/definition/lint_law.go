@@ -56,7 +56,7 @@ func (d *Definition) Leaves() []Leaving {
 	var out []Leaving
 	for _, name := range order(d.Messages) {
 		m := d.Messages[name]
-		x := Leaving{Message: name, From: m.From, To: d.other(m.From), Facts: m.Fields, Personal: map[string]string{}}
+		x := Leaving{Message: name, From: m.From, To: d.other(m.From), Facts: append([]string{}, m.Fields...), Personal: map[string]string{}}
 		for _, fact := range m.Fields {
 			if by := d.Facts[fact].Personal; by != "" {
 				x.Personal[fact] = by

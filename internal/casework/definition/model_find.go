@@ -10,7 +10,7 @@ import (
 
 // model says what the exploration has found.
 func (x *explorer) model() *Model {
-	m := &Model{Configurations: len(x.all), Underway: x.underway, Complete: true}
+	m := &Model{Configurations: len(x.all), Underway: x.underway, Complete: true, Crossings: []Crossing{}, Closed: []Meeting{}}
 	for half, party := range x.parties {
 		for s := range x.states[half] {
 			at := uint8(s + 1)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/falaj/falaj/internal/casework/definition"
 	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/services/traffic"
 	"github.com/falaj/falaj/internal/union"
 )
 
@@ -182,8 +183,9 @@ func (s *session) crossings(one linted) {
 }
 
 // hooks are the functions that a definition may name, of all services of this
-// binary.
-func hooks() definition.Hooks { return nil }
+// binary. Those that read a state's signed tables have none here: a scenario
+// says what they give.
+func hooks() definition.Hooks { return traffic.Hooks(traffic.Deps{Sandbox: true}) }
 
 type serviceDiagramCmd struct {
 	File string `arg:"" name:"definition"`

@@ -57,6 +57,7 @@ func purposes() []directory.Purpose {
 		{Code: "identity", Name: t("Checking an identity", "التحقق من الهوية"), Basis: basis("the recognition of identity documents", "الاعتراف بوثائق الهوية")},
 		{Code: "traffic", Name: t("Following up a traffic violation", "متابعة مخالفة مرورية"), Basis: basis("traffic violations", "المخالفات المرورية")},
 		{Code: "business", Name: t("Licensing a business", "ترخيص نشاط تجاري"), Basis: basis("the practice of business", "ممارسة الأنشطة التجارية")},
+		{Code: "residence", Name: t("Certifying a residence", "إثبات الإقامة"), Basis: basis("certificates of residence", "شهادات الإقامة")},
 		{Code: "trial", Name: t("Trying out the exchange", "تجربة التبادل"), Basis: basis("trying out connections, with made-up data alone", "تجربة الربط ببيانات مصطنعة فقط")},
 	}
 }
@@ -80,7 +81,19 @@ type system struct {
 // service is the code of every register's service.
 const service = "registry"
 
-// portal is the subsystem that calls.
+// callers are the subsystems of a state that call through its node.
+func callers(s union.State) (out []union.SubsystemID) {
+	for _, o := range offices() {
+		for _, x := range o.subsystems {
+			if own := id(s, o.code, x.code); x.kind == "" && own != cases(s) { // which is the node itself
+				out = append(out, own)
+			}
+		}
+	}
+	return out
+}
+
+// portal is the subsystem that calls where nobody says which.
 func portal(s union.State) union.SubsystemID { return id(s, "egov", "portal") }
 
 func id(s union.State, member, subsystem string) union.SubsystemID {
@@ -92,12 +105,14 @@ func offices() []office {
 		{"interior", t("Ministry of Interior (demonstration)", "وزارة الداخلية (عرض تجريبي)"), []system{
 			{"civil", t("Civil registry", "السجل المدني"), registry.Persons, "identity", t("Persons (simulator)", "الأشخاص (محاكٍ)")},
 			{"traffic", t("Traffic department", "إدارة المرور"), registry.Vehicles, "traffic", t("Vehicles (simulator)", "المركبات (محاكٍ)")},
+			{"residence", t("Residence department", "إدارة الإقامة"), "", "", union.Text{}},
 		}},
 		{"commerce", t("Ministry of Commerce (demonstration)", "وزارة التجارة (عرض تجريبي)"), []system{
 			{"business", t("Commercial register", "السجل التجاري"), registry.Companies, "business", t("Companies (simulator)", "الشركات (محاكٍ)")},
 		}},
 		{"egov", t("Digital government authority (demonstration)", "هيئة الحكومة الرقمية (عرض تجريبي)"), []system{
 			{"portal", t("National portal", "البوابة الوطنية"), "", "", union.Text{}},
+			{"cases", t("Cases of joint services", "ملفات الخدمات المشتركة"), "", "", union.Text{}},
 		}},
 	}
 }

@@ -65,6 +65,9 @@ func (u *Union) found(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if _, err := present(draft); err != nil {
+		return err
+	}
 	parties := make([]*party, len(states))
 	enrolments := make([]*directory.Enrolment, len(states))
 	var group errgroup.Group
@@ -317,7 +320,7 @@ func (p *party) part(x directory.Seat, states []union.State, link, public string
 		}
 		m.Seals = []directory.Cert{{Certificate: cert}}
 		for _, s := range o.subsystems {
-			sub := directory.Subsystem{Code: s.code, Name: s.name}
+			sub := s.entry(x.Code, o.code)
 			if s.kind != "" {
 				file := "openapi/" + string(s.kind) + ".json"
 				if e.Files[file], err = describe(registers.Handler(s.kind)); err != nil {
@@ -332,7 +335,7 @@ func (p *party) part(x directory.Seat, states []union.State, link, public string
 		}
 		e.Members = append(e.Members, m)
 	}
-	return e, nil
+	return e, takePart(e, states, now())
 }
 
 // agreements let every state's portal read a register.

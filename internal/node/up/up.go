@@ -300,6 +300,9 @@ func (u *Union) renew(ctx context.Context, before map[union.State]string) error 
 			}
 		}
 	}
+	if err := u.joinIn(ctx, all); err != nil {
+		return err
+	}
 	return refreshAll(ctx, all)
 }
 
@@ -321,7 +324,11 @@ func (u *Union) describe() error {
 			fmt.Fprintf(&b, "admin: {socket: %q}\n", socket)
 		}
 		fmt.Fprintf(&b, "directory: {sources: [%q], refresh: 1s}\n", "http://"+u.plan.at("", doorDirectory))
-		fmt.Fprintf(&b, "backends: {allow: [127.0.0.0/8]}\nclients:\n  - {id: %s}\nservices:\n", portal(s))
+		fmt.Fprintf(&b, "backends: {allow: [127.0.0.0/8]}\nclients:\n")
+		for _, c := range callers(s) {
+			fmt.Fprintf(&b, "  - {id: %s}\n", c)
+		}
+		b.WriteString("services:\n")
 		for _, r := range served() {
 			fmt.Fprintf(&b, "  - {id: %s/%s, address: %q}\n", id(s, r.member, r.code), service, "http://"+u.plan.at(s, string(r.kind)))
 		}

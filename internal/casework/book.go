@@ -116,6 +116,25 @@ func (b *shelf) System(st union.State) (union.SubsystemID, bool) {
 	return a.System, true
 }
 
+func (b *shelf) Peers() map[union.State]string {
+	out := map[union.State]string{}
+	own, ok := b.adoptions[b.l.state]
+	if !ok {
+		return out
+	}
+	for st, a := range b.adoptions {
+		for _, d := range own.Adopts {
+			if _, both := a.Adopted(d.Service, d.Version); !both || st == b.l.state || out[st] != "" {
+				continue
+			}
+			if p, ok := b.Program(d.Service, d.Version); ok {
+				out[st] = p.Definition().Purpose
+			}
+		}
+	}
+	return out
+}
+
 func (b *shelf) Register(service string, version int, name string) (union.ServiceID, bool) {
 	return b.adoptions[b.l.state].Register(service, version, name)
 }

@@ -49,6 +49,8 @@ type Config struct {
 	Early   int           // messages of one peer that wait for one before them [4096]
 	Retry   time.Duration // pause after a message was refused on its way [1 min]; it doubles
 	Poll    time.Duration // longest sleep between looks for work [1 s]
+	Daily   time.Duration // between comparisons with the other states' halves [24 h]
+	Page    int           // cases that one answer to such a comparison holds, at most 500 [500]
 }
 
 func (c *Config) defaults() {
@@ -56,6 +58,8 @@ func (c *Config) defaults() {
 	set(&c.Early, 4096)
 	set(&c.Retry, time.Minute)
 	set(&c.Poll, time.Second)
+	set(&c.Daily, 24*time.Hour)
+	set(&c.Page, standingPage)
 }
 
 func set[T comparable](v *T, d T) {
@@ -78,6 +82,9 @@ type Book interface {
 	Zone() *time.Location
 	// System is a state's case system.
 	System(st union.State) (union.SubsystemID, bool)
+	// Peers are the states with which cases can run, each with a purpose for
+	// which the two states' case systems speak.
+	Peers() map[union.State]string
 	// Register is the service to which a call's name is bound.
 	Register(service string, version int, name string) (union.ServiceID, bool)
 }
@@ -124,12 +131,15 @@ type Engine struct {
 	deps  Deps
 	locks [64]sync.Mutex // by case: who loses a race would do its work twice
 	wake  chan struct{}
+
+	mu       sync.Mutex
+	compared map[union.State]Compared
 }
 
 // New makes an engine.
 func New(cfg Config, deps Deps) *Engine {
 	cfg.defaults()
-	return &Engine{cfg: cfg, deps: deps, wake: make(chan struct{}, 1)}
+	return &Engine{cfg: cfg, deps: deps, wake: make(chan struct{}, 1), compared: map[union.State]Compared{}}
 }
 
 // now is case time, to the millisecond.

@@ -169,6 +169,9 @@ func (b book) Speaks(sub union.SubsystemID, _ string, _ int, role string) bool {
 }
 func (b book) Zone() *time.Location                            { return time.FixedZone("", 3*60*60) }
 func (b book) System(st union.State) (union.SubsystemID, bool) { return system(st, "cases"), true }
+func (b book) Peers() map[union.State]string {
+	return map[union.State]string{"BH": "permits", "SA": "permits"}
+}
 func (b book) Register(string, int, string) (union.ServiceID, bool) {
 	return union.ServiceID{SubsystemID: system("XX", "register"), Service: "v1"}, true
 }
@@ -188,6 +191,8 @@ type world struct {
 	ahead    time.Duration // of the clock of both
 	chance   *rand.Rand    // nil: nothing goes wrong on the way
 	register func() (int, string)
+	lies     func(ask string) string // what the other case system answers in place of the truth
+	daily    time.Duration
 	flying   sync.WaitGroup
 	gate     sync.RWMutex             // held by who stops and starts a side
 	held     func(exchange.Call) bool // keeps messages on the way
@@ -241,7 +246,7 @@ func (s *side) start() {
 	must(err)
 	names, err := s.keys.HMAC("casework-1")
 	must(err)
-	s.Engine = New(Config{State: s.state, Poll: 20 * time.Millisecond, Retry: 10 * time.Millisecond}, Deps{
+	s.Engine = New(Config{State: s.state, Daily: s.w.daily, Poll: 20 * time.Millisecond, Retry: 10 * time.Millisecond}, Deps{
 		DB: s.db, Journal: s.journal, Records: s.keys.Records(), Names: names, Exchange: s, Erase: s.erase,
 		Book: func() (Book, error) { return book{s.w.program}, nil }, Now: s.w.now, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})
@@ -340,6 +345,9 @@ func (s *side) ended(end exchange.End) {
 
 // Fetch asks the register, or the other state.
 func (s *side) Fetch(ctx context.Context, c exchange.Call) (exchange.Answer, error) {
+	if s.w.lies != nil {
+		return exchange.Answer{Status: 200, Body: []byte(s.w.lies(string(c.Body)))}, nil
+	}
 	if c.Service.Service != Service {
 		status, body := s.w.register()
 		if status == 0 {
@@ -369,7 +377,7 @@ func (w *world) release() {
 func (s *side) act(role, user, id, form, fields string) (Receipt, error) {
 	a := Act{ID: fmt.Sprintf("%s-%d", form, rand.Int64()), System: system(s.state, role), User: user, Case: id, Form: form, Fields: []byte(fields)}
 	if id == "" {
-		a.Service, a.Peer = "permit", s.w.other(s).state
+		a.Service, a.Peer = s.w.program.Definition().Name, s.w.other(s).state
 	}
 	return s.Act(context.Background(), a)
 }

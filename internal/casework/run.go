@@ -25,6 +25,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	var rest sync.WaitGroup
 	defer rest.Wait()
 	rest.Go(func() { e.prune(ctx) })
+	rest.Go(func() { e.daily(ctx) })
 	for ctx.Err() == nil {
 		busy := false
 		for _, work := range []func(context.Context) (int, error){e.post, e.expire, e.ask} {

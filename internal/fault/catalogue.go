@@ -101,6 +101,7 @@ const (
 	CaseRefused Code = "case.refused"
 	CaseClosed  Code = "case.closed"
 	CaseVersion Code = "case.version"
+	CaseDiffers Code = "case.differs"
 
 	// The ledger.
 	BookedOtherwise Code = "ledger.conflict"
@@ -399,6 +400,9 @@ func entries() []Entry {
 		{CaseVersion, client + "CaseVersion", 409,
 			t("The two states have not both adopted this version of the service.", "لم تعتمد الدولتان معاً هذا الإصدار من الخدمة."),
 			t("See falaj service list for who has adopted what, and from when.", "راجع الأمر falaj service list لمعرفة ما اعتمدته كل دولة وتاريخ سريانه.")},
+		{CaseDiffers, client + "CaseDiffers", 409,
+			t("The two halves of a case do not agree.", "شقّا معاملة غير متطابقين."),
+			t("falaj case reconcile sends again what is missing and lists what still differs; compare the two histories with the other state's operator.", "يعيد الأمر falaj case reconcile إرسال الناقص ويعرض ما لا يزال مختلفاً، فقارن السجلين مع مشغّل الدولة الأخرى.")},
 
 		// The ledger.
 		{BookedOtherwise, client + "BookedOtherwise", 409,

@@ -278,19 +278,12 @@ func (x *expressions) compile(where, source, party string, want *cel.Type) *expr
 	}
 	tree, issues := x.env.Compile(source)
 	if issues.Err() != nil {
-		for _, m := range mention.FindAllStringSubmatch(source, -1) {
-			if _, ok := x.vars[m[0]]; !ok {
-				x.unknown(where, m[1], m[2], party)
-				return nil
-			}
-		}
-		e := issues.Errors()[0]
-		x.c.add(where, "at column %d: %s", e.Location.Column()+1, clip(e.Message, 300))
+		x.explain(where, source, party, issues.Errors()[0])
 		return nil
 	}
 	for _, t := range tree.NativeRep().TypeMap() {
 		if t.Kind() == types.DoubleKind {
-			x.c.add(where, "there are no fractions: write rates as two whole numbers, as in n * 3 / 100")
+			x.c.add(where, fractions)
 			return nil
 		}
 	}
@@ -311,17 +304,38 @@ func (x *expressions) compile(where, source, party string, want *cel.Type) *expr
 	return &expression{where: where, run: run}
 }
 
-// unknown teaches about a name that is not there.
-func (x *expressions) unknown(where, prefix, name, party string) {
-	switch _, fact := x.c.d.Facts[name]; {
-	case prefix == "result":
-		x.c.add(where, "there is no result.%s here: name its hook under `let` of the same trigger", clip(name, 80))
-	case fact:
-		x.c.add(where, "%s does not know %s: no message brings it there", party, name)
+// explain teaches what is wrong with an expression that CEL does not take.
+func (x *expressions) explain(where, source, party string, e *cel.Error) {
+	_, name, undeclared := strings.Cut(e.Message, "undeclared reference to '")
+	name, _, _ = strings.Cut(name, "'")
+	for _, m := range mention.FindAllStringSubmatch(source, -1) {
+		if _, ok := x.vars[m[0]]; !undeclared || m[1] != name || ok && name != "result" {
+			continue
+		}
+		switch _, fact := x.c.d.Facts[m[2]]; {
+		case name == "result":
+			x.c.add(where, "there is no result.%s here: name its hook under `let` of the same trigger", clip(m[2], 80))
+		case fact:
+			x.c.add(where, "%s does not know %s: no message brings it there", party, m[2])
+		default:
+			x.c.add(where, "there is no fact %q", clip(m[2], 80))
+		}
+		return
+	}
+	switch {
+	case undeclared && name == "call":
+		x.c.add(where, "call.status is there where a call's answer is the trigger, and nowhere else")
+	case undeclared && name == "actor":
+		x.c.add(where, "actor is there where a form is the trigger, and nowhere else")
+	case strings.Contains(e.Message, "double"):
+		x.c.add(where, fractions)
 	default:
-		x.c.add(where, "there is no fact %q", clip(name, 80))
+		text, _, _ := strings.Cut(e.Message, " (in container")
+		x.c.add(where, "at column %d: %s", e.Location.Column()+1, clip(text, 300))
 	}
 }
+
+const fractions = "there are no fractions: write rates as two whole numbers, as in n * 3 / 100"
 
 // uses tells whether an expression names a variable: of its checked tree.
 func uses(e *cel.Ast, names ...string) bool {

@@ -8,6 +8,8 @@ import (
 	"slices"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/falaj/falaj/internal/union"
 )
 
 // Limits of what a fact's schema may let in.
@@ -78,10 +80,15 @@ func (c *checker) moneySchema(at string, s map[string]any) {
 		case ok && key == "minor":
 			c.schema(at+".properties.minor", "integer", sub, 2)
 		case ok && key == "currency":
-			if _, ok := sub["enum"]; !ok || len(sub) > 1 {
+			list, ok := sub["enum"].([]any)
+			if !ok || len(sub) > 1 {
 				c.add(at+".properties.currency", "list the currencies: enum: [BHD, AED]")
 			}
-			c.schema(at+".properties.currency", "string", sub, 2)
+			for _, v := range list {
+				if name, _ := v.(string); !slices.Contains(union.Currencies(), union.Currency(name)) {
+					c.add(at+".properties.currency.enum", "the currencies are %v", union.Currencies())
+				}
+			}
 		default:
 			c.add(at+".properties."+key, "an amount has minor and currency alone")
 		}
@@ -275,7 +282,11 @@ func factSchema(f Fact) map[string]any {
 		s["format"] = "date"
 	case Money:
 		minor := map[string]any{"type": "integer"}
-		currency := map[string]any{"type": "string", "pattern": "^[A-Z]{3}$"}
+		known := []any{}
+		for _, c := range union.Currencies() {
+			known = append(known, string(c))
+		}
+		currency := map[string]any{"type": "string", "enum": known}
 		if said, ok := f.Schema["properties"].(map[string]any); ok {
 			for key, into := range map[string]map[string]any{"minor": minor, "currency": currency} {
 				if more, ok := said[key].(map[string]any); ok {

@@ -16,7 +16,7 @@ type Program struct {
 	d       *Definition
 	hooks   Hooks
 	schemas map[string]*jsonschema.Schema // by fact; none where the type says it all
-	kept    map[string][]string           // facts that a call's answer says, by call
+	says    map[string]fieldset           // by trigger
 	halves  map[string]*machine
 }
 
@@ -86,10 +86,7 @@ func Compile(d *Definition, hooks Hooks) (*Program, error) {
 		return nil, fmt.Errorf("making the language of expressions: %w", err)
 	}
 	c := &checker{d: d, p: &Problems{}}
-	p := &Program{d: d, hooks: hooks, schemas: map[string]*jsonschema.Schema{}, kept: map[string][]string{}, halves: map[string]*machine{}}
-	for name, call := range d.Calls {
-		p.kept[name] = slices.Sorted(maps.Keys(call.Keep))
-	}
+	p := &Program{d: d, hooks: hooks, schemas: map[string]*jsonschema.Schema{}, says: d.says(), halves: map[string]*machine{}}
 	full := map[string]map[string]any{}
 	for _, name := range slices.Sorted(maps.Keys(d.Facts)) {
 		full[name] = factSchema(d.Facts[name])

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -18,7 +19,8 @@ const (
 	maxItems      = 1_000
 	maxProperties = 200
 	maxSchema     = 6   // schemas in one another
-	maxPattern    = 500 // bytes
+	maxPattern    = 500 // bytes of a regular expression
+	maxMachine    = 500 // instructions that it becomes: each may be tried at each character
 )
 
 // keywords are those of JSON Schema 2020-12 that a fact's schema may use, by
@@ -212,6 +214,9 @@ func keyword(key string, v any) string {
 		if _, err := regexp.Compile(s); err != nil {
 			return "wanted a regular expression as RE2 reads it"
 		}
+		if instructions(s) > maxMachine {
+			return "the regular expression is too large: repeat less in it"
+		}
 	case "enum", "required":
 		list, ok := v.([]any)
 		if !ok || len(list) == 0 || len(list) > maxItems {
@@ -247,6 +252,19 @@ func keyword(key string, v any) string {
 		}
 	}
 	return ""
+}
+
+// instructions is how large a program a regular expression becomes.
+func instructions(pattern string) int {
+	tree, err := syntax.Parse(pattern, syntax.Perl)
+	if err != nil {
+		return math.MaxInt
+	}
+	prog, err := syntax.Compile(tree.Simplify())
+	if err != nil {
+		return math.MaxInt
+	}
+	return len(prog.Inst)
 }
 
 func bounded(v any, most int64) bool {

@@ -15,45 +15,48 @@ import (
 	"github.com/falaj/falaj/internal/union"
 )
 
-// fieldsOf lists the facts that a trigger says.
-func (p *Program) fieldsOf(trigger string) []string {
-	if f, ok := p.d.Forms[trigger]; ok {
-		return f.Fields
-	}
-	if m, ok := p.d.Messages[trigger]; ok {
-		return m.Fields
-	}
-	return p.kept[trigger]
+// fieldset is the facts that a trigger says.
+type fieldset struct {
+	all   []string // in the order of display
+	needs []string // those that must be there
 }
 
-// required lists those of them that must be there.
-func (p *Program) required(trigger string) []string {
-	if f, ok := p.d.Forms[trigger]; ok {
-		var out []string
-		for _, name := range f.Fields {
-			if !slices.Contains(f.Optional, name) {
-				out = append(out, name)
+// says lists the facts that each trigger says. A call's answer need not hold
+// any of them.
+func (d *Definition) says() map[string]fieldset {
+	out := map[string]fieldset{}
+	for name, f := range d.Forms {
+		s := fieldset{all: f.Fields}
+		for _, field := range f.Fields {
+			if !slices.Contains(f.Optional, field) {
+				s.needs = append(s.needs, field)
 			}
 		}
-		return out
+		out[name] = s
 	}
-	return p.d.Messages[trigger].Needs
+	for name, m := range d.Messages {
+		out[name] = fieldset{m.Fields, m.Needs}
+	}
+	for name, call := range d.Calls {
+		out[name] = fieldset{all: slices.Sorted(maps.Keys(call.Keep))}
+	}
+	return out
 }
 
 // fields holds a trigger's fields against the facts' types and schemas. A
 // refusal names the field and never its value.
 func (p *Program) fields(trigger string, in Values) (Values, *Refusal) {
-	all := p.fieldsOf(trigger)
+	says := p.says[trigger]
 	for name := range in {
-		if !slices.Contains(all, name) {
+		if !slices.Contains(says.all, name) {
 			return nil, p.invalid(name, "unknown")
 		}
 	}
 	out := make(Values, len(in))
-	for _, name := range all {
+	for _, name := range says.all {
 		v, ok := in[name]
 		if !ok {
-			if f, form := p.d.Forms[trigger]; form && !slices.Contains(f.Optional, name) || slices.Contains(p.d.Messages[trigger].Needs, name) {
+			if slices.Contains(says.needs, name) {
 				return nil, p.invalid(name, "required")
 			}
 			continue
@@ -172,7 +175,7 @@ func (p *Program) MessageSchema(message string) (map[string]any, bool) {
 
 func (p *Program) document(trigger string, title union.Text) map[string]any {
 	properties := map[string]any{}
-	for i, name := range p.fieldsOf(trigger) {
+	for i, name := range p.says[trigger].all {
 		f := p.d.Facts[name]
 		s := maps.Clone(factSchema(f))
 		s["title"], s["x-title"], s["x-order"] = f.Title.En, f.Title, i+1
@@ -187,10 +190,15 @@ func (p *Program) document(trigger string, title union.Text) map[string]any {
 		"title":   title.En, "x-title": title,
 		"type": "object", "properties": properties, "additionalProperties": false,
 	}
-	if need := p.required(trigger); len(need) > 0 {
+	if need := p.says[trigger].needs; len(need) > 0 {
 		out["required"] = need
 	}
 	return out
+}
+
+// Show is how a person reads a fact's value.
+func (p *Program) Show(fact string, v any, lang string, zone *time.Location) string {
+	return p.d.show(fact, v, lang, zone)
 }
 
 // show writes a scalar for people.

@@ -126,13 +126,13 @@ func decode(b []byte, v any) (lines map[string]int, err error) {
 	}
 	file, err := parser.Parse(tokens, 0)
 	if err != nil {
-		return nil, syntax(err)
+		return nil, malformed(err)
 	}
 	if len(file.Docs) != 1 || file.Docs[0].Body == nil {
 		return nil, problem(0, "the file does not hold one YAML document")
 	}
 	if err := yaml.NodeToValue(file.Docs[0].Body, v, yaml.Strict()); err != nil {
-		return nil, syntax(err)
+		return nil, malformed(err)
 	}
 	lines = map[string]int{}
 	mark(lines, "", file.Docs[0].Body)
@@ -145,8 +145,8 @@ func problem(line int, format string, args ...any) error {
 	return p
 }
 
-// syntax is an error of the YAML library in our form.
-func syntax(err error) error {
+// malformed is an error of the YAML library in our form.
+func malformed(err error) error {
 	line := 0
 	var at yaml.Error
 	if errors.As(err, &at) && at.GetToken() != nil && at.GetToken().Position != nil {

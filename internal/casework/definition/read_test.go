@@ -100,6 +100,7 @@ func TestReadRefuses(t *testing.T) {
 		{"schema: {maxLength: 20}}\n  count", "schema: {maxLength: 20001}}\n  count", "facts.name.schema: a text needs its bound"},
 		{"schema: {maxLength: 20}}\n  count", "schema: {maxLength: 20, $ref: other}}\n  count", `"$ref" says nothing here`},
 		{"schema: {maxLength: 20}}\n  count", "schema: {maxLength: 20, pattern: '('}}\n  count", "wanted a regular expression"},
+		{"schema: {maxLength: 20}}\n  count", "schema: {maxLength: 20, pattern: '^((a?b?c?){99}){5}$'}}\n  count", "the regular expression is too large"},
 		{"minimum: 0, maximum: 1000", "minimum: 0.5", "facts.count.schema.minimum: wanted a whole number"},
 		{"maxItems: 20, ", "", "facts.photos.schema: a list needs its bound"},
 		{"{name: {type: string, maxLength: 40}", "{name: {type: string}", "facts.photos.schema.items.properties.name: a text needs its bound"},

@@ -135,7 +135,7 @@ func (p *Program) kind(trigger string) string {
 func (p *Program) merge(facts Values, trigger string, fields Values) Values {
 	out := make(Values, len(facts)+len(fields))
 	maps.Copy(out, facts)
-	for _, name := range p.fieldsOf(trigger) {
+	for _, name := range p.says[trigger].all {
 		if v, ok := fields[name]; ok {
 			out[name] = v
 		} else {

@@ -28,7 +28,7 @@ func commands(t *testing.T, u *union) {
 	if into(t, u.falaj(t, "SA", "--json", "call", service, path, "--id", "desk-1"), &called); called.Status != 200 || called.ID != "desk-1" || called.Body != string(entry.body) || called.Header.Get("X-Road-Service") != service {
 		t.Errorf("%+v", called)
 	}
-	nothing := u.do(t, "SA", "--lang", "ar", "call", strings.Replace(service, "registry", "nothing", 1), path)
+	nothing := u.do(t, "SA", "--lang", "ar", "call", strings.Replace(service, "registry", "nothing", 1), path, "--client", "SA/GOV/egov/portal")
 	if nothing.code != 1 || !strings.Contains(nothing.err, "[directory.service.unknown]") || !strings.Contains(nothing.err, "لا يعرف الدليل") {
 		t.Errorf("%d %s", nothing.code, nothing.err)
 	}

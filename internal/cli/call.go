@@ -243,9 +243,17 @@ func (c *callCmd) from(s *session, service union.ServiceID) (base, client string
 	if c.Client != "" {
 		return base, c.Client, nil
 	}
-	var list []exchange.Client
+	var list, able []exchange.Client
 	if err := n.Query(s.ctx, "clients", nil, &list); err != nil {
 		return "", "", err
+	}
+	if len(list) > 1 {
+		if err := n.Query(s.ctx, "clients", url.Values{"service": {service.String()}}, &able); err != nil {
+			return "", "", err
+		}
+		if len(able) == 1 {
+			list = able
+		}
 	}
 	if len(list) != 1 {
 		var ids []string

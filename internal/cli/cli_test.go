@@ -38,7 +38,7 @@ func TestScripts(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			return errors.Join(os.WriteFile(e.WorkDir+"/other.yaml", b, 0o600),
+			return errors.Join(os.WriteFile(e.WorkDir+"/other.yaml", bytes.Replace(b, []byte("purpose: residence"), []byte("purpose: customs"), 1), 0o600),
 				os.WriteFile(e.WorkDir+"/loan.yaml", bytes.Replace(b, []byte("purpose: residence"), []byte("purpose: trial"), 1), 0o600))
 		},
 	})

@@ -51,7 +51,7 @@ func helpTexts() map[string]union.Text {
 		"call --method":  t("HTTP method (default: GET, or POST with -d).", "طريقة HTTP (الافتراضي: GET، أو POST مع -d)."),
 		"call --data":    t("Body to send; @FILE reads a file, @- the standard input.", "المحتوى المرسل؛ @FILE من ملف و@- من الدخل القياسي."),
 		"call --header":  t("Header to send; may be repeated.", "ترويسة تُرسل، ويمكن تكرارها."),
-		"call --client":  t("Subsystem that calls (default: the node's only one).", "النظام المتصل (الافتراضي: عميل العقدة الوحيد)."),
+		"call --client":  t("Subsystem that calls (default: the node's only one, or the only one with an agreement on the service).", "النظام المتصل (الافتراضي: عميل العقدة الوحيد، أو الوحيد الذي له اتفاق على الخدمة)."),
 		"call --id":      t("X-Road-Id, to repeat a call safely (default: a new one).", "المعرّف X-Road-Id لإعادة الطلب بأمان (الافتراضي: معرّف جديد)."),
 		"call --include": t("Print the answer's status and headers too.", "طباعة حالة الرد وترويساته أيضاً."),
 		"call --timeout": t("How long to wait for the answer.", "مدة انتظار الرد."),

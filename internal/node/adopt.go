@@ -34,28 +34,12 @@ func (n *Node) adoptService(ctx context.Context, _ admin.Person, p ServiceAdopt)
 	var before, after json.RawMessage
 	err := n.publish(ctx, func(e *directory.Edition) error {
 		before = e.Files[adoption.File]
-		old, _ := adoption.Decode(n.cfg.State, before) // nil: nothing, or nothing that can be read
-		base := before
-		if len(p.File) > 0 {
-			base = p.File
-		}
-		a, err := adoption.Decode(n.cfg.State, base)
-		switch {
-		case len(base) == 0:
-			a = new(adoption.Adoption)
-		case err != nil:
-			return fault.Wrap(fault.BadRequest, err, "%v", err)
-		}
-		p.into(a)
-		if a.System == (union.SubsystemID{}) || a.Zone == "" {
-			return fault.New(fault.BadRequest, "the first adoption of a state also names its case system and its time zone: --system, --zone and --weekend").
-				Arabic("يذكر أول اعتماد للدولة نظام ملفاتها ومنطقتها الزمنية أيضاً: --system و--zone و--weekend")
-		}
-		if after, err = a.Encode(); err == nil {
-			a, err = adoption.Decode(n.cfg.State, after)
-		}
+		old, a, err := p.adoption(n.cfg.State, before)
 		if err != nil {
-			return fault.Wrap(fault.BadRequest, err, "%v", err)
+			return err
+		}
+		if after, err = a.Encode(); err != nil {
+			return err
 		}
 		for _, d := range a.Adopts {
 			if err := n.adoptable(old, d); err != nil {
@@ -82,8 +66,20 @@ func (n *Node) adoptService(ctx context.Context, _ admin.Person, p ServiceAdopt)
 	return admin.Done{Result: after, Before: before, After: after}, err
 }
 
-// into adds what is asked for to an adoption.
-func (p ServiceAdopt) into(a *adoption.Adoption) {
+// adoption is what a state has adopted so far, nil where that is nothing or
+// cannot be read, and what it adopts now.
+func (p ServiceAdopt) adoption(state union.State, before []byte) (old, a *adoption.Adoption, err error) {
+	old, _ = adoption.Decode(state, before)
+	base := before
+	if len(p.File) > 0 {
+		base = p.File
+	}
+	a = new(adoption.Adoption)
+	if len(base) > 0 {
+		if a, err = adoption.Decode(state, base); err != nil {
+			return nil, nil, fault.Wrap(fault.BadRequest, err, "%v", err)
+		}
+	}
 	if p.System != (union.SubsystemID{}) {
 		a.System = p.System
 	}
@@ -96,6 +92,18 @@ func (p ServiceAdopt) into(a *adoption.Adoption) {
 	if p.Adopt != nil {
 		a.Adopt(*p.Adopt)
 	}
+	if a.System == (union.SubsystemID{}) || a.Zone == "" {
+		return nil, nil, fault.New(fault.BadRequest, "the first adoption of a state also names its case system and its time zone: --system, --zone and --weekend").
+			Arabic("يذكر أول اعتماد للدولة نظام ملفاتها ومنطقتها الزمنية أيضاً: --system و--zone و--weekend")
+	}
+	raw, err := a.Encode()
+	if err == nil {
+		a, err = adoption.Decode(state, raw)
+	}
+	if err != nil {
+		return nil, nil, fault.Wrap(fault.BadRequest, err, "%v", err)
+	}
+	return old, a, nil
 }
 
 // adoptable holds what is adopted anew against the definition that the states

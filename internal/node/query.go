@@ -52,8 +52,21 @@ func (n *Node) examine(ctx context.Context, _ admin.Person, _ url.Values) (any, 
 	return Health{ok, found}, nil
 }
 
-func (n *Node) listClients(context.Context, admin.Person, url.Values) (any, error) {
-	return n.exchange.Local().Clients(), nil
+// listClients lists this node's clients; with service=, those of them that an
+// agreement lets call it.
+func (n *Node) listClients(_ context.Context, _ admin.Person, q url.Values) (any, error) {
+	all := n.exchange.Local().Clients()
+	if !q.Has("service") {
+		return all, nil
+	}
+	service, err := union.ParseService(q.Get("service"))
+	if err != nil {
+		return nil, fault.Wrap(fault.BadIdentifier, err, "%v", err)
+	}
+	agreements := n.directory.View().Agreements()
+	return slices.DeleteFunc(all, func(c exchange.Client) bool {
+		return !slices.ContainsFunc(agreements, func(a policy.Agreement) bool { return a.Client == c.ID && a.Service == service })
+	}), nil
 }
 
 // Service is a service of this state: what the union knows, and where it runs.

@@ -233,7 +233,7 @@ type ScenarioStep struct {
 	Wait    string         `yaml:"wait,omitempty"`    // ISO 8601: time passes, deadlines fire
 	Answer  map[string]any `yaml:"answer,omitempty"`  // what each call will be answered from now on: name -> {status, body}; null: not at all
 	Hook    map[string]any `yaml:"hook,omitempty"`    // what each hook will give from now on in place of the real one: plate.match@1 -> value
-	Delay   []string       `yaml:"delay,omitempty"`   // messages held back from now on
+	Delay   []string       `yaml:"delay,omitempty"`   // messages held back from now on, and those behind them
 	Deliver []string       `yaml:"deliver,omitempty"` // those that now arrive, and are held back no longer
 	Refused string         `yaml:"refused,omitempty"` // the reason for which the act must be refused, or: invalid, actor, unexpected, closed
 	Want    map[string]any `yaml:"want,omitempty"`    // party -> state, or party.fact -> value, null for one that is not known

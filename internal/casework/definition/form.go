@@ -155,7 +155,8 @@ func (p *Program) invalid(name, keyword string) *Refusal {
 
 // FormSchema is the JSON Schema (2020-12) of a form's fields, with what a
 // portal needs to show them: titles and helps in both languages (x-title,
-// x-help), their order (x-order, from 1 on), labels of choices (x-labels).
+// x-help), their order (x-order, from 1 on), labels of choices (x-labels), and
+// the law by which what is about a person is asked for (x-basis).
 func (p *Program) FormSchema(form string) (map[string]any, bool) {
 	f, ok := p.d.Forms[form]
 	if !ok {
@@ -181,6 +182,9 @@ func (p *Program) document(trigger string, title union.Text) map[string]any {
 		s["title"], s["x-title"], s["x-order"] = f.Title.En, f.Title, i+1
 		if f.Help != (union.Text{}) {
 			s["description"], s["x-help"] = f.Help.En, f.Help
+		}
+		if f.Personal != "" {
+			s["x-basis"] = p.d.Basis[f.Personal]
 		}
 		properties[name] = s
 	}

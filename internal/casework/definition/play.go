@@ -87,7 +87,7 @@ type player struct {
 	opened  time.Time
 	halves  map[string]Half
 	queue   []coming
-	waiting []coming // messages held back
+	lines   map[string][]coming // messages held back, and those behind them, by the party that they go to
 	delay   map[string]bool
 	answers map[string]any
 	hooks   map[string]any
@@ -103,7 +103,7 @@ type player struct {
 // than it says, and how.
 func (p *Program) Play(ctx context.Context, s Scenario) (*Trace, error) {
 	g := &player{
-		p: p, now: instant(s.Start), halves: map[string]Half{}, delay: map[string]bool{},
+		p: p, now: instant(s.Start), halves: map[string]Half{}, lines: map[string][]coming{}, delay: map[string]bool{},
 		answers: map[string]any{}, hooks: map[string]any{}, trace: &Trace{Scenario: s.Name},
 	}
 	for i := range s.Steps {
@@ -125,20 +125,8 @@ func (g *player) play(ctx context.Context, s *ScenarioStep) error {
 			return err
 		}
 	}
-	for _, name := range s.Deliver {
-		delete(g.delay, name)
-		found := false
-		for i := 0; i < len(g.waiting); i++ {
-			if g.waiting[i].in.Trigger == name {
-				g.queue = append(g.queue, g.waiting[i])
-				g.waiting = slices.Delete(g.waiting, i, i+1)
-				found = true
-				i--
-			}
-		}
-		if !found {
-			return fmt.Errorf("no message %s is held back", name)
-		}
+	if err := g.deliver(s.Deliver); err != nil {
+		return err
 	}
 	until := g.now
 	if s.Wait != "" {
@@ -178,6 +166,39 @@ func (g *player) prepare(s *ScenarioStep) error {
 		g.delay[name] = true
 	}
 	return nil
+}
+
+// deliver lets messages arrive that were held back.
+func (g *player) deliver(names []string) error {
+	for _, name := range names {
+		delete(g.delay, name)
+		line := g.lines[g.p.other(g.p.d.Messages[name].From)]
+		if !slices.ContainsFunc(line, func(c coming) bool { return c.in.Trigger == name }) {
+			return fmt.Errorf("no message %s is held back", name)
+		}
+	}
+	g.flush()
+	for _, name := range names {
+		for _, c := range g.lines[g.p.other(g.p.d.Messages[name].From)] {
+			if c.in.Trigger == name {
+				return fmt.Errorf("%s cannot arrive yet: what was sent before it is held back", name)
+			}
+		}
+	}
+	return nil
+}
+
+// flush lets go what nothing holds back: messages of a case arrive in the
+// order in which they were sent.
+func (g *player) flush() {
+	for _, party := range g.p.sides() {
+		line := g.lines[party]
+		for len(line) > 0 && !g.delay[line[0].in.Trigger] {
+			g.queue = append(g.queue, line[0])
+			line = line[1:]
+		}
+		g.lines[party] = line
+	}
 }
 
 // act does a form.
@@ -229,7 +250,7 @@ func (g *player) run(ctx context.Context, until time.Time) error {
 
 // due is the deadline that passes first.
 func (g *player) due() (party, name string, at time.Time) {
-	for _, half := range []string{g.p.d.Opens, g.p.other(g.p.d.Opens)} {
+	for _, half := range g.p.sides() {
 		clocks := g.halves[half].Clocks
 		for _, d := range slices.Sorted(maps.Keys(clocks)) {
 			if name == "" || clocks[d].Before(at) {
@@ -239,6 +260,9 @@ func (g *player) due() (party, name string, at time.Time) {
 	}
 	return party, name, at
 }
+
+// sides are both parties, the one first that opens a case.
+func (p *Program) sides() [2]string { return [2]string{p.d.Opens, p.other(p.d.Opens)} }
 
 func (p *Program) other(party string) string {
 	for other := range p.d.Parties {
@@ -288,12 +312,9 @@ func (g *player) take(ctx context.Context, c coming) error {
 	for _, s := range out.Send {
 		t.Sent = append(t.Sent, s.Message)
 		sent := coming{g.p.other(c.party), Input{Trigger: s.Message, Fields: s.Fields}}
-		if g.delay[s.Message] {
-			g.waiting = append(g.waiting, sent)
-		} else {
-			g.queue = append(g.queue, sent)
-		}
+		g.lines[sent.party] = append(g.lines[sent.party], sent)
 	}
+	g.flush()
 	for _, a := range out.Ask {
 		t.Asked = append(t.Asked, a.Call+" "+g.p.d.Calls[a.Call].Method+" "+a.Path)
 		answer, err := g.answer(a.Call)

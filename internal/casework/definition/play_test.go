@@ -40,6 +40,7 @@ func TestPlay(t *testing.T) {
 		{"      - {at: here, do: close}", `there is no form "close"`},
 		{"      - {delay: [open]}", `there is no message "open"`},
 		{"      - {deliver: [tell]}", "no message tell is held back"},
+		{"      - {delay: [ask]}\n      - {at: here, do: open, with: {name: Ali, fee: {minor: 50, currency: BHD}, count: 3}}\n      - {at: here, do: try, with: {kind: small, count: 101}}\n      - {deliver: [ask], want: {here.told: ok}}", ""},
 		{"      - {answer: {x: null}}", `there is no call "x"`},
 		{"      - {hook: {x: 1}}", `there is no function "x"`},
 		{"      - {at: here, do: open, with: {name: Ali, fee: {minor: 50, currency: BHD}}}\n      - {at: here, do: try, with: {kind: small}, want: {here: DONE}}", "should be in DONE, and is in HELD (held: halves.here.states.OPEN.on.try.branches[1].if: fact.count is not known)"},

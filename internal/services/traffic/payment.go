@@ -20,6 +20,11 @@ func (d Deps) take(ctx context.Context, now time.Time, v definition.Values) (any
 		return nil, err
 	}
 	full, done, open, paid := amount(v, "amount"), amount(v, "discharged"), amount(v, "open"), amount(v, "paid")
+	if paid.Currency != open.Currency || paid.Minor <= 0 { // which the definition refuses
+		none, nothing := value(union.Money{Currency: full.Currency}), value(union.Money{Currency: open.Currency})
+		return map[string]any{"owed": value(full), "off": none, "rule": "", "quote": map[string]any{}, "at": now.UTC().Format(time.RFC3339),
+			"discharged": none, "total": value(done), "price": nothing, "open": value(open), "whole": false}, nil
+	}
 	offer, err := t.Discount(text(v, "code"), instant(v, "at"), instant(v, "served"), now, full)
 	if err != nil {
 		return nil, err
@@ -56,8 +61,8 @@ type taken struct {
 }
 
 func reckon(owed, done, open, paid union.Money, q ledger.Quote) (t taken, err error) {
-	if paid.Minor < 0 || open.Minor < 0 {
-		return t, errors.New("what is open and what is paid are not below zero")
+	if open.Minor < 0 {
+		return t, errors.New("what is open is not below zero")
 	}
 	money, err := open.Add(paid)
 	if err != nil {
@@ -85,7 +90,10 @@ func reckon(owed, done, open, paid union.Money, q ledger.Quote) (t taken, err er
 // ledger reckons the same.
 func giveBack(spent, discharged, relief union.Money) (any, error) {
 	keep, err := discharged.Sub(relief)
-	if err != nil || relief.Minor <= 0 || keep.Minor < 0 {
+	if err == nil && relief.Minor == 0 {
+		return map[string]any{"back": value(union.Money{Currency: spent.Currency}), "spent": value(spent), "discharged": value(discharged)}, nil
+	}
+	if err != nil || relief.Minor < 0 || keep.Minor < 0 {
 		return nil, errors.New("no more can be given up than was discharged")
 	}
 	cost, _, err := spent.Share(keep.Minor, discharged.Minor)

@@ -5,12 +5,14 @@ import (
 	"time"
 
 	"github.com/falaj/falaj/internal/bench"
+	"github.com/falaj/falaj/internal/union"
 )
 
 type benchCmd struct {
 	Exchange benchExchangeCmd `cmd:""`
 	Verify   benchVerifyCmd   `cmd:""`
 	Log      benchLogCmd      `cmd:""`
+	Casework benchCaseworkCmd `cmd:""`
 }
 
 type benchExchangeCmd struct {
@@ -90,6 +92,33 @@ func (c *benchLogCmd) Run(s *session) error {
 		s.printf(s.say(t("In the database a leaf takes %.0f bytes beside its message.\n", "تشغل الورقة في قاعدة البيانات %.0f بايت إلى جانب رسالتها.\n")), r.Extra)
 		s.printf(s.say(t("Without a log: %.0f waits for the disk a second; rows of a commit's size: %.0f a second, which is %.0f leaves\n",
 			"دون سجل: %.0f انتظاراً للقرص في الثانية؛ صفوف بحجم عملية التثبيت: %.0f في الثانية، أي %.0f ورقة\n")), r.SyncsPerSecond, r.RawCommits, r.RawPerSecond)
+	})
+}
+
+type benchCaseworkCmd struct {
+	Duration    time.Duration `default:"5s"`
+	Concurrency int           `default:"64"`
+	States      int           `default:"7"`
+	Data        string        `type:"path" placeholder:"DIR"`
+}
+
+// Run measures how many steps a second the cases of a whole union take.
+func (c *benchCaseworkCmd) Run(s *session) error {
+	r, err := bench.Casework(s.ctx, bench.CaseworkConfig{Duration: c.Duration, Concurrency: c.Concurrency, States: c.States, Dir: c.Data})
+	if err != nil {
+		return err
+	}
+	return s.show(r, func() {
+		s.machine(r.Machine)
+		s.printf(s.say(t("%d states in one process; cases at work at a time: %d; %.3g s a phase\n\n", "%d دول في عملية واحدة؛ المعاملات العاملة في آن واحد: %d؛ %.3g ث لكل مرحلة\n\n")), r.States, r.Concurrency, r.Seconds)
+		line := func(what union.Text, x bench.Transition) {
+			s.printf(s.say(t("%s: %.0f a second over all states, durable (%d in %.1f s); %.0f µs of CPU each; the act p50 %.1f ms, p99 %.1f ms\n",
+				"%s: %.0f في الثانية في جميع الدول، محفوظة على القرص (%d خلال %.1f ث)؛ %.0f µs من زمن المعالج لكل منها؛ الإجراء p50 %.1f ms وp99 %.1f ms\n")),
+				s.say(what), x.PerSecond, x.Acts, x.Seconds, x.CPUMicros, x.P50Millis, x.P99Millis)
+		}
+		line(t("Steps within a state", "خطوات داخل الدولة"), r.Kept)
+		line(t("Steps that the other state heard", "خطوات سمعتها الدولة الأخرى"), r.Told)
+		s.printf(s.say(t("Waits for the disk, one after the other: %.0f a second\n", "انتظار القرص على التوالي: %.0f في الثانية\n")), r.SyncsPerSecond)
 	})
 }
 

@@ -65,7 +65,7 @@ func (u *Union) found(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := present(draft); err != nil {
+	if _, err := present(draft, u.joints); err != nil {
 		return err
 	}
 	parties := make([]*party, len(states))
@@ -89,7 +89,7 @@ func (u *Union) found(ctx context.Context) error {
 			if err := p.open(names...); err != nil {
 				return err
 			}
-			edition, err := p.part(x, states, u.plan.link(s), u.plan.public(s), u.deps.Now)
+			edition, err := p.part(x, u.joints, states, u.plan.link(s), u.plan.public(s), u.deps.Now)
 			if err != nil {
 				return fmt.Errorf("the part of %s: %w", s, err)
 			}
@@ -254,7 +254,7 @@ func refreshAll(ctx context.Context, all []*party) error {
 const logHost = "demonstration.falaj.example"
 
 // part is what a state says of itself.
-func (p *party) part(x directory.Seat, states []union.State, link, public string, now func() time.Time) (*directory.Edition, error) {
+func (p *party) part(x directory.Seat, all []joint, states []union.State, link, public string, now func() time.Time) (*directory.Edition, error) {
 	ca, err := p.keys.Signer(directory.AuthorityKey)
 	if err != nil {
 		return nil, err
@@ -335,7 +335,7 @@ func (p *party) part(x directory.Seat, states []union.State, link, public string
 		}
 		e.Members = append(e.Members, m)
 	}
-	return e, takePart(e, states, now())
+	return e, takePart(e, all, states, now())
 }
 
 // agreements let every state's portal read a register.

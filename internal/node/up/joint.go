@@ -24,12 +24,14 @@ type joint struct {
 	calls map[string][2]string // registers
 }
 
-func joints() []joint {
-	return []joint{{
-		text:  residence.Definition,
-		roles: map[definition.Kind][2]string{definition.Citizen: {"egov", "portal"}, definition.Officer: {"interior", "residence"}},
-		calls: map[string][2]string{"residents": {"interior", "civil"}},
-	}}
+// joints are the demonstration's own, and those of the configuration.
+func joints(more ...[]byte) []joint {
+	roles := map[definition.Kind][2]string{definition.Citizen: {"egov", "portal"}, definition.Officer: {"interior", "residence"}}
+	all := []joint{{text: residence.Definition, roles: roles, calls: map[string][2]string{"residents": {"interior", "civil"}}}}
+	for _, text := range more {
+		all = append(all, joint{text: text, roles: roles})
+	}
+	return all
 }
 
 // cases is a state's case system.
@@ -49,7 +51,7 @@ func calendars(s union.State) adoption.Calendar {
 
 // present puts the joint services that are new before the states, with the
 // purposes that they serve. It tells whether any was.
-func present(dr *directory.Draft) (bool, error) {
+func present(dr *directory.Draft, all []joint) (bool, error) {
 	has, codes := dr.Definitions(), dr.Charter().Purposes
 	for _, p := range purposes() {
 		if !slices.ContainsFunc(codes, func(c directory.Purpose) bool { return c.Code == p.Code }) {
@@ -60,7 +62,7 @@ func present(dr *directory.Draft) (bool, error) {
 	if err := dr.SetPurposes(codes); err != nil {
 		return false, err
 	}
-	for _, j := range joints() {
+	for _, j := range all {
 		d, err := definition.Read(j.text)
 		if err != nil {
 			return false, fmt.Errorf("a joint service: %w", err)
@@ -79,7 +81,7 @@ func present(dr *directory.Draft) (bool, error) {
 // takePart has a state adopt, from today on, the joint services of which it
 // has said nothing, and lets the states' case systems send to its own. What it
 // says already stays as it is.
-func takePart(e *directory.Edition, states []union.State, now time.Time) error {
+func takePart(e *directory.Edition, all []joint, states []union.State, now time.Time) error {
 	a := &adoption.Adoption{System: cases(e.State), Calendar: calendars(e.State)}
 	if raw := e.Files[adoption.File]; raw != nil {
 		var err error
@@ -93,7 +95,7 @@ func takePart(e *directory.Edition, states []union.State, now time.Time) error {
 	}
 	var uses []string
 	changed := false
-	for _, j := range joints() {
+	for _, j := range all {
 		d, err := definition.Read(j.text)
 		if err != nil {
 			return fmt.Errorf("a joint service: %w", err)
@@ -184,7 +186,7 @@ func (u *Union) joinIn(ctx context.Context, all []*party) error {
 	if err != nil {
 		return err
 	}
-	some, err := present(dr)
+	some, err := present(dr, u.joints)
 	if err != nil {
 		return err
 	}
@@ -212,7 +214,7 @@ func (u *Union) joinIn(ctx context.Context, all []*party) error {
 		}
 	}
 	for _, p := range states {
-		if err := p.book.Publish(ctx, func(e *directory.Edition) error { return takePart(e, u.plan.States, u.deps.Now()) }); err != nil {
+		if err := p.book.Publish(ctx, func(e *directory.Edition) error { return takePart(e, u.joints, u.plan.States, u.deps.Now()) }); err != nil {
 			return fmt.Errorf("joint services of %s: %w", p.state, err)
 		}
 	}

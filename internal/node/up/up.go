@@ -37,6 +37,9 @@ type Config struct {
 	Base   *int          // first port; nil: those of the folder, or DefaultBase; 0: any free ports
 	Fresh  bool          // remove the folder's union first
 	Set    []string      // configuration of every node beside its file's: config.Source
+	// Definitions are joint services beside the demonstration's own, in which
+	// every state takes part; who speaks for its roles goes by their kinds.
+	Definitions [][]byte
 }
 
 // Deps are what the union is given of the world.
@@ -52,6 +55,7 @@ type Deps struct {
 type Union struct {
 	dir         string
 	deps        Deps
+	joints      []joint
 	set         []string
 	plan        *plan
 	lock        *os.File
@@ -80,7 +84,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (_ *Union, err error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &Union{dir: dir, deps: deps, set: cfg.Set}
+	u := &Union{dir: dir, deps: deps, set: cfg.Set, joints: joints(cfg.Definitions...)}
 	defer func() {
 		if err != nil {
 			u.forget()

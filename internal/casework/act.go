@@ -31,13 +31,14 @@ type Act struct {
 
 // Receipt is what an act led to.
 type Receipt struct {
-	Case     string   `json:"case"`
-	Event    int64    `json:"event"`
-	Leaf     int64    `json:"leaf"` // of the event's record in this state's log
-	State    string   `json:"state"`
-	Proposal bool     `json:"proposal,omitzero"` // waits for a second person
-	Held     string   `json:"held,omitempty"`
-	Messages []string `json:"messages,omitempty"` // X-Road-Id of what was sent: names its evidence
+	Case     string     `json:"case"`
+	Event    int64      `json:"event"`
+	Leaf     int64      `json:"leaf"` // of the event's record in this state's log
+	State    string     `json:"state"`
+	Title    union.Text `json:"title"`             // of the state
+	Proposal bool       `json:"proposal,omitzero"` // waits for a second person
+	Held     string     `json:"held,omitempty"`
+	Messages []string   `json:"messages,omitempty"` // X-Road-Id of what was sent: names its evidence
 }
 
 // Limits of an act.
@@ -115,11 +116,12 @@ func (e *Engine) act(ctx context.Context, a Act, id, digest [32]byte) (Receipt, 
 	if err != nil {
 		return Receipt{}, err
 	}
-	return receipt(ev, entry.Index), nil
+	return receipt(c, ev, entry.Index), nil
 }
 
-func receipt(ev *Event, leaf int64) Receipt {
-	r := Receipt{Case: ev.Case, Event: ev.Number, Leaf: leaf, State: ev.To, Proposal: ev.Kind == KindProposal, Held: ev.Held}
+func receipt(c *Case, ev *Event, leaf int64) Receipt {
+	r := Receipt{Title: c.program.Definition().Halves[c.Party].States[ev.To].Title,
+		Case: ev.Case, Event: ev.Number, Leaf: leaf, State: ev.To, Proposal: ev.Kind == KindProposal, Held: ev.Held}
 	for _, s := range ev.Sent {
 		r.Messages = append(r.Messages, messageID(ev.Case, s.Number, 0))
 	}
@@ -145,7 +147,11 @@ func (e *Engine) repeated(ctx context.Context, id, digest [32]byte) (Receipt, er
 	if err != nil {
 		return Receipt{}, err
 	}
-	return receipt(ev, leaf), nil
+	c, err := e.load(ctx, of)
+	if err != nil {
+		return Receipt{}, err
+	}
+	return receipt(c, ev, leaf), nil
 }
 
 // subject is the case that an act is about: one that exists, or a new one.

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/falaj/falaj/internal/casework/definition"
@@ -127,10 +128,11 @@ type Deps struct {
 
 // Engine is one process's share of a state's cases.
 type Engine struct {
-	cfg   Config
-	deps  Deps
-	locks [64]sync.Mutex // by case: who loses a race would do its work twice
-	wake  chan struct{}
+	cfg    Config
+	deps   Deps
+	locks  [64]sync.Mutex // by case: who loses a race would do its work twice
+	wake   chan struct{}
+	events atomic.Int64
 
 	mu       sync.Mutex
 	compared map[union.State]Compared

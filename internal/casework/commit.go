@@ -51,6 +51,7 @@ func (e *Engine) commit(ctx context.Context, old, c *Case, ev *Event, extra func
 	if err != nil {
 		return entry, err
 	}
+	e.events.Add(1)
 	if len(ev.Sent)+len(ev.Calls) > 0 || soon(old, c, e.now().Add(e.cfg.Poll)) {
 		e.stir()
 	}

@@ -247,7 +247,7 @@ func TestHostile(t *testing.T) {
 		{"one of nobody", "promoted", `{}`, "invalid"},
 		{"without what it needs", "granted", `{}`, "invalid"},
 		{"an unknown fact", "granted", `{"until":"2026-12-01T00:00:00Z","king":true}`, "invalid"},
-		{"the other's facts, told anew", amendment, `{"name":"x"}`, "invalid"},
+		{"the other's facts, told anew", Amendment, `{"name":"x"}`, "invalid"},
 	} {
 		h, err := w.home.Hear(ctx, host, msg(id, i+1, c.message, c.fields))
 		if err != nil || h.Refusal == nil || h.Refusal.Why != c.why || !h.Refusal.Text.Complete() {

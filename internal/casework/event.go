@@ -209,7 +209,7 @@ func (e *Engine) take(ctx context.Context, c *Case, h happening) (*Event, *Case,
 		ev.Refusal = h.refusal
 		return ev, n, nil
 	case KindAmend:
-		return ev, n, ev.send(n, amendment, n.Told)
+		return ev, n, ev.send(n, Amendment, n.Told)
 	case KindProposal:
 		n.Proposals[h.trigger] = Proposal{h.fields, *h.actor, h.at}
 		return ev, n, nil
@@ -219,7 +219,7 @@ func (e *Engine) take(ctx context.Context, c *Case, h happening) (*Event, *Case,
 			ev.Refusal = h.refusal
 			return ev, n, nil
 		}
-		if h.trigger == amendment {
+		if h.trigger == Amendment {
 			return ev, n, ev.amend(n, h.fields)
 		}
 	case KindDeadline:

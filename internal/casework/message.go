@@ -24,9 +24,9 @@ import (
 // format is the version of what crosses between halves.
 const format = "case/1"
 
-// amendment is the message by which a half tells its facts anew; no definition
+// Amendment is the message by which a half tells its facts anew; no definition
 // has a message of this name.
-const amendment = "~facts"
+const Amendment = "~facts"
 
 // maxMessage bounds a message, in bytes.
 const maxMessage = 512 << 10
@@ -178,7 +178,7 @@ func (e *Engine) reading(c *Case, m *wire) happening {
 	var err error
 	if h.fields, err = d.ReadValues(m.Fields); err != nil {
 		h.refusal = &Refusal{Why: string(definition.Invalid), Text: notReadable, Detail: err.Error()}
-	} else if of, ok := d.Messages[m.Message]; m.Message != amendment && (!ok || of.From == c.Party) {
+	} else if of, ok := d.Messages[m.Message]; m.Message != Amendment && (!ok || of.From == c.Party) {
 		h.refusal = &Refusal{Why: string(definition.Invalid), Text: notReadable, Detail: fmt.Sprintf("%.64q", m.Message)}
 	}
 	if m.Service != c.Service || m.Version != c.Version {

@@ -25,12 +25,25 @@ type Reader struct {
 // Story is a case as it is told to a reader of this state.
 type Story struct {
 	Summary
-	Facts     definition.Values    `json:"facts"`
-	Deadlines map[string]time.Time `json:"deadlines,omitempty"`
-	Proposals map[string]Proposer  `json:"proposals,omitempty"` // by form: what waits for a second person
-	Can       []string             `json:"can"`                 // forms that the reader's system may send in this state
-	Events    []StoryEvent         `json:"events"`
-	Notices   []Notice             `json:"notices,omitempty"`
+	Facts     definition.Values     `json:"facts"`
+	Shown     map[string]union.Text `json:"shown"` // the facts as people read them
+	Titles    Titles                `json:"titles"`
+	Deadlines map[string]time.Time  `json:"deadlines,omitempty"`
+	Proposals map[string]Proposer   `json:"proposals,omitempty"` // by form: what waits for a second person
+	Can       []string              `json:"can"`                 // forms that the reader's system may send in this state
+	Events    []StoryEvent          `json:"events"`
+	Notices   []Notice              `json:"notices,omitempty"`
+}
+
+// Titles are what the service, and whatever a story names, is called.
+type Titles struct {
+	Service  union.Text            `json:"service"`
+	Parties  map[string]union.Text `json:"parties"`
+	States   map[string]union.Text `json:"states"`
+	Roles    map[string]union.Text `json:"roles"`
+	Facts    map[string]union.Text `json:"facts"`
+	Forms    map[string]union.Text `json:"forms"`
+	Messages map[string]union.Text `json:"messages"`
 }
 
 // Summary is a case in a list: nothing of what it holds.
@@ -74,7 +87,11 @@ func (e *Engine) Read(ctx context.Context, id string, r Reader) (*Story, error) 
 	if err := e.recordReading(ctx, c, r); err != nil {
 		return nil, err
 	}
-	s := &Story{Summary: c.summary(), Facts: c.Facts, Deadlines: c.Clocks, Proposals: map[string]Proposer{}, Can: c.can(roles)}
+	b, err := e.deps.Book()
+	if err != nil {
+		return nil, err
+	}
+	s := &Story{Summary: c.summary(), Facts: c.Facts, Shown: c.shown(b.Zone()), Titles: c.titles(), Deadlines: c.Clocks, Proposals: map[string]Proposer{}, Can: c.can(roles)}
 	for form, p := range c.Proposals {
 		s.Proposals[form] = Proposer{p.Actor.User, p.At}
 	}
@@ -142,6 +159,40 @@ func (c *Case) summary() Summary {
 	}
 	s.Title = c.program.Definition().Halves[c.Party].States[c.State].Title
 	return s
+}
+
+func (c *Case) shown(zone *time.Location) map[string]union.Text {
+	out := make(map[string]union.Text, len(c.Facts))
+	for name, v := range c.Facts {
+		out[name] = union.Text{En: c.program.Show(name, v, "en", zone), Ar: c.program.Show(name, v, "ar", zone)}
+	}
+	return out
+}
+
+// titles are those of this half, and of all that crosses.
+func (c *Case) titles() Titles {
+	d := c.program.Definition()
+	t := Titles{Service: d.Title, Parties: d.Parties, States: map[string]union.Text{}, Roles: map[string]union.Text{}, Facts: map[string]union.Text{}, Forms: map[string]union.Text{}, Messages: map[string]union.Text{}}
+	for name, s := range d.Halves[c.Party].States {
+		t.States[name] = s.Title
+	}
+	for name, r := range d.Roles {
+		if r.Party == c.Party {
+			t.Roles[name] = r.Title
+		}
+	}
+	for name, f := range d.Forms {
+		if _, own := t.Roles[f.Role]; own {
+			t.Forms[name] = f.Title
+		}
+	}
+	for name := range c.Facts {
+		t.Facts[name] = d.Facts[name].Title
+	}
+	for name, m := range d.Messages {
+		t.Messages[name] = m.Title
+	}
+	return t
 }
 
 // can lists the forms that the case takes now from roles.

@@ -59,6 +59,8 @@ func (n *Node) actions() []admin.Action {
 			Roles: services, Do: admin.Params(n.resolveOutcome)},
 		{Name: "delivery.skip", Event: "delivery.skipped", Text: t("Give up a delivery, so that its conversation goes on.", "تجاوز تسليم ليستمر ما بعده."),
 			Roles: services, Do: admin.Params(n.skipDelivery)},
+		{Name: "case.reconcile", Event: "case.reconciled", Text: t("Compare cases with the other states' halves, and send again what is missing there.", "مقارنة المعاملات بشقوق الدول الأخرى، وإعادة إرسال ما ينقصها."),
+			Roles: services, Do: admin.Params(n.reconcileCases)},
 		{Name: "evidence.erase", Event: "evidence.erased", Text: t("Erase records for good; only their leaves in the log stay.", "محو قيود نهائياً، ولا تبقى إلا أوراقها في سجل الشفافية."),
 			Roles: officer, Two: true, Check: n.mayErase, Do: admin.Params(n.erase)},
 		{Name: "hold.add", Event: "hold.added", Text: t("Keep records from being erased or ended, by law.", "حفظ قيود من المحو والإنهاء بحكم القانون."),

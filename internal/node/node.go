@@ -247,6 +247,7 @@ func (n *Node) openExchange(ctx context.Context) error {
 	n.health = operation.NewHealth(n.checks()...)
 	n.meters.gauges(n)
 	n.meters.alarmGauges(n)
+	n.meters.caseGauges(n)
 	n.admin = admin.New(n.cfg.Admin, admin.Deps{DB: n.db, Record: n.record, Now: n.now, Log: n.log}, n.actions(), n.queries())
 	return nil
 }

@@ -75,7 +75,7 @@ func (c *Client) Save(ctx context.Context, name string, params url.Values, w io.
 		if err != nil {
 			return fmt.Errorf("reading the node's answer: %w", err)
 		}
-		return refusal(resp, body)
+		return ReadRefusal(resp, body)
 	}
 	var done int64
 	for buf := make([]byte, 256<<10); ; {
@@ -165,7 +165,7 @@ func (c *Client) do(req *http.Request, out any) error {
 		return fmt.Errorf("reading the node's answer: %w", err)
 	}
 	if resp.StatusCode >= 400 {
-		return refusal(resp, body)
+		return ReadRefusal(resp, body)
 	}
 	if out == nil {
 		return nil
@@ -205,7 +205,8 @@ func (r *Refusal) Error() string {
 	return s
 }
 
-func refusal(resp *http.Response, body []byte) error {
+// ReadRefusal reads problem details (RFC 9457) of a node.
+func ReadRefusal(resp *http.Response, body []byte) error {
 	var p struct {
 		Title    string     `json:"title"`
 		TitleAr  string     `json:"title_ar"`

@@ -19,6 +19,7 @@ CREATE TABLE casework_case (
   body       BLOB    NOT NULL
 ) STRICT;
 CREATE INDEX casework_case_changed ON casework_case (changed_at, id);
+CREATE INDEX casework_case_open ON casework_case (service) WHERE ended = 0;
 CREATE INDEX casework_case_ended ON casework_case (service, version, changed_at) WHERE ended = 1;
 CREATE INDEX casework_case_person ON casework_case (person, changed_at, id) WHERE person <> x'';
 CREATE INDEX casework_case_trouble ON casework_case (changed_at, id) WHERE trouble <> '';

@@ -105,10 +105,14 @@ func (p *Program) fits(name string, v any) string {
 }
 
 // printable refuses, in each text of a value, what no text holds that a person
-// typed: control characters, and marks that make others read another order.
+// typed: control characters, marks that make others read another order, and
+// more than any schema lets in, before patterns are tried on it.
 func printable(v any) bool {
 	switch v := v.(type) {
 	case string:
+		if len(v) > maxLength*utf8.UTFMax {
+			return false
+		}
 		for _, r := range v {
 			switch {
 			case r == utf8.RuneError, unicode.IsControl(r) && r != '\n' && r != '\t',

@@ -119,6 +119,7 @@ func TestStepRefuses(t *testing.T) {
 		{"a message's field", h, Input{Trigger: "tell", Fields: Values{"told": strings.Repeat("Tiny", 6)}}, Invalid, "told: maxLength"},
 		{"a mark that turns text around", h, Input{Trigger: "tell", Fields: Values{"told": "Tiny\u202e"}}, Invalid, "told: characters"},
 		{"no text", h, Input{Trigger: "tell", Fields: Values{"told": "Tiny\xff"}}, Invalid, "told: characters"},
+		{"more than any text", h, Input{Trigger: "tell", Fields: Values{"told": strings.Repeat("Tiny", 20_001)}}, Invalid, "told: characters"},
 		{"a control character", h, Input{Trigger: "tell", Fields: Values{"told": "Tiny\x00"}}, Invalid, "told: characters"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

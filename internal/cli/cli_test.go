@@ -1,9 +1,7 @@
 package cli
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"os"
 	"os/signal"
 	"strings"
@@ -12,6 +10,8 @@ import (
 
 	"github.com/alecthomas/kong"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/falaj/falaj/internal/services/residence"
 )
 
 // TestMain lets the scripts run this test's own binary as falaj.
@@ -34,12 +34,14 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Vars = append(e.Vars, "LC_ALL=C", "FALAJ_UP_DATA="+e.WorkDir+"/u")
 			// A joint service, for a purpose of the demonstration and for another.
-			b, err := os.ReadFile("../casework/definition/testdata/loan.yaml")
-			if err != nil {
-				return err
+			loan := strings.Replace(string(residence.Definition), "name: residence\n", "name: loan\n", 1)
+			for file, purpose := range map[string]string{"loan.yaml": "trial", "other.yaml": "customs"} {
+				text := strings.Replace(loan, "purpose: residence\n", "purpose: "+purpose+"\n", 1)
+				if err := os.WriteFile(e.WorkDir+"/"+file, []byte(text), 0o600); err != nil {
+					return err
+				}
 			}
-			return errors.Join(os.WriteFile(e.WorkDir+"/other.yaml", bytes.Replace(b, []byte("purpose: residence"), []byte("purpose: customs"), 1), 0o600),
-				os.WriteFile(e.WorkDir+"/loan.yaml", bytes.Replace(b, []byte("purpose: residence"), []byte("purpose: trial"), 1), 0o600))
+			return nil
 		},
 	})
 }

@@ -172,7 +172,7 @@ func (c *directoryAmendCmd) Run(s *session) error {
 			err = d.AddDefinition(x)
 		}
 		if err != nil {
-			return fault.New(fault.CodeOf(err), "--service: %s: %s", name, fault.From(err).Detail)
+			return err
 		}
 	}
 	for _, name := range c.Announce {

@@ -137,17 +137,27 @@ func (c *serviceAdoptCmd) adopted() (a adoption.Adopted, err error) {
 	return a, nil
 }
 
-// readDefinition reads a joint service's definition, which must be one, for a
-// purpose that the union has.
+// readDefinition reads a joint service's definition, in which lint finds no
+// error, for a purpose that the union has.
 func readDefinition(name string, purposes []directory.Purpose) (directory.Definition, error) {
 	text, err := os.ReadFile(name)
 	if err != nil {
 		return directory.Definition{}, fault.New(fault.File, "%v", err)
 	}
-	d, err := definition.Read(text)
+	p, found, err := compiled(name)
 	if err != nil {
-		return directory.Definition{}, fault.New(fault.Usage, "%v", err)
+		return directory.Definition{}, err
 	}
+	if p != nil {
+		found, _ = definition.Lint(p.Definition())
+	}
+	for _, f := range found {
+		if f.Severity == definition.Error {
+			return directory.Definition{}, fault.New(fault.Usage, "falaj service lint %s finds errors, the first in line %d: %s", name, f.Line, f.Text.En).
+				Arabic("يجد falaj service lint %s أخطاءً، أولها في السطر %d: %s", name, f.Line, f.Text.Ar)
+		}
+	}
+	d := p.Definition()
 	var codes []string
 	for _, p := range purposes {
 		codes = append(codes, p.Code)

@@ -28,10 +28,10 @@ func (l *linter) half(party string, m Machine) {
 func (l *linter) untimed(m Machine, state string) union.Text {
 	if state == m.Hold {
 		return say("Nothing is sure to time the hold state out: it needs a deadline whose last branch leaves it and which cannot fail: it reads and sends no fact that may be unknown there, and has no hook and no effect.",
-			"لا مهلة مؤكدة تُنهي حالة التعليق: تحتاج إلى موعد يخرج منها في فرعه الأخير ولا يمكن أن يخفق: لا يقرأ بيانة قد تكون مجهولة فيها ولا يرسلها، وبلا خطاف ولا أثر.")
+			"لا مهلة مؤكدة تُنهي حالة التعليق: تحتاج إلى موعد يخرج منها في فرعه الأخير ولا يمكن أن يخفق: لا يقرأ معلومة قد تكون مجهولة فيها ولا يرسلها، وبلا خطاف ولا أثر.")
 	}
 	return say("Nothing is sure to time the state out: it needs a deadline that reads no fact which may be unknown there, whose last branch leaves the state, and whose others leave it or start it anew.",
-		"لا مهلة مؤكدة تُنهي الحالة: تحتاج إلى موعد لا يقرأ بيانة قد تكون مجهولة فيها، يخرج منها في فرعه الأخير، وتخرج منها فروعه الأخرى أو تبدؤها من جديد.")
+		"لا مهلة مؤكدة تُنهي الحالة: تحتاج إلى موعد لا يقرأ معلومة قد تكون مجهولة فيها، يخرج منها في فرعه الأخير، وتخرج منها فروعه الأخرى أو تبدؤها من جديد.")
 }
 
 // passed tells whether the start is only gone through: a case does not exist
@@ -51,17 +51,9 @@ func (d *Definition) passed(party string, m Machine) bool {
 }
 
 // begins tells whether a half can begin with a trigger: where the case opens,
-// with a form that the start itself lists; in the other state, with a message.
+// with a form; in the other state, with a message.
 func (d *Definition) begins(party, trigger string) bool {
-	m := d.Halves[party]
-	switch d.kind(trigger) {
-	case "form":
-		_, own := m.States[m.Start].On[trigger]
-		return own && party == d.Opens
-	case "message":
-		return party != d.Opens
-	}
-	return false
+	return party == d.Opens && d.kind(trigger) == "form" || party != d.Opens && d.kind(trigger) == "message"
 }
 
 // triggers lists what a state handles.

@@ -38,7 +38,7 @@ func (l *linter) mask(name string, m Message) {
 		}
 	}
 	if owned >= 3 && len(m.Fields) == owned {
-		l.warns("message.everything", "messages."+name+".fields", say("The message sends everything that %s holds (%d facts): name only what the other state needs.", "ترسل الرسالة كل ما لدى %s (عدد البيانات %d): لا يُذكر إلا ما تحتاج إليه الدولة الأخرى.", m.From, owned))
+		l.warns("message.everything", "messages."+name+".fields", say("The message sends everything that %s holds (%d facts): name only what the other state needs.", "ترسل الرسالة كل ما لدى %s (عدد المعلومات %d): لا يُذكر إلا ما تحتاج إليه الدولة الأخرى.", m.From, owned))
 	}
 }
 

@@ -121,7 +121,7 @@ func (l *linter) unused() {
 		if l.seen["write "+name] {
 			continue
 		}
-		if text := say("Nothing writes the fact: no form, call or branch.", "لا شيء يكتب البيانة: لا استمارة ولا استعلام ولا فرع."); l.seen["read "+name] {
+		if text := say("Nothing writes the fact: no form, call or branch.", "لا شيء يكتب المعلومة: لا استمارة ولا استعلام ولا فرع."); l.seen["read "+name] {
 			l.fails("fact.unwritten", "facts."+name, text)
 		} else {
 			l.warns("unused.fact", "facts."+name, text)

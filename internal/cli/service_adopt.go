@@ -49,7 +49,7 @@ func (c *serviceAdoptCmd) Run(s *session) error {
 		}
 		s.printf("%s %s\n", s.say(t("Adopted:", "اعتُمد:")), what)
 		s.printf("%s\n  falaj access grant SUBSYSTEM SERVICE --purpose …\n", s.say(t("Next, for each state with which cases are to run: its case system may send to this one's service casework.",
-			"التالي لكل دولة ستجري معها الملفات: السماح لنظام ملفاتها بالإرسال إلى خدمة casework لهذه الدولة.")))
+			"التالي لكل دولة ستجري معها المعاملات: السماح لنظام معاملاتها بالإرسال إلى خدمة casework لهذه الدولة.")))
 	})
 }
 

@@ -94,7 +94,7 @@ func (p ServiceAdopt) adoption(state union.State, before []byte) (old, a *adopti
 	}
 	if a.System == (union.SubsystemID{}) || a.Zone == "" {
 		return nil, nil, fault.New(fault.BadRequest, "the first adoption of a state also names its case system and its time zone: --system, --zone and --weekend").
-			Arabic("يذكر أول اعتماد للدولة نظام ملفاتها ومنطقتها الزمنية أيضاً: --system و--zone و--weekend")
+			Arabic("يذكر أول اعتماد للدولة نظام معاملاتها ومنطقتها الزمنية أيضاً: --system و--zone و--weekend")
 	}
 	raw, err := a.Encode()
 	if err == nil {
@@ -150,7 +150,7 @@ func (n *Node) caseSystem(e *directory.Edition, id union.SubsystemID) error {
 	if err != nil {
 		return err
 	}
-	s := subsystem(m, id.Subsystem, union.Text{En: "Cases of joint services", Ar: "ملفات الخدمات المشتركة"})
+	s := subsystem(m, id.Subsystem, union.Text{En: "Cases of joint services", Ar: "معاملات الخدمات المشتركة"})
 	if !slices.ContainsFunc(s.Services, func(o directory.Service) bool { return o.Code == adoption.Service }) {
 		s.Services = append(s.Services, CaseService(id))
 	}
@@ -161,7 +161,7 @@ func (n *Node) caseSystem(e *directory.Edition, id union.SubsystemID) error {
 func CaseService(system union.SubsystemID) directory.Service {
 	return directory.Service{
 		ID: union.ServiceID{SubsystemID: system, Service: adoption.Service}, Code: adoption.Service,
-		Name:       union.Text{En: "Messages of cases", Ar: "رسائل الملفات المشتركة"},
+		Name:       union.Text{En: "Messages of cases", Ar: "رسائل المعاملات المشتركة"},
 		Idempotent: true, TimeoutMS: 30_000, Retention: "exchange", DataClass: "official",
 	}
 }

@@ -112,7 +112,7 @@ func offices() []office {
 		}},
 		{"egov", t("Digital government authority (demonstration)", "هيئة الحكومة الرقمية (عرض تجريبي)"), []system{
 			{"portal", t("National portal", "البوابة الوطنية"), "", "", union.Text{}},
-			{"cases", t("Cases of joint services", "ملفات الخدمات المشتركة"), "", "", union.Text{}},
+			{"cases", t("Cases of joint services", "معاملات الخدمات المشتركة"), "", "", union.Text{}},
 		}},
 	}
 }

@@ -169,7 +169,7 @@ func (c *Case) shown(zone *time.Location) map[string]union.Text {
 	return out
 }
 
-// titles are those of this half, and of all that crosses.
+// titles are those of this half, and of all that can be done or said in either.
 func (c *Case) titles() Titles {
 	d := c.program.Definition()
 	t := Titles{Service: d.Title, Parties: d.Parties, States: map[string]union.Text{}, Roles: map[string]union.Text{}, Facts: map[string]union.Text{}, Forms: map[string]union.Text{}, Messages: map[string]union.Text{}}
@@ -177,14 +177,10 @@ func (c *Case) titles() Titles {
 		t.States[name] = s.Title
 	}
 	for name, r := range d.Roles {
-		if r.Party == c.Party {
-			t.Roles[name] = r.Title
-		}
+		t.Roles[name] = r.Title
 	}
 	for name, f := range d.Forms {
-		if _, own := t.Roles[f.Role]; own {
-			t.Forms[name] = f.Title
-		}
+		t.Forms[name] = f.Title
 	}
 	for name := range c.Facts {
 		t.Facts[name] = d.Facts[name].Title

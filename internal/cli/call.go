@@ -40,7 +40,7 @@ func (c *callCmd) Run(s *session) error {
 	if err != nil {
 		return fault.New(fault.BadIdentifier, "%v", err)
 	}
-	base, client, err := c.from(s, service)
+	base, client, err := s.door(c.Client, service.State, service)
 	if err != nil {
 		return err
 	}
@@ -72,14 +72,9 @@ func (c *callCmd) Run(s *session) error {
 		}
 		req.Header.Add(strings.TrimSpace(name), strings.TrimSpace(value))
 	}
-	conf, err := s.tls()
+	caller, err := s.caller(c.Timeout)
 	if err != nil {
 		return err
-	}
-	caller := &http.Client{
-		Transport:     &http.Transport{TLSClientConfig: conf, DisableCompression: true, DisableKeepAlives: true},
-		Timeout:       c.Timeout,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	resp, err := caller.Do(req)
 	if err == nil {
@@ -92,6 +87,19 @@ func (c *callCmd) Run(s *session) error {
 		return fault.Wrap(fault.OutOfTime, err, "X-Road-Id: %s", c.ID)
 	}
 	return fault.Wrap(fault.NoNode, err, "%v", err)
+}
+
+// caller speaks HTTP to a door as a system would.
+func (s *session) caller(timeout time.Duration) (*http.Client, error) {
+	conf, err := s.tls()
+	if err != nil {
+		return nil, err
+	}
+	return &http.Client{
+		Transport:     &http.Transport{TLSClientConfig: conf, DisableCompression: true, DisableKeepAlives: true},
+		Timeout:       timeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}, nil
 }
 
 // timedOut tells whether --timeout ran out, at whatever point of the call.
@@ -203,11 +211,13 @@ func (c *callCmd) body(s *session) (io.Reader, string, error) {
 	return f, method, nil // closed by the request
 }
 
-// from finds the door at which the call goes in, and as whom.
-func (c *callCmd) from(s *session, service union.ServiceID) (base, client string, err error) {
+// door finds the door at which a client goes in, and as whom. Where nobody says
+// which state it is of, it is another one than that; of several clients it is
+// the one that an agreement lets call the service, if one is meant.
+func (s *session) door(who string, that union.State, meant ...union.ServiceID) (base, client string, err error) {
 	var about union.State
-	if c.Client != "" {
-		id, err := union.ParseClient(c.Client)
+	if who != "" {
+		id, err := union.ParseClient(who)
 		if err != nil {
 			return "", "", fault.New(fault.BadIdentifier, "--client: %v", err)
 		}
@@ -220,7 +230,7 @@ func (c *callCmd) from(s *session, service union.ServiceID) (base, client string
 	n := all[0]
 	if about == "" && s.State == "" { // from another state than the service's, if there is one
 		for _, x := range all {
-			if x.place.State != service.State {
+			if x.place.State != that {
 				n = x
 				break
 			}
@@ -240,15 +250,15 @@ func (c *callCmd) from(s *session, service union.ServiceID) (base, client string
 	if base == "" {
 		return "", "", fault.New(fault.NoNode, "the node of %s has no door for systems (r1)", n.place.State)
 	}
-	if c.Client != "" {
-		return base, c.Client, nil
+	if who != "" {
+		return base, who, nil
 	}
 	var list, able []exchange.Client
 	if err := n.Query(s.ctx, "clients", nil, &list); err != nil {
 		return "", "", err
 	}
-	if len(list) > 1 {
-		if err := n.Query(s.ctx, "clients", url.Values{"service": {service.String()}}, &able); err != nil {
+	if len(list) > 1 && len(meant) > 0 {
+		if err := n.Query(s.ctx, "clients", url.Values{"service": {meant[0].String()}}, &able); err != nil {
 			return "", "", err
 		}
 		if len(able) == 1 {

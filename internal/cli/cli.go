@@ -49,6 +49,7 @@ type root struct {
 
 	Up          upCmd          `cmd:""`
 	Call        callCmd        `cmd:""`
+	Case        caseCmd        `cmd:""`
 	Service     serviceCmd     `cmd:""`
 	Access      accessCmd      `cmd:""`
 	Client      clientCmd      `cmd:""`
@@ -232,7 +233,7 @@ func (s *session) fail(err error) int {
 		return ExitUsage
 	case fault.NoNode:
 		return ExitNoNode
-	case fault.NotAllowed, fault.NeedsSecondPerson, fault.PolicyDenied:
+	case fault.NotAllowed, fault.NeedsSecondPerson, fault.PolicyDenied, fault.CaseActor:
 		return ExitRefused
 	}
 	return ExitFailed

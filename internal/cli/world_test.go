@@ -128,6 +128,14 @@ func words() map[string]func(*testscript.TestScript, bool, []string) {
 			ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &list))
 			ts.Setenv(args[1], list[len(list)-1].ID)
 		},
+		// member FILE KEY NAME sets $NAME to a text of a JSON object.
+		"member": func(ts *testscript.TestScript, _ bool, args []string) {
+			var all map[string]json.RawMessage
+			var text string
+			ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &all))
+			ts.Check(json.Unmarshal(all[args[1]], &text))
+			ts.Setenv(args[2], text)
+		},
 		// digits FILE KEY NAME sets $NAME to the first digits of the oldest
 		// certificate of a key in a list of keys.
 		"digits": func(ts *testscript.TestScript, _ bool, args []string) {

@@ -50,7 +50,7 @@ type Heard struct {
 	Refusal *Refusal `json:"refusal,omitempty"`
 }
 
-var notYours = union.Text{En: "This fact is written by the other half.", Ar: "هذه الواقعة يكتبها الطرف الآخر."}
+var notYours = union.Text{En: "This fact is written by the other half.", Ar: "هذه المعلومة يكتبها الشق الآخر."}
 var notReadable = union.Text{En: "The message is not what the definition says.", Ar: "الرسالة لا توافق التعريف."}
 
 // messageID is the X-Road-Id of a message, and of its later tries.

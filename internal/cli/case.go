@@ -196,7 +196,7 @@ func (c *caseActCmd) Run(s *session) error {
 // receipt says what an act led to.
 func (s *session) receipt(r casework.Receipt) {
 	s.printf("%s %s\n", s.say(t("Case", "المعاملة")), r.Case)
-	s.printf("  %s %s\n", s.say(t("stands in:", "مرحلتها:")), named(s.say(r.Title), r.State))
+	s.printf("  %s %s\n", s.say(t("stands in:", "حالتها:")), named(s.say(r.Title), r.State))
 	if r.Proposal {
 		s.line(t("  It waits for a second person, who confirms it with --confirm.", "  ينتظر شخصاً ثانياً يؤكده بالخيار --confirm."))
 	}
@@ -246,7 +246,7 @@ func (c *caseListCmd) Run(s *session) error {
 		if rows == nil {
 			s.line(t("There is no such case that this system may see.", "لا توجد معاملة كهذه يحق لهذا النظام الاطلاع عليها."))
 		} else {
-			s.table([]string{s.say(t("case", "المعاملة")), s.say(t("service", "الخدمة")), s.say(t("with", "مع")), s.say(t("stands in", "المرحلة")),
+			s.table([]string{s.say(t("case", "المعاملة")), s.say(t("service", "الخدمة")), s.say(t("with", "مع")), s.say(t("stands in", "الحالة")),
 				s.say(t("changed", "آخر تغيير")), s.say(t("trouble", "الخلل"))}, rows)
 		}
 		if p.Next != "" {
@@ -263,7 +263,7 @@ func (s *session) trouble(code string) string {
 		"message":  t("a message of the other half was not taken", "رسالة من الشق الآخر لم تُقبل"),
 		"returned": t("the other half did not take a message", "لم يقبل الشق الآخر رسالة"),
 		"call":     t("a register's answer was not taken", "رد أحد السجلات لم يُقبل"),
-		"deadline": t("a deadline did nothing", "انقضاء مهلة لم يُفضِ إلى شيء"),
+		"deadline": t("a deadline did nothing", "حلول موعد لم يُفضِ إلى شيء"),
 	}[kind]
 	if !ok {
 		return code
@@ -278,7 +278,7 @@ func (s *session) why(code string) string {
 	text, ok := map[string]union.Text{
 		"invalid":    t("not what the definition says", "لا يوافق التعريف"),
 		"actor":      t("not this actor's to do", "ليس من صلاحية من قام به"),
-		"unexpected": t("not in this state", "ليس في هذه المرحلة"),
+		"unexpected": t("not in this state", "ليس في هذه الحالة"),
 		"closed":     t("the case has ended", "انتهت المعاملة"),
 		"refused":    t("the definition refuses it", "يرفضه التعريف"),
 	}[code]
@@ -314,7 +314,7 @@ func (c *caseReconcileCmd) Run(s *session) error {
 			return
 		}
 		s.line(t("What is missing is sent again, and facts are told anew by their owner. What is on its way looks like a difference too: ask again in a minute.",
-			"يُعاد إرسال الناقص، ويعيد صاحب كل بيانة ذكرها. وما هو في الطريق يبدو اختلافاً أيضاً، فأعد السؤال بعد دقيقة."))
+			"يُعاد إرسال الناقص، ويعيد صاحب كل معلومة ذكرها. وما هو في الطريق يبدو اختلافاً أيضاً، فأعد السؤال بعد دقيقة."))
 	})
 	if bad = len(found) > 0; err == nil && bad {
 		return errExit(ExitFailed)
@@ -333,7 +333,7 @@ func (s *session) differs(d casework.Difference) string {
 		return s.sprintf(t("sent here %d, heard there %d; sent there %d, heard here %d", "أُرسل هنا %d وسُمع هناك %d، وأُرسل هناك %d وسُمع هنا %d"),
 			d.Here.Sent, d.There.Heard, d.There.Sent, d.Here.Heard)
 	case d.What == casework.DiffersFacts:
-		return s.say(t("the same messages, other facts", "الرسائل نفسها والبيانات مختلفة"))
+		return s.say(t("the same messages, other facts", "الرسائل نفسها والمعلومات مختلفة"))
 	}
 	return d.What
 }

@@ -66,7 +66,7 @@ func (p *page) story(x story) {
 	if x.Ended {
 		ended = say(t(", it has ended", "، وقد انتهت"))
 	}
-	p.line("  %s %s%s", say(t("stands in:", "مرحلتها:")), named(say(x.Title), x.State), ended)
+	p.line("  %s %s%s", say(t("stands in:", "حالتها:")), named(say(x.Title), x.State), ended)
 	if x.Trouble != "" {
 		p.line("  %s %s", say(t("a person should look at it:", "تحتاج إلى مراجعة موظف:")), p.s.trouble(x.Trouble))
 	}
@@ -85,13 +85,13 @@ func (p *page) story(x story) {
 		}
 	}
 	if len(x.Deadlines) > 0 {
-		p.head("Deadlines:", "المهل:")
+		p.head("Deadlines:", "المواعيد:")
 		for _, name := range slices.SortedFunc(maps.Keys(x.Deadlines), func(a, b string) int { return x.Deadlines[a].Compare(x.Deadlines[b]) }) {
 			p.line("  %s: %s, %s", name, stamp(x.Deadlines[name]), p.s.left(x.Deadlines[name].Sub(p.now)))
 		}
 	}
 	if len(x.Facts) > 0 {
-		p.head("Facts:", "البيانات:")
+		p.head("Facts:", "المعلومات:")
 		for _, name := range slices.Sorted(maps.Keys(x.Facts)) {
 			p.line("  %s: %s", p.title(x.Titles.Facts, name), say(x.Shown[name]))
 		}
@@ -137,7 +137,7 @@ func (p *page) event(x story, ev casework.StoryEvent) {
 		}
 		name := p.title(x.Titles.Messages, m.Message)
 		if m.Message == casework.Amendment {
-			name = say(t("facts, told anew", "البيانات مذكورة من جديد"))
+			name = say(t("facts, told anew", "المعلومات مذكورة من جديد"))
 		}
 		p.line("     %s %s: %s, %s %s", say(t("sent to", "أُرسلت إلى")), x.Peer, name, say(t("evidence", "أدلتها")), id)
 	}
@@ -157,7 +157,7 @@ func (p *page) happened(x story, ev casework.StoryEvent) string {
 		return say(t("asked for, waits for a second person:", "طُلب وينتظر شخصاً ثانياً:")) + " " + p.title(x.Titles.Forms, ev.Trigger) + say(t(", ", "، ")) + p.actor(x, ev.Actor)
 	case casework.KindMessage:
 		if ev.Trigger == casework.Amendment {
-			return p.s.sprintf(t("%s told its facts anew", "أعادت %s ذكر بياناتها"), x.Peer)
+			return p.s.sprintf(t("%s told its facts anew", "أعادت %s ذكر معلوماتها"), x.Peer)
 		}
 		return p.s.sprintf(t("heard from %s: ", "وصل من %s: "), x.Peer) + p.title(x.Titles.Messages, ev.Trigger)
 	case casework.KindReturned:
@@ -168,9 +168,9 @@ func (p *page) happened(x story, ev casework.StoryEvent) string {
 		}
 		return p.s.sprintf(t("a register answered: %d (%s)", "أجاب أحد السجلات: %d (%s)"), ev.Status, ev.Trigger)
 	case casework.KindDeadline:
-		return p.s.sprintf(t("the time of %s was over", "انقضت المهلة %s"), ev.Trigger)
+		return p.s.sprintf(t("the time of %s was over", "حلّ الموعد %s"), ev.Trigger)
 	case casework.KindAmend:
-		return say(t("facts told anew: the halves differed", "أُعيد ذكر البيانات لاختلاف الشقين"))
+		return say(t("facts told anew: the halves differed", "أُعيد ذكر المعلومات لاختلاف الشقين"))
 	}
 	return ev.Kind + " " + ev.Trigger
 }

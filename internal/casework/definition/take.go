@@ -110,9 +110,9 @@ func (p *Program) admit(m *machine, from *state, h Half, in Input, s *scope) (*o
 	case o != nil:
 		return o, nil
 	case from.final:
-		return nil, &Refusal{Why: Closed, Text: union.Text{En: "The case is closed.", Ar: "الحالة مغلقة."}, Detail: in.Trigger + " in " + h.State}
+		return nil, &Refusal{Why: Closed, Text: union.Text{En: "The case is closed.", Ar: "المعاملة مغلقة."}, Detail: in.Trigger + " in " + h.State}
 	}
-	return nil, &Refusal{Why: Unexpected, Text: union.Text{En: "This cannot be done where the case stands now.", Ar: "لا يمكن تنفيذ هذا الإجراء في المرحلة الحالية من الحالة."}, Detail: in.Trigger + " in " + h.State}
+	return nil, &Refusal{Why: Unexpected, Text: union.Text{En: "This cannot be done where the case stands now.", Ar: "لا يمكن تنفيذ هذا الإجراء في الحالة الراهنة للمعاملة."}, Detail: in.Trigger + " in " + h.State}
 }
 
 // kind says what a trigger is.

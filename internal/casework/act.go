@@ -9,7 +9,6 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/falaj/falaj/internal/casework/definition"
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/store"
 	"github.com/falaj/falaj/internal/union"
@@ -184,14 +183,17 @@ func (e *Engine) subject(ctx context.Context, a Act) (*Case, error) {
 
 // acted says what an act is to its case, if its actor may do it there.
 func (e *Engine) acted(c *Case, a Act) (happening, error) {
+	b, err := e.deps.Book()
+	if err != nil {
+		return happening{}, err
+	}
+	if c.Events > 0 && !c.concerns(b, a.System) {
+		return happening{}, unknown()
+	}
 	d := c.program.Definition()
 	form, ok := d.Forms[a.Form]
 	if !ok || d.Roles[form.Role].Party != c.Party {
 		return happening{}, fault.New(fault.CaseInvalid, "%.64q", a.Form)
-	}
-	b, err := e.deps.Book()
-	if err != nil {
-		return happening{}, err
 	}
 	if !b.Speaks(a.System, c.Service, c.Version, form.Role) {
 		return happening{}, fault.New(fault.CaseActor, "%s: %s", a.System, form.Role)
@@ -222,24 +224,4 @@ func (e *Engine) acted(c *Case, a Act) (happening, error) {
 		h.kind = KindProposal
 	}
 	return h, nil
-}
-
-// own holds a citizen to his own case.
-func own(c *Case, name, user string, fields definition.Values) error {
-	role := c.program.Definition().Roles[name]
-	if role.Kind != definition.Citizen {
-		return nil
-	}
-	whose, bound := c.Persons[name]
-	if role.Person != "" {
-		v, ok := c.Facts[role.Person]
-		if !ok {
-			v = fields[role.Person]
-		}
-		whose, bound = v.(string)
-	}
-	if user == "" || bound && user != whose || role.Person != "" && !bound {
-		return fault.New(fault.CaseActor, "not this person's case").Arabic("ليست معاملة هذا الشخص")
-	}
-	return nil
 }

@@ -167,7 +167,7 @@ func scanCase(row interface{ Scan(...any) error }) (*Case, []byte, error) {
 func (e *Engine) load(ctx context.Context, id string) (*Case, error) {
 	c, body, err := scanCase(e.deps.DB.QueryRow(ctx, `SELECT `+caseColumns+` FROM casework_case WHERE id = ?`, id))
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil, fault.New(fault.CaseUnknown, "").Arabic("")
+		return nil, unknown()
 	} else if err != nil {
 		return nil, fmt.Errorf("reading a case: %w", err)
 	}
@@ -219,23 +219,6 @@ func (e *Engine) put(ctx context.Context, tx *store.Tx, c *Case, body []byte) er
 		return errStale
 	}
 	return nil
-}
-
-// person is the citizen whose case it is in this half, as the subsystems of
-// this state name him; "" while nobody is known.
-func (c *Case) person() string {
-	for name, role := range c.program.Definition().Roles {
-		if role.Party != c.Party || role.Kind != definition.Citizen {
-			continue
-		}
-		if who := c.Persons[name]; who != "" {
-			return who
-		}
-		if who, ok := c.Facts[role.Person].(string); ok {
-			return who
-		}
-	}
-	return ""
 }
 
 // personKey stands for the person in the clear.

@@ -227,9 +227,7 @@ func (e *Engine) take(ctx context.Context, c *Case, h happening) (*Event, *Case,
 		delete(n.Clocks, h.trigger) // also where nothing is made of it
 	case KindForm:
 		delete(n.Proposals, h.trigger)
-		if d := c.program.Definition(); d.Roles[h.actor.Role].Kind == definition.Citizen {
-			n.Persons[h.actor.Role] = h.actor.User
-		}
+		n.bind(h.actor)
 	}
 	in := definition.Input{Trigger: h.trigger, At: h.at, Fields: h.fields, Status: h.status, Let: h.let}
 	if h.actor != nil {

@@ -107,6 +107,9 @@ func (e *Engine) Read(ctx context.Context, id string, r Reader) (*Story, error) 
 		s.Events = append(s.Events, t)
 		s.Notices = append(s.Notices, ev.Notices...)
 	}
+	if c.citizens(roles) {
+		s.forCitizen(c, roles, r.User)
+	}
 	return s, nil
 }
 
@@ -125,31 +128,6 @@ func (e *Engine) recordReading(ctx context.Context, c *Case, r Reader) error {
 		return fmt.Errorf("recording that a case is read: %w", err)
 	}
 	return nil
-}
-
-// rolesOf are the roles of this half that the reader's system speaks for. A
-// system that speaks for citizens alone sees the case of the citizen it names.
-func (e *Engine) rolesOf(c *Case, r Reader) ([]string, error) {
-	b, err := e.deps.Book()
-	if err != nil {
-		return nil, err
-	}
-	var roles []string
-	for name, role := range c.program.Definition().Roles {
-		if role.Party != c.Party || !b.Speaks(r.System, c.Service, c.Version, name) {
-			continue
-		}
-		if role.Kind == definition.Citizen && (r.User == "" || r.User != c.person()) {
-			continue
-		}
-		roles = append(roles, name)
-	}
-	if len(roles) == 0 {
-		// Whether there is such a case is not for everybody to know.
-		return nil, fault.New(fault.CaseUnknown, "").Arabic("")
-	}
-	slices.Sort(roles)
-	return roles, nil
 }
 
 func (c *Case) summary() Summary {

@@ -198,7 +198,9 @@ func (c *checker) parts() {
 		c.text("reasons."+name, t)
 	}
 	known(c, "retention.basis", d.Retention.Basis, d.Basis, "basis")
-	for name, r := range d.Roles {
+	whose := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(d.Roles)) {
+		r := d.Roles[name]
 		at := "roles." + name
 		c.text(at, r.Title)
 		known(c, at+".party", r.Party, d.Parties, "party")
@@ -206,6 +208,12 @@ func (c *checker) parts() {
 		case Citizen, Officer, System:
 		default:
 			c.add(at+".kind", "%q is no kind of role: citizen, officer or system", clip(string(r.Kind), 40))
+		}
+		if r.Kind == Citizen {
+			if first, ok := whose[r.Party]; ok {
+				c.add(at, "%s has a citizen's role already, %s: a half is one citizen's case", r.Party, first)
+			}
+			whose[r.Party] = name
 		}
 		if r.Person != "" && known(c, at+".person", r.Person, d.Facts, "fact") {
 			if f := d.Facts[r.Person]; f.Type != Text || f.Owner != r.Party {

@@ -65,7 +65,7 @@ type Role struct {
 	Kind  Kind       `yaml:"kind"`
 	Title union.Text `yaml:"title"`
 	// Person is the fact (text) that names a citizen as X-Road-UserId does: no
-	// other acts in this role. "": whoever acts first in it.
+	// other acts in this role. "": the citizen who opened the case.
 	Person string `yaml:"person,omitempty"`
 }
 

@@ -10,6 +10,11 @@ func (l *linter) law() {
 	for _, c := range d.Calls {
 		l.seen["basis "+c.Basis] = true
 	}
+	for _, name := range order(d.Roles) {
+		if r := d.Roles[name]; r.Kind == Citizen && r.Person == "" && !d.opener(name) {
+			l.fails("law.person", "roles."+name, say("Nothing says who the citizen is: only one who opens the case himself is known by that. Name the fact that holds him: person.", "لا شيء يحدد هوية المواطن: لا يُعرف إلا من يفتح المعاملة بنفسه. اذكر المعلومة التي تحدده: person."))
+		}
+	}
 	for _, name := range order(d.Forms) {
 		f := d.Forms[name]
 		if f.Two && d.Roles[f.Role].Kind != Officer {
@@ -27,6 +32,17 @@ func (l *linter) law() {
 	for _, name := range order(d.Messages) {
 		l.mask(name, d.Messages[name])
 	}
+}
+
+// opener tells whether a role opens every case.
+func (d *Definition) opener(role string) bool {
+	m := d.Halves[d.Opens]
+	for trigger := range m.triggers(m.Start) {
+		if d.begins(d.Opens, trigger) && d.Forms[trigger].Role != role {
+			return false
+		}
+	}
+	return d.Roles[role].Party == d.Opens
 }
 
 // mask looks at what a message lets out of a state.

@@ -67,6 +67,8 @@ func TestEachRule(t *testing.T) {
 		{"read", "facts.name.personal", []string{"type: text, personal: libraries, title: {en: Name", "type: text, personal: none, title: {en: Name"}},
 		{"read", "calls.shelf.basis", []string{"    basis: libraries\n    method", "    method"}},
 		{"law.personal", "facts.name", []string{"type: text, personal: libraries, title: {en: Name", "type: text, title: {en: Name"}},
+		{"law.person", "roles.patron", []string{"facts:\n", "  patron: {party: host, kind: citizen, title: {en: Patron, ar: الزبون}}\nfacts:\n", "{role: librarian, title: {en: Recall, ar: الاسترداد}, two: true}", "{role: patron, title: {en: Recall, ar: الاسترداد}}"}},
+		{"law.person", "roles.reader", []string{"ask: {role: reader,", "ask: {role: helper,"}},
 		{"law.two", "forms.withdraw.two", []string{"{role: reader, title: {en: Withdraw,", "{role: reader, two: true, title: {en: Withdraw,"}},
 		{"message.everything", "messages.answer.fields", []string{"fields: [lent, until], needs", "fields: [lent, until, there], needs"}},
 		{"read", "halves.host.hold", []string{"        deadlines: {mend:", "        final: true\n        deadlines: {mend:"}},

@@ -93,6 +93,7 @@ func TestReadRefuses(t *testing.T) {
 		{"payer: {party: here", "payer: {party: moon", `roles.payer.party: there is no party "moon"`},
 		{"kind: citizen", "kind: person", `roles.payer.kind: "person" is no kind of role`},
 		{"kind: citizen", "kind: citizen, person: due", "roles.payer.person: due is not a text that here owns"},
+		{"roles:\n", "roles:\n  second: {party: here, kind: citizen, title: {en: Second, ar: ثان}}\n", "roles.second: here has a citizen's role already, payer"},
 		{"  name: {owner: here", "  Name: {owner: here", `facts.Name: "Name" is no name here`},
 		{"  name: {owner: here", "  in: {owner: here", `"in" is a word that expressions keep`},
 		{"count: {owner: here, type: whole", "count: {owner: here, type: number", `facts.count.type: "number" is no type`},

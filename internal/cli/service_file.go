@@ -132,9 +132,17 @@ func (s *session) linted(one linted) {
 	s.masks(one.Leaves)
 	if len(one.Model.Closed) > 0 {
 		s.printf("  %s\n", s.say(t("Messages that can find the case closed, and are told so:", "رسائل قد تجد المعاملة مغلقة فيُبلَّغ مرسلها بذلك:")))
-		for _, m := range one.Model.Closed {
-			s.printf("      %s %s: %s\n", m.Party, m.State, m.Message)
+		for i, m := range one.Model.Closed {
+			if i > 0 && one.Model.Closed[i-1].State == m.State && one.Model.Closed[i-1].Party == m.Party {
+				s.printf(", %s", m.Message)
+				continue
+			}
+			if i > 0 {
+				s.printf("\n")
+			}
+			s.printf("      %s %s: %s", m.Party, m.State, m.Message)
 		}
+		s.printf("\n")
 	}
 	if one.Model.Complete {
 		s.printf("  %s\n", s.say(t(

@@ -35,15 +35,36 @@ func Lint(d *Definition) ([]Finding, *Model) {
 	l := &linter{d: d, found: []Finding{}, seen: map[string]bool{}}
 	l.texts()
 	l.law()
-	for _, party := range d.parties() {
-		l.half(party, d.Halves[party])
-	}
 	l.every()
 	l.used()
-	m := Explore(d)
+	m := &Model{}
+	if d.ways() <= maxWays {
+		for _, party := range d.parties() {
+			l.half(party, d.Halves[party])
+		}
+		m = Explore(d)
+	}
 	l.model(m)
 	slices.SortStableFunc(l.found, func(a, b Finding) int { return strings.Compare(string(a.Severity), string(b.Severity)) })
 	return l.found, m
+}
+
+// maxWays is how many branches, those of always counted in each state, are
+// looked at together: a large service has two thousand.
+const maxWays = 20_000
+
+// ways counts the branches of both halves, those of always in each state.
+func (d *Definition) ways() int {
+	n := 0
+	for party, m := range d.Halves {
+		for state := range m.States {
+			for trigger := range m.triggers(state) {
+				on, _, _ := m.handled(party, state, trigger)
+				n += len(on.Branches)
+			}
+		}
+	}
+	return n
 }
 
 // linter gathers findings.

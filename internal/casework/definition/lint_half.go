@@ -157,7 +157,7 @@ func (l *linter) decision(p place, where string, x Decision) {
 // answer wants the failure of a call handled where its answer is.
 func (l *linter) answer(p place, on On) {
 	for _, b := range on.Branches {
-		if b.If != "" && mentions(b.If, "call.status") {
+		if slices.Contains(reads(b.If), "call.status") {
 			return
 		}
 	}

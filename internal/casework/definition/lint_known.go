@@ -110,11 +110,12 @@ func (d *Definition) sure(trigger string, on On, known map[string]bool) bool {
 		if len(b.Effect) > 0 {
 			return false
 		}
-		after := b.leavesKnown(told)
+		after, asked := b.leavesKnown(told), reads(b.If)
 		safe := func(expression string) bool {
-			return !slices.ContainsFunc(facts(expression), func(f string) bool {
-				reads := mentions(expression, "fact."+f) || mentions(expression, "was."+f)
-				return reads && !told[f] && !mentions(expression, "known."+f) && !mentions(b.If, "known."+f)
+			all := reads(expression)
+			return !slices.ContainsFunc(all, func(name string) bool {
+				space, f, _ := strings.Cut(name, ".")
+				return (space == "fact" || space == "was") && !told[f] && !slices.Contains(all, "known."+f) && !slices.Contains(asked, "known."+f)
 			})
 		}
 		var needs []string

@@ -1,7 +1,6 @@
 package definition
 
 import (
-	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -81,7 +80,7 @@ func in(text string, letters *unicode.RangeTable) bool {
 // once, by name.
 func placeholders(text string) []string {
 	var out []string
-	for _, m := range regexp.MustCompile(`\{([^{}]*)\}`).FindAllStringSubmatch(text, -1) {
+	for _, m := range placeholder.FindAllStringSubmatch(text, -1) {
 		out = append(out, m[1])
 	}
 	slices.Sort(out)

@@ -3,21 +3,31 @@ package definition
 import (
 	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/falaj/falaj/internal/union"
 )
 
-// mentions tells whether an expression names a variable.
-func mentions(expression, name string) bool {
-	return regexp.MustCompile(`(^|[^\w.])` + regexp.QuoteMeta(name) + `\b`).MatchString(expression)
+// readsIn finds what expressions read. What stands in a string of one counts
+// too: then a fact is taken for used that is not.
+var readsIn = regexp.MustCompile(`\b(fact|was|known|result|call)\s*\.\s*([a-zA-Z_]\w*)`)
+
+// reads lists what an expression reads: fact.x, known.y, call.status.
+func reads(expression string) []string {
+	var out []string
+	for _, m := range readsIn.FindAllStringSubmatch(expression, -1) {
+		out = append(out, m[1]+"."+m[2])
+	}
+	return out
 }
 
-// facts lists the facts that an expression reads. What stands in a string of
-// it counts too: then a fact is taken for used that is not.
+// facts lists the facts that an expression reads.
 func facts(expression string) []string {
 	var out []string
-	for _, m := range regexp.MustCompile(`\b(?:fact|was|known)\s*\.\s*([a-zA-Z_]\w*)`).FindAllStringSubmatch(expression, -1) {
-		out = append(out, m[1])
+	for _, name := range reads(expression) {
+		if space, fact, _ := strings.Cut(name, "."); space != "result" && space != "call" {
+			out = append(out, fact)
+		}
 	}
 	return out
 }
@@ -57,7 +67,7 @@ func (l *linter) used() {
 		on.expressions(func(x string) { read(facts(x)) })
 		for _, name := range order(on.Let) {
 			used := false
-			on.expressions(func(x string) { used = used || mentions(x, "result."+name) })
+			on.expressions(func(x string) { used = used || slices.Contains(reads(x), "result."+name) })
 			if !used {
 				l.warns("unused.hook", p.where+".let."+name, say("Nothing uses what the hook gives.", "لا شيء يستعمل ما يحسبه الخطاف."))
 			}

@@ -11,6 +11,7 @@ import (
 const (
 	maxUnderway       = 3
 	maxConfigurations = 1 << 18
+	maxEdges          = 24 // for each of them, on the average
 )
 
 // Model is what both halves of a case can do to each other, with messages
@@ -206,8 +207,12 @@ func (x *explorer) ways(half int, state string, number uint16, trigger string) [
 		return nil
 	}
 	var out []move
+	needs, fails := x.needs(half, state, trigger), chance
+	if !x.d.sure(trigger, on, x.certain[half][state]) {
+		fails = needs
+	}
 	for i, b := range on.Branches {
-		w := move{trigger: number, branch: int8(i), message: int(number) < x.messages, refused: b.Refuse != "", to: x.state(half, state)}
+		w := move{trigger: number, branch: int8(i), message: int(number) < x.messages, refused: b.Refuse != "", to: x.state(half, state), fails: fails}
 		if n := slices.Index(x.calls, trigger); n >= 0 {
 			w.answers = 1 << n
 		}
@@ -224,11 +229,8 @@ func (x *explorer) ways(half int, state string, number uint16, trigger string) [
 				w.ask |= 1 << n
 			}
 		}
-		if need := x.needs(half, state, trigger); b.If == "" && (b.To != "" || need != passing) {
-			w.need = need // a deadline that passes and leaves the state alone has passed for good
-		}
-		if !x.d.sure(trigger, on, x.certain[half][state]) {
-			w.fails = x.needs(half, state, trigger)
+		if b.If == "" && (b.To != "" || needs != passing) {
+			w.need = needs // a deadline that passes and leaves the state alone has passed for good
 		}
 		if out = append(out, w); b.If == "" {
 			break
@@ -291,7 +293,7 @@ func (x *explorer) run(most int) bool {
 	}
 	x.reach(configuration{}, taken{from: -1})
 	for i := 0; i < len(x.all); i++ {
-		if len(x.all) > most {
+		if len(x.all) > most || len(x.edges) > maxEdges*most {
 			return false
 		}
 		x.first = append(x.first, int32(len(x.edges)))

@@ -172,7 +172,7 @@ func (x *explorer) tell(before, after configuration, s taken) union.Text {
 // model makes findings of what was explored.
 func (l *linter) model(m *Model) {
 	if !m.Complete {
-		l.fails("model.size", "halves", say("The two halves have more configurations together than %d: nothing is proven of them together.", "للشقين معاً أكثر من %d وضعاً، فلا يثبت عنهما شيء مجتمعين.", m.Configurations))
+		l.fails("model.size", "halves", say("The two halves have too many states, branches or messages to be explored together: nothing is proven of what they do to each other.", "للشقين حالات أو فروع أو رسائل أكثر مما يمكن استكشافه معاً، فلا يثبت شيء عما يفعله أحدهما بالآخر."))
 		return
 	}
 	for _, x := range m.unreached {

@@ -2,8 +2,10 @@ package definition
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 type ons = map[string]On
@@ -166,6 +168,20 @@ func TestModelIsBounded(t *testing.T) {
 	l := &linter{d: d}
 	if l.model(none); len(l.found) != 1 || l.found[0].Rule != "model.size" {
 		t.Errorf("found %v", l.found)
+	}
+}
+
+// TestLintIsBounded: a definition as large as a file can make it is not
+// explored, and that is said.
+func TestLintIsBounded(t *testing.T) {
+	d := large(250, 90)
+	start := time.Now()
+	found, m := Lint(d)
+	if m.Complete || !slices.ContainsFunc(found, func(f Finding) bool { return f.Rule == "model.size" }) {
+		t.Errorf("%+v", m)
+	}
+	if took := time.Since(start); took > time.Minute {
+		t.Errorf("it took %s", took)
 	}
 }
 

@@ -303,17 +303,15 @@ func (b books) balance(kind ledger.Kind, party, subject string, c union.Currency
 
 // TestOracle plays short stories that rapid can make shorter.
 func TestOracle(t *testing.T) {
-	each(t, func(b books) {
-		o := books{b.TB, storetest.Open(b, storetest.SQLite(b), ledger.Migrations())}
-		run := 0
-		rapid.Check(b.TB.(*testing.T), func(t *rapid.T) {
-			run++
-			w := newWorld(b, o, run, func(n int) int { return rapid.IntRange(0, n-1).Draw(t, "draw") })
-			w.play(t, 12, 6)
-			w.judge(t)
-		})
-		wholeBooks(b, o)
+	r, o := books{t, storetest.Open(t, storetest.SQLite(t), ledger.Migrations())}, books{t, storetest.Open(t, storetest.SQLite(t), ledger.Migrations())}
+	run := 0
+	rapid.Check(t, func(t *rapid.T) {
+		run++
+		w := newWorld(r, o, run, func(n int) int { return rapid.IntRange(0, n-1).Draw(t, "draw") })
+		w.play(t, 12, 6)
+		w.judge(t)
 	})
+	wholeBooks(r, o)
 }
 
 func newWorld(r, o books, run int, draw func(n int) int) *world {
@@ -343,9 +341,9 @@ func long(r books, events int) {
 
 func TestLong(t *testing.T) {
 	each(t, func(b books) {
-		events := 4_000
+		events := 2_000
 		if b.db.Dialect() == store.Postgres {
-			events = 2_000
+			events = 1_500
 		}
 		long(b, events)
 	})

@@ -31,7 +31,7 @@ func (d Deps) take(ctx context.Context, now time.Time, v definition.Values) (any
 	}
 	raw, _ := v["quote"].(map[string]any)
 	q, err := quoteOf(raw)
-	if err != nil || now.Before(q.From) || !now.Before(q.Until) || q.Rate.To != paid.Currency {
+	if err != nil || now.Before(q.From) || !now.Before(q.Until) || q.Rate.From != full.Currency || q.Rate.To != paid.Currency {
 		r, err := d.rates(ctx, now)
 		if err != nil {
 			return nil, err

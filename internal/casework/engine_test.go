@@ -177,7 +177,7 @@ func TestCrossing(t *testing.T) {
 
 func (w *world) settle(done func() bool) {
 	w.t.Helper()
-	for end := time.Now().Add(10 * time.Second); !done(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); !done(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
 			w.t.Fatal("it does not come to rest")
 		}

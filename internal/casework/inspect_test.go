@@ -30,8 +30,9 @@ func TestInspect(t *testing.T) {
 }
 
 func inspected(t *testing.T, on func(testing.TB) store.Config) {
+	t.Parallel()
 	w := newWorldOn(t, on, permit)
-	tries := 6
+	tries := 2
 	if w.home.db.Dialect() == store.Postgres {
 		tries = 1 // finding a column takes long there
 	}

@@ -6,6 +6,9 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 
@@ -25,7 +28,7 @@ type Act struct {
 	Peer    union.State       // who has the other half of it
 	Form    string
 	Fields  []byte // JSON object; of a confirmation none
-	Confirm bool   // confirms what another person has proposed
+	Confirm int64  // event in which another person proposed what this one confirms
 }
 
 // Receipt is what an act led to.
@@ -56,8 +59,11 @@ func (e *Engine) Act(ctx context.Context, a Act) (Receipt, error) {
 	if len(a.User) > maxUser || len(a.Fields) > maxFields {
 		return Receipt{}, fault.New(fault.TooLarge, "at most %d bytes of X-Road-UserId and %d of fields", maxUser, maxFields)
 	}
+	if !plainUser(a.User) {
+		return Receipt{}, fault.New(fault.BadHeader, "X-Road-UserId: letters, digits and signs, without spaces")
+	}
 	id := e.deps.Names.Sum(fmt.Appendf(nil, "falaj act v1\x00%s\x00%s", a.System, a.ID))
-	digest := e.deps.Names.Sum(fmt.Appendf(nil, "falaj act content v1\x00%q %q %q %q %q %t %q", a.User, a.Case, a.Service, a.Peer, a.Form, a.Confirm, a.Fields))
+	digest := e.deps.Names.Sum(fmt.Appendf(nil, "falaj act content v1\x00%q %q %q %q %q %d %q", a.User, a.Case, a.Service, a.Peer, a.Form, a.Confirm, a.Fields))
 	key := a.Case
 	if key == "" {
 		key = string(id[:])
@@ -200,13 +206,18 @@ func (e *Engine) acted(c *Case, a Act) (happening, error) {
 	}
 	actor := &Actor{Role: form.Role, Subsystem: a.System, User: a.User}
 	h := happening{kind: KindForm, trigger: a.Form, at: e.now(), actor: actor}
-	if a.Confirm {
+	if a.Confirm != 0 {
 		p, ok := c.Proposals[a.Form]
 		switch {
-		case !ok || len(a.Fields) > 0:
+		case !ok || p.Event != a.Confirm:
+			return h, fault.New(fault.CaseRefused, "there is no proposal %d of %s: the case has gone on since", a.Confirm, a.Form).
+				Arabic("لا يوجد اقتراح %d لهذا الإجراء (%s)، فقد تغيّرت المعاملة منذ تقديمه", a.Confirm, a.Form)
+		case len(a.Fields) > 0:
 			return h, fault.New(fault.CaseInvalid, "confirm: %s", a.Form)
-		case a.User == "" || a.User == p.Actor.User:
+		case a.User == "" || strings.EqualFold(a.User, p.Actor.User):
 			return h, fault.New(fault.CaseActor, "a second person").Arabic("شخص ثانٍ")
+		case !b.Speaks(p.Actor.Subsystem, c.Service, c.Version, form.Role):
+			return h, fault.New(fault.CaseActor, "%s: %s", p.Actor.Subsystem, form.Role)
 		}
 		h.actor, h.second, h.fields = &p.Actor, actor, p.Fields
 		return h, nil
@@ -224,4 +235,10 @@ func (e *Engine) acted(c *Case, a Act) (happening, error) {
 		h.kind = KindProposal
 	}
 	return h, nil
+}
+
+// plainUser tells whether a person's name can be told from another's by eye and
+// by machine: no spaces, nothing invisible.
+func plainUser(s string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) })
 }

@@ -104,6 +104,12 @@ func (b *shelf) Version(service string, peer union.State, at time.Time) (int, bo
 	return adoption.Highest(service, b.adoptions[b.l.state], b.adoptions[peer], at)
 }
 
+func (b *shelf) Opens(service string, version int, peer union.State, at time.Time) bool {
+	own, ok := b.adoptions[b.l.state]
+	other, ok2 := b.adoptions[peer]
+	return ok && ok2 && own.Opens(service, version, at) && other.Opens(service, version, at)
+}
+
 func (b *shelf) Speaks(sub union.SubsystemID, service string, version int, role string) bool {
 	return b.adoptions[b.l.state].Speaks(sub, service, version, role)
 }

@@ -21,12 +21,21 @@ type asked struct {
 	event int64
 	name  string
 	until time.Time
+	tries int
 	leaf  int64
 }
 
-// ask puts open questions to this state's registers.
+// askedKey names a question while it is being asked.
+type askedKey struct {
+	id    string
+	event int64
+	name  string
+}
+
+// ask puts open questions to this state's registers. It does not wait for the
+// answers: a slow register holds up no other.
 func (e *Engine) ask(ctx context.Context) (int, error) {
-	rows, err := e.deps.DB.Query(ctx, `SELECT c.case_id, c.event, c.name, c.until_at, v.leaf FROM casework_call c
+	rows, err := e.deps.DB.Query(ctx, `SELECT c.case_id, c.event, c.name, c.until_at, c.tries, v.leaf FROM casework_call c
 		JOIN casework_event v ON v.case_id = c.case_id AND v.number = c.event
 		WHERE c.next_at <= ? ORDER BY c.next_at LIMIT ?`, e.deps.Now().UnixMilli(), batch)
 	if err != nil {
@@ -37,7 +46,7 @@ func (e *Engine) ask(ctx context.Context) (int, error) {
 	for rows.Next() {
 		var a asked
 		var until int64
-		if err := rows.Scan(&a.id, &a.event, &a.name, &until, &a.leaf); err != nil {
+		if err := rows.Scan(&a.id, &a.event, &a.name, &until, &a.tries, &a.leaf); err != nil {
 			return 0, err
 		}
 		a.until = time.UnixMilli(until)
@@ -46,7 +55,43 @@ func (e *Engine) ask(ctx context.Context) (int, error) {
 	if err := rows.Err(); err != nil {
 		return 0, err
 	}
-	return len(all), e.all(len(all), func(i int) error { return e.askOne(ctx, all[i]) })
+	for _, a := range all {
+		key := askedKey{a.id, a.event, a.name}
+		if _, asking := e.asking.LoadOrStore(key, true); asking {
+			continue
+		}
+		select {
+		case e.asks <- struct{}{}:
+		default:
+			e.asking.Delete(key) // enough are being asked: the next look takes it up
+			return 0, nil
+		}
+		e.answers.Go(func() {
+			defer e.asking.Delete(key)
+			defer func() { <-e.asks }()
+			err := safely(func() error { return e.askOne(ctx, a) })
+			if err != nil && ctx.Err() == nil {
+				e.deps.Log.Error("asking a register", "case", a.id, "call", a.name, "error", err)
+				if err := e.putOff(ctx, a); err != nil {
+					e.deps.Log.Error("asking a register", "case", a.id, "call", a.name, "error", err)
+				}
+			}
+		})
+	}
+	return 0, nil
+}
+
+// putOff has a question asked later: under another identifier, since a failure
+// is an answer too and would be given again.
+func (e *Engine) putOff(ctx context.Context, a asked) error {
+	now := e.deps.Now()
+	at := e.later(now, a.until)
+	if now.Before(a.until) && at.After(a.until) {
+		at = a.until
+	}
+	_, err := e.deps.DB.Exec(ctx, `UPDATE casework_call SET tries = tries + 1, next_at = ? WHERE case_id = ? AND event = ? AND name = ?`,
+		at.UnixMilli(), a.id, a.event, a.name)
+	return err
 }
 
 // askOne asks once. Without an answer it is asked again until its time is
@@ -57,10 +102,8 @@ func (e *Engine) askOne(ctx context.Context, a asked) error {
 		return err
 	}
 	status, fields, err := e.question(ctx, c, a)
-	if now := e.deps.Now(); err != nil && now.Before(a.until) {
-		_, again := e.deps.DB.Exec(ctx, `UPDATE casework_call SET next_at = ? WHERE case_id = ? AND event = ? AND name = ?`,
-			min(now.Add(e.cfg.Poll).UnixMilli(), a.until.UnixMilli()), a.id, a.event, a.name)
-		return again
+	if err != nil && e.deps.Now().Before(a.until) {
+		return e.putOff(ctx, a)
 	}
 	if err != nil {
 		e.deps.Log.Warn("a register did not answer", "case", a.id, "call", a.name, "code", string(fault.CodeOf(err)))
@@ -97,7 +140,7 @@ func (e *Engine) question(ctx context.Context, c *Case, a asked) (int, definitio
 		}
 		r := exchange.Call{
 			Client: own, Service: register, Purpose: d.Purpose, Method: call.Method, Path: q.Path,
-			ID: fmt.Sprintf("%s.ask.%d.%s", a.id, a.event, a.name),
+			ID: fmt.Sprintf("%s.ask.%d.%s.%d", a.id, a.event, a.name, a.tries),
 		}
 		if call.Method == http.MethodPost {
 			r.Header = http.Header{"Content-Type": {"application/json"}}
@@ -113,7 +156,7 @@ func (e *Engine) question(ctx context.Context, c *Case, a asked) (int, definitio
 			return 0, nil, err
 		case answer.Fault != "":
 			return 0, nil, fault.New(answer.Fault, "%s", a.name)
-		case answer.Status >= http.StatusInternalServerError:
+		case answer.Status >= http.StatusInternalServerError || answer.Status == http.StatusTooManyRequests || answer.Status == http.StatusRequestTimeout:
 			return 0, nil, fault.New(fault.BackendFailed, "status %d", answer.Status)
 		}
 		return answer.Status, mask(d, call.Keep, answer.Body, answer.Status), nil

@@ -47,6 +47,7 @@ type Case struct {
 
 // Proposal is an act that one person has asked for and another is to confirm.
 type Proposal struct {
+	Event  int64 // in which it was made: who confirms it names that
 	Fields definition.Values
 	Actor  Actor
 	At     time.Time
@@ -63,6 +64,7 @@ type kept struct {
 }
 
 type keptProposal struct {
+	Event  int64          `json:"event"`
 	Fields jsontext.Value `json:"fields"`
 	Actor  Actor          `json:"actor"`
 	At     time.Time      `json:"at"`
@@ -104,7 +106,7 @@ func (c *Case) keep() ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		k.Proposals[form] = keptProposal{fields, p.Actor, p.At}
+		k.Proposals[form] = keptProposal{p.Event, fields, p.Actor, p.At}
 	}
 	return json.Marshal(k, json.Deterministic(true))
 }
@@ -142,7 +144,7 @@ func (e *Engine) openCase(c *Case, body []byte) error {
 		if err != nil {
 			return err
 		}
-		c.Proposals[form] = Proposal{fields, p.Actor, p.At}
+		c.Proposals[form] = Proposal{p.Event, fields, p.Actor, p.At}
 	}
 	return nil
 }

@@ -46,6 +46,7 @@ func Migrations() store.Migrations {
 type Config struct {
 	State   union.State
 	Clock   time.Duration // case time is ahead by so much: in demonstrations alone
+	Sandbox bool          // a demonstration: messages of a case time that is ahead are heard
 	Workers int           // deadlines, messages and calls at work at a time [32]
 	Early   int           // messages of one peer that wait for one before them [4096]
 	Retry   time.Duration // pause after a message was refused on its way [1 min]; it doubles
@@ -77,6 +78,9 @@ type Book interface {
 	Program(service string, version int) (*definition.Program, bool)
 	// Version is the highest version that both states have adopted by then.
 	Version(service string, peer union.State, at time.Time) (int, bool)
+	// Opens tells whether cases with another state may begin by a version at a
+	// time: both have adopted it.
+	Opens(service string, version int, peer union.State, at time.Time) bool
 	// Speaks tells whether a subsystem of this state speaks for a role.
 	Speaks(sub union.SubsystemID, service string, version int, role string) bool
 	// Zone is this state's time zone, in which people read times.
@@ -128,11 +132,15 @@ type Deps struct {
 
 // Engine is one process's share of a state's cases.
 type Engine struct {
-	cfg    Config
-	deps   Deps
-	locks  [64]sync.Mutex // by case: who loses a race would do its work twice
-	wake   chan struct{}
-	events atomic.Int64
+	cfg   Config
+	deps  Deps
+	locks [64]sync.Mutex   // by case: who loses a race would do its work twice
+	wakes [3]chan struct{} // of those who post, let deadlines act, and ask registers
+
+	asking  sync.Map       // what registers are being asked: askedKey
+	asks    chan struct{}  // one for each of them
+	answers sync.WaitGroup // and who waits for them
+	events  atomic.Int64
 
 	mu       sync.Mutex
 	compared map[union.State]Compared
@@ -141,7 +149,11 @@ type Engine struct {
 // New makes an engine.
 func New(cfg Config, deps Deps) *Engine {
 	cfg.defaults()
-	return &Engine{cfg: cfg, deps: deps, wake: make(chan struct{}, 1), compared: map[union.State]Compared{}}
+	e := &Engine{cfg: cfg, deps: deps, asks: make(chan struct{}, 4*cfg.Workers), compared: map[union.State]Compared{}}
+	for i := range e.wakes {
+		e.wakes[i] = make(chan struct{}, 1)
+	}
+	return e
 }
 
 // now is case time, to the millisecond.
@@ -159,9 +171,11 @@ func (e *Engine) lock(id string) func() {
 
 // stir wakes who looks for work.
 func (e *Engine) stir() {
-	select {
-	case e.wake <- struct{}{}:
-	default:
+	for _, wake := range e.wakes {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
 	}
 }
 

@@ -95,7 +95,7 @@ func (e *Engine) follow(ctx context.Context, tx *store.Tx, old, c *Case, ev *Eve
 		if before, ok := was[name]; ok && before.Equal(at) {
 			continue
 		}
-		if err := exec(`INSERT INTO casework_clock (case_id, name, due_at) VALUES (?, ?, ?)`, c.ID, name, at.UnixMilli()); err != nil {
+		if err := exec(`INSERT INTO casework_clock (case_id, name, due_at, next_at) VALUES (?, ?, ?, ?)`, c.ID, name, at.UnixMilli(), at.UnixMilli()); err != nil {
 			return err
 		}
 	}
@@ -118,12 +118,16 @@ func (e *Engine) follow(ctx context.Context, tx *store.Tx, old, c *Case, ev *Eve
 			return err // reading the definition has seen to it
 		}
 		until := now.Add(timeout)
-		if err := exec(`INSERT INTO casework_call (case_id, event, name, until_at, next_at) VALUES (?, ?, ?, ?, ?)`,
+		if err := exec(`INSERT INTO casework_call (case_id, event, name, until_at, tries, next_at) VALUES (?, ?, ?, ?, 0, ?)`,
 			c.ID, ev.Number, a.Call, until.UnixMilli(), now.UnixMilli()); err != nil {
 			return err
 		}
 	}
-	if ev.Kind == KindCall {
+	if c.Ended { // nobody is asked about somebody whose case is over
+		if err := exec(`DELETE FROM casework_call WHERE case_id = ?`, c.ID); err != nil {
+			return err
+		}
+	} else if ev.Kind == KindCall {
 		if err := exec(`DELETE FROM casework_call WHERE case_id = ? AND event = ? AND name = ?`, c.ID, ev.Asked, ev.Trigger); err != nil {
 			return err
 		}
@@ -147,10 +151,13 @@ func (c *Case) mark(ev *Event) {
 	switch {
 	case ev.Held != "":
 		c.Trouble = "held"
+	case len(ev.Amended) > 0:
+		c.Trouble = "amended"
+	case ev.Kind == KindCall && ev.Refusal != nil: // an answer that nobody waits for any more
 	case ev.Refusal != nil:
 		c.Trouble = ev.Kind + " " + ev.Refusal.Why
-	case ev.Kind == KindForm:
-		c.Trouble = "" // a person has seen to it
+	case ev.Kind == KindForm && c.program.Definition().Roles[ev.Actor.Role].Kind != definition.Citizen:
+		c.Trouble = "" // somebody of the authority has seen to it
 	}
 }
 

@@ -30,7 +30,7 @@ type opening struct {
 // acting is what POST /cases/{case}/{form} takes: fields, or confirm.
 type acting struct {
 	Fields  jsontext.Value `json:"fields,omitempty"`
-	Confirm bool           `json:"confirm,omitzero"`
+	Confirm int64          `json:"confirm,omitzero"` // event of the proposal
 }
 
 // page is what GET /cases/ gives.
@@ -93,7 +93,7 @@ func (e *Engine) serve(w http.ResponseWriter, r *http.Request, system union.Subs
 			}
 			a.Fields, a.Confirm = o.Fields, o.Confirm
 		}
-		if a.Fields == nil && !a.Confirm {
+		if a.Fields == nil && a.Confirm == 0 {
 			a.Fields = []byte("{}")
 		}
 		receipt, err := e.Act(r.Context(), a)

@@ -96,11 +96,12 @@ func twoPersons(t *testing.T, on func(testing.TB) store.Config) {
 	if _, err := w.host.act("officer", "", id, "refuse", `{}`); fault.CodeOf(err) != fault.CaseActor {
 		t.Errorf("an unnamed person proposed: %v", err)
 	}
-	if r := w.host.must("officer", "o1", id, "refuse", `{}`); !r.Proposal || r.State != "READY" {
-		t.Errorf("one person refused: %+v", r)
+	proposed := w.host.must("officer", "o1", id, "refuse", `{}`)
+	if !proposed.Proposal || proposed.State != "READY" {
+		t.Errorf("one person refused: %+v", proposed)
 	}
 	confirm := func(user string) error {
-		_, err := w.host.Act(context.Background(), Act{ID: "confirm " + user, System: system("SA", "officer"), User: user, Case: id, Form: "refuse", Confirm: true})
+		_, err := w.host.Act(context.Background(), Act{ID: "confirm " + user, System: system("SA", "officer"), User: user, Case: id, Form: "refuse", Confirm: proposed.Event})
 		return err
 	}
 	for _, user := range []string{"o1", ""} {

@@ -47,8 +47,10 @@ type Event struct {
 
 	Act     *Claim           `json:"act,omitempty"` // by which it may be asked for again
 	Actor   *Actor           `json:"actor,omitempty"`
-	Second  *Actor           `json:"second,omitempty"` // who confirmed it
-	Message int64            `json:"message,omitzero"` // number of the message heard or returned
+	Second  *Actor           `json:"second,omitempty"`  // who confirmed it
+	Message int64            `json:"message,omitzero"`  // number of the message heard or returned
+	SentAt  time.Time        `json:"sent_at,omitzero"`  // case time at the sender of a message heard
+	Amended []string         `json:"amended,omitempty"` // facts of the other half that it told anew, and are others now
 	Fields  jsontext.Value   `json:"fields,omitempty"`
 	Status  int              `json:"status,omitzero"` // of a call
 	Asked   int64            `json:"asked,omitzero"`  // event that made the call
@@ -170,6 +172,7 @@ type happening struct {
 	second  *Actor
 	fields  definition.Values
 	message int64
+	sent    time.Time // at the other half
 	status  int
 	asked   int64
 	let     definition.Values // of a step that is taken again
@@ -192,7 +195,7 @@ func (e *Engine) take(ctx context.Context, c *Case, h happening) (*Event, *Case,
 	n.Events++
 	ev := &Event{
 		Case: c.ID, Number: n.Events, Kind: h.kind, Trigger: h.trigger, At: h.at, Clock: int64(e.cfg.Clock / time.Second),
-		Act: h.act, Actor: h.actor, Second: h.second, Message: h.message, Status: h.status, Asked: h.asked,
+		Act: h.act, Actor: h.actor, Second: h.second, Message: h.message, SentAt: h.sent, Status: h.status, Asked: h.asked,
 	}
 	ev.From, ev.To = c.State, c.State
 	if c.Events == 0 {
@@ -211,7 +214,7 @@ func (e *Engine) take(ctx context.Context, c *Case, h happening) (*Event, *Case,
 	case KindAmend:
 		return ev, n, ev.send(n, Amendment, n.Told)
 	case KindProposal:
-		n.Proposals[h.trigger] = Proposal{h.fields, *h.actor, h.at}
+		n.Proposals[h.trigger] = Proposal{n.Events, h.fields, *h.actor, h.at}
 		return ev, n, nil
 	case KindMessage:
 		n.Heard++
@@ -220,13 +223,12 @@ func (e *Engine) take(ctx context.Context, c *Case, h happening) (*Event, *Case,
 			return ev, n, nil
 		}
 		if h.trigger == Amendment {
-			return ev, n, ev.amend(n, h.fields)
+			return ev, n, ev.amend(n, h.fields, h.at)
 		}
 	case KindDeadline:
 		n.Clocks = maps.Clone(c.Clocks)
 		delete(n.Clocks, h.trigger) // also where nothing is made of it
 	case KindForm:
-		delete(n.Proposals, h.trigger)
 		n.bind(h.actor)
 	}
 	in := definition.Input{Trigger: h.trigger, At: h.at, Fields: h.fields, Status: h.status, Let: h.let}
@@ -243,6 +245,7 @@ func (e *Engine) take(ctx context.Context, c *Case, h happening) (*Event, *Case,
 	if ev.Let, err = writeLet(out.Let); err != nil {
 		return nil, nil, err
 	}
+	clear(n.Proposals) // of the case as it was: who confirms one is to see what he confirms
 	n.State, n.Facts, n.Clocks, n.Fired = out.State, out.Facts, out.Clocks, out.Fired
 	n.Ended = c.program.Definition().Halves[c.Party].States[out.State].Final
 	ev.To, ev.Branch, ev.Calls = out.State, out.Branch, out.Ask
@@ -293,21 +296,17 @@ func (ev *Event) send(n *Case, message string, fields definition.Values) error {
 }
 
 // amend takes over what the other half says of its own facts.
-func (ev *Event) amend(n *Case, fields definition.Values) error {
-	d := n.program.Definition()
-	for name := range fields {
-		if d.Facts[name].Owner == n.Party {
-			ev.Refusal = &Refusal{Why: string(definition.Invalid), Text: notYours, Detail: name}
-			return nil
+func (ev *Event) amend(n *Case, fields definition.Values, at time.Time) error {
+	half, changed, err := n.program.Amend(n.half(), fields, at)
+	if ev.Refusal = asRefusal(err); err != nil {
+		if ev.Refusal == nil {
+			return err
 		}
+		return nil
 	}
-	for name := range n.Facts {
-		if d.Facts[name].Owner != n.Party {
-			delete(n.Facts, name)
-		}
-	}
-	for name, v := range fields {
-		n.Facts[name] = v
+	n.Facts, n.Clocks, n.Fired, ev.Amended = half.Facts, half.Clocks, half.Fired, changed
+	if len(changed) > 0 {
+		clear(n.Proposals)
 	}
 	return nil
 }

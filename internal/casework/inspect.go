@@ -281,6 +281,9 @@ func (e *Engine) follows(s *storedCase, events []*Event) error {
 			return fmt.Errorf("nothing keeps event %d from being done twice", ev.Number)
 		}
 	}
+	if s.Ended {
+		clear(open) // nobody waits for the answers any more
+	}
 	if !maps.Equal(open, s.calls) {
 		return fmt.Errorf("%d questions to registers are open, not %d", len(s.calls), len(open))
 	}

@@ -18,6 +18,8 @@ func exempt() map[string]string {
 		"casework_message.tries":   "how often it was sent",
 		"casework_message.next_at": "when it is sent again, or forgotten",
 		"casework_call.until_at":   "how long a register is asked; what it said, or that it said nothing, is an event",
+		"casework_clock.next_at":   "when it is let act: later where that failed",
+		"casework_call.tries":      "how often it was asked: makes the question's next identifier",
 		"casework_call.next_at":    "when it is asked again",
 		"casework_act.at":          "when it is forgotten",
 	}

@@ -167,6 +167,10 @@ func (b book) Version(service string, _ union.State, _ time.Time) (int, bool) {
 func (b book) Speaks(sub union.SubsystemID, _ string, _ int, role string) bool {
 	return sub.Subsystem == role
 }
+func (b book) Opens(service string, version int, _ union.State, _ time.Time) bool {
+	_, ok := b.Program(service, version)
+	return ok
+}
 func (b book) Zone() *time.Location                            { return time.FixedZone("", 3*60*60) }
 func (b book) System(st union.State) (union.SubsystemID, bool) { return system(st, "cases"), true }
 func (b book) Peers() map[union.State]string {
@@ -208,6 +212,7 @@ type side struct {
 	db      *store.DB
 	keys    *seal.Keys
 	journal *journal.Journal
+	fetched []string // identifiers under which registers were asked
 	stop    context.CancelFunc
 	done    chan struct{}
 }
@@ -349,6 +354,9 @@ func (s *side) Fetch(ctx context.Context, c exchange.Call) (exchange.Answer, err
 		return exchange.Answer{Status: 200, Body: []byte(s.w.lies(string(c.Body)))}, nil
 	}
 	if c.Service.Service != Service {
+		s.w.mu.Lock()
+		s.fetched = append(s.fetched, c.ID)
+		s.w.mu.Unlock()
 		status, body := s.w.register()
 		if status == 0 {
 			return exchange.Answer{}, fault.New(fault.BackendTimeout, "test")

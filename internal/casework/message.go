@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -50,8 +51,42 @@ type Heard struct {
 	Refusal *Refusal `json:"refusal,omitempty"`
 }
 
-var notYours = union.Text{En: "This fact is written by the other half.", Ar: "هذه المعلومة يكتبها الشق الآخر."}
 var notReadable = union.Text{En: "The message is not what the definition says.", Ar: "الرسالة لا توافق التعريف."}
+
+var notTheSame = union.Text{En: "The other half has heard another message under this number.", Ar: "سمع الشق الآخر رسالة أخرى بهذا الرقم."}
+var notArrived = union.Text{En: "The message has not arrived for a long time; it is still being sent.", Ar: "لم تصل الرسالة منذ وقت طويل، ولا يزال إرسالها مستمراً."}
+
+const (
+	grace    = 7 * 24 * time.Hour       // in which a case that began in time is heard of
+	longest  = 62 * 24 * time.Hour      // that a first message can have been under way
+	fewTries = 5                        // after which a person is told
+	maxClock = 200 * 365 * 24 * 60 * 60 // seconds
+)
+
+// plain is a refusal of another state as this one keeps it: bounded, and
+// nothing in it but text.
+func (r *Refusal) plain() *Refusal {
+	out := &Refusal{Why: r.Why, Reason: plainText(r.Reason, 64), Detail: plainText(r.Detail, 256), Text: union.Text{En: plainText(r.Text.En, 1024), Ar: plainText(r.Text.Ar, 1024)}}
+	switch definition.Why(r.Why) {
+	case definition.Invalid, definition.Actors, definition.Unexpected, definition.Closed, definition.Refused:
+	default:
+		out.Why = string(definition.Invalid)
+	}
+	return out
+}
+
+func plainText(s string, most int) string {
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(s, ""))
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "")
+	}
+	return s
+}
 
 // messageID is the X-Road-Id of a message, and of its later tries.
 func messageID(id string, number int64, tries int) string {
@@ -92,6 +127,9 @@ func (e *Engine) Hear(ctx context.Context, from union.SubsystemID, body []byte) 
 	}
 	if err := json.Unmarshal(body, &m, json.RejectUnknownMembers(true)); err != nil || m.Format != format || m.Number < 1 || !isCase(m.Case) || m.Fields.Kind() != '{' {
 		return Heard{}, fault.New(fault.CaseInvalid, "%s", format)
+	}
+	if m.Clock < -maxClock || m.Clock > maxClock || m.Clock != 0 && !e.cfg.Sandbox {
+		return Heard{}, fault.New(fault.CaseInvalid, "clock_s: case time is ahead in demonstrations alone")
 	}
 	b, err := e.deps.Book()
 	if err != nil {
@@ -151,7 +189,8 @@ func (e *Engine) hear(ctx context.Context, b Book, peer union.State, m *wire, bo
 // opened is a case that begins with a message of the other half.
 func (e *Engine) opened(b Book, peer union.State, m *wire) (*Case, error) {
 	now := e.now()
-	if v, ok := b.Version(m.Service, peer, now); !ok || m.Version > v || m.Version < 1 {
+	// A case that began on the last day of a version may be heard of later.
+	if !b.Opens(m.Service, m.Version, peer, now) && !b.Opens(m.Service, m.Version, peer, now.Add(-grace)) {
 		return nil, fault.New(fault.CaseVersion, "%.64q@%d: %s, %s", m.Service, m.Version, e.cfg.State, peer)
 	}
 	p, ok := b.Program(m.Service, m.Version)
@@ -162,7 +201,7 @@ func (e *Engine) opened(b Book, peer union.State, m *wire) (*Case, error) {
 	for party := range d.Parties {
 		if party != d.Opens {
 			opened := m.At.UTC().Truncate(time.Millisecond)
-			if opened.After(now) {
+			if opened.After(now) || opened.Before(now.Add(-longest)) {
 				opened = now
 			}
 			return fresh(m.Case, m.Service, m.Version, party, peer, opened, p), nil
@@ -174,7 +213,7 @@ func (e *Engine) opened(b Book, peer union.State, m *wire) (*Case, error) {
 // reading is what a message is to the half that hears it.
 func (e *Engine) reading(c *Case, m *wire) happening {
 	d := c.program.Definition()
-	h := happening{kind: KindMessage, trigger: m.Message, at: e.now(), message: m.Number}
+	h := happening{kind: KindMessage, trigger: m.Message, at: e.now(), message: m.Number, sent: m.At.UTC().Truncate(time.Millisecond)}
 	var err error
 	if h.fields, err = d.ReadValues(m.Fields); err != nil {
 		h.refusal = &Refusal{Why: string(definition.Invalid), Text: notReadable, Detail: err.Error()}
@@ -268,12 +307,26 @@ func (e *Engine) Ended(ctx context.Context, end exchange.End) error {
 	var a Heard
 	if end.Answer.Fault == "" && json.Unmarshal(end.Answer.Body, &a, json.RejectUnknownMembers(true)) == nil {
 		switch {
-		case end.Answer.Status == http.StatusOK && a.Heard < number: // some before it did not arrive
-			return e.again(ctx, 0, `number > ? AND number < ? AND work = 0`, id, a.Heard, number)
+		case end.Answer.Status == http.StatusOK && a.Heard < number && tries == 0:
+			// One before it is still on its way, or lost: that this one is asked about
+			// again will tell, and what was made of it.
+			return e.again(ctx, e.cfg.Retry, `number = ? AND tries = ?`, id, number, tries)
+		case end.Answer.Status == http.StatusOK && a.Heard < number:
+			return e.again(ctx, e.cfg.Retry, `number > ? AND number <= ?`, id, a.Heard, number)
 		case end.Answer.Status == http.StatusOK:
 			return nil
 		case end.Answer.Status == http.StatusConflict && a.Refusal != nil:
-			return e.returned(ctx, id, number, a.Refusal)
+			return e.returned(ctx, id, number, a.Refusal.plain())
+		}
+	}
+	if end.Answer.Fault == fault.IDConflict {
+		// The other half heard something else under this number: one of the two is
+		// not what it was, and no repetition mends that.
+		return e.returned(ctx, id, number, &Refusal{Why: "conflict", Text: notTheSame})
+	}
+	if tries == fewTries {
+		if err := e.returned(ctx, id, number, &Refusal{Why: "undelivered", Text: notArrived, Detail: string(end.Answer.Fault)}); err != nil {
+			return err
 		}
 	}
 	e.deps.Log.Warn("a case's message did not arrive; it is sent again", "case", id, "number", number,
@@ -302,7 +355,7 @@ func (e *Engine) returned(ctx context.Context, id string, number int64, r *Refus
 		}
 		h := &happening{kind: KindReturned, at: e.now(), message: number, refusal: r}
 		for _, ev := range events {
-			if ev.Kind == KindReturned && ev.Message == number {
+			if ev.Kind == KindReturned && ev.Message == number && ev.Refusal.Why == r.Why {
 				return nil, nil
 			}
 			for _, s := range ev.Sent {

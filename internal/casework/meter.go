@@ -40,7 +40,12 @@ func (e *Engine) Meters(ctx context.Context) (Meters, error) {
 	if err := e.deps.DB.QueryRow(ctx, `SELECT COUNT(*) FROM casework_message WHERE work = 1`).Scan(&m.Waiting); err != nil {
 		return m, fmt.Errorf("counting messages: %w", err)
 	}
-	next, err := e.next(ctx)
-	m.Overdue = max(0, e.now().Sub(next))
-	return m, err
+	var due *int64
+	if err := e.deps.DB.QueryRow(ctx, `SELECT MIN(due_at) FROM casework_clock WHERE next_at <= ?`, e.now().UnixMilli()).Scan(&due); err != nil {
+		return m, fmt.Errorf("looking for deadlines: %w", err)
+	}
+	if due != nil {
+		m.Overdue = max(0, e.now().Sub(time.UnixMilli(*due)))
+	}
+	return m, nil
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,54 +28,88 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer rest.Wait()
 	rest.Go(func() { e.prune(ctx) })
 	rest.Go(func() { e.daily(ctx) })
-	for ctx.Err() == nil {
-		busy := false
-		for _, work := range []func(context.Context) (int, error){e.post, e.expire, e.ask} {
-			n, err := work(ctx)
-			if err != nil && ctx.Err() == nil {
-				e.deps.Log.Error("casework", "error", err)
-			}
-			busy = busy || n == batch
-		}
-		if busy {
-			continue
-		}
-		wait := e.cfg.Poll
-		if next, err := e.next(ctx); err == nil {
-			wait = min(wait, max(next.Sub(e.now()), 0))
-		}
-		select {
-		case <-ctx.Done():
-		case <-e.wake:
-		case <-time.After(wait):
-		}
-	}
+	// Each by itself: a register that is slow holds up no deadline.
+	rest.Go(func() { e.loop(ctx, e.wakes[0], e.post, nil) })
+	rest.Go(func() { e.loop(ctx, e.wakes[1], e.expire, e.next) })
+	rest.Go(func() { e.loop(ctx, e.wakes[2], e.ask, nil) })
+	<-ctx.Done()
+	e.answers.Wait()
 	return nil
 }
 
-// next is when the next deadline comes, or far away.
-func (e *Engine) next(ctx context.Context) (time.Time, error) {
-	var due *int64
-	if err := e.deps.DB.QueryRow(ctx, `SELECT MIN(due_at) FROM casework_clock`).Scan(&due); err != nil || due == nil {
-		return e.now().Add(time.Hour), err
+// loop does one sort of work until ctx ends: at once while there is a batch of
+// it, when it is woken, when next says, and every now and then. Where it failed
+// it rests first.
+func (e *Engine) loop(ctx context.Context, wake chan struct{}, work func(context.Context) (int, error), next func(context.Context) time.Duration) {
+	for ctx.Err() == nil {
+		n, err := work(ctx)
+		if err != nil && ctx.Err() == nil {
+			e.deps.Log.Error("casework", "error", err)
+		}
+		wait, woken := e.cfg.Poll, wake
+		switch {
+		case err != nil:
+			woken = nil
+		case n == batch:
+			continue
+		case next != nil:
+			wait = min(wait, next(ctx))
+		}
+		select {
+		case <-ctx.Done():
+		case <-woken:
+		case <-time.After(wait):
+		}
 	}
-	return time.UnixMilli(*due), nil
 }
 
-// all does one sort of work side by side; one failure stops none of the others.
+// next is how long it is until a deadline comes.
+func (e *Engine) next(ctx context.Context) time.Duration {
+	var due *int64
+	if err := e.deps.DB.QueryRow(ctx, `SELECT MIN(next_at) FROM casework_clock`).Scan(&due); err != nil || due == nil {
+		return time.Hour
+	}
+	return max(time.UnixMilli(*due).Sub(e.now()), 0)
+}
+
+// all does one sort of work side by side; one failure stops none of the
+// others, and the first one is told of.
 func (e *Engine) all(n int, do func(i int) error) error {
 	var group errgroup.Group
 	group.SetLimit(e.cfg.Workers)
 	errs := make([]error, n)
 	for i := range n {
 		group.Go(func() error {
-			errs[i] = do(i)
+			errs[i] = safely(func() error { return do(i) })
 			return nil
 		})
 	}
 	_ = group.Wait()
-	return errors.Join(errs...)
+	failed := slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	if len(failed) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d of %d: %w", len(failed), n, failed[0])
 }
+
+// safely makes an error of a panic: what nobody waits for must not end the node.
+func safely(do func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %T\n%s", r, debug.Stack()) // a value could hold personal data
+		}
+	}()
+	return do()
+}
+
+// later is when something that was due at a time and failed is tried again: the
+// longer it has been due, the later.
+func (e *Engine) later(now, due time.Time) time.Time {
+	return now.Add(min(max(now.Sub(due), e.cfg.Poll), maxPause))
+}
+
+// maxPause is the longest pause before something that fails is tried again.
+const maxPause = 10 * time.Minute
 
 // leaving is a message to be posted.
 type leaving struct {
@@ -112,7 +148,7 @@ func (e *Engine) post(ctx context.Context) (int, error) {
 	})
 	// Where this is lost, they are posted again under the same identifiers.
 	err = e.deps.DB.Write(ctx, func(tx *store.Tx) error {
-		later := e.deps.Now().Add(e.cfg.Poll).UnixMilli()
+		later := e.deps.Now().Add(5 * e.cfg.Poll).UnixMilli()
 		for _, l := range all {
 			work, at := workNone, int64(0)
 			if !l.posted {
@@ -175,15 +211,19 @@ func (e *Engine) request(peer union.State) (exchange.Call, error) {
 
 // expire lets deadlines act.
 func (e *Engine) expire(ctx context.Context) (int, error) {
-	rows, err := e.deps.DB.Query(ctx, `SELECT case_id, name FROM casework_clock WHERE due_at <= ? ORDER BY due_at LIMIT ?`, e.now().UnixMilli(), batch)
+	rows, err := e.deps.DB.Query(ctx, `SELECT case_id, name, due_at FROM casework_clock WHERE next_at <= ? ORDER BY next_at LIMIT ?`, e.now().UnixMilli(), batch)
 	if err != nil {
 		return 0, fmt.Errorf("looking for deadlines: %w", err)
 	}
 	defer rows.Close()
-	var all [][2]string
+	type deadline struct {
+		id, name string
+		due      int64
+	}
+	var all []deadline
 	for rows.Next() {
-		var d [2]string
-		if err := rows.Scan(&d[0], &d[1]); err != nil {
+		var d deadline
+		if err := rows.Scan(&d.id, &d.name, &d.due); err != nil {
 			return 0, err
 		}
 		all = append(all, d)
@@ -192,13 +232,22 @@ func (e *Engine) expire(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	return len(all), e.all(len(all), func(i int) error {
-		_, err := e.happen(ctx, all[i][0], func(c *Case) (*happening, error) {
-			now := e.now()
-			if due, runs := c.Clocks[all[i][1]]; !runs || due.After(now) {
-				return nil, nil
-			}
-			return &happening{kind: KindDeadline, trigger: all[i][1], at: now}, nil
-		}, nil)
-		return err
+		d := all[i]
+		err := safely(func() error {
+			_, err := e.happen(ctx, d.id, func(c *Case) (*happening, error) {
+				now := e.now()
+				if due, runs := c.Clocks[d.name]; !runs || due.After(now) {
+					return nil, nil
+				}
+				return &happening{kind: KindDeadline, trigger: d.name, at: now}, nil
+			}, nil)
+			return err
+		})
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		_, put := e.deps.DB.Exec(ctx, `UPDATE casework_clock SET next_at = ? WHERE case_id = ? AND name = ? AND due_at = ?`,
+			e.later(e.now(), time.UnixMilli(d.due)).UnixMilli(), d.id, d.name, d.due)
+		return errors.Join(fmt.Errorf("the deadline %s of case %s: %w", d.name, d.id, err), put)
 	})
 }

@@ -63,8 +63,10 @@ type Summary struct {
 
 // Proposer is who asked for what waits for a second person.
 type Proposer struct {
-	User string    `json:"user"`
-	At   time.Time `json:"at"`
+	Event  int64             `json:"event"` // who confirms it names that
+	User   string            `json:"user"`
+	At     time.Time         `json:"at"`
+	Fields definition.Values `json:"fields"`
 }
 
 // StoryEvent is an event with the place of its record in this state's log.
@@ -93,7 +95,7 @@ func (e *Engine) Read(ctx context.Context, id string, r Reader) (*Story, error) 
 	}
 	s := &Story{Summary: c.summary(), Facts: c.Facts, Shown: c.shown(b.Zone()), Titles: c.titles(), Deadlines: c.Clocks, Proposals: map[string]Proposer{}, Can: c.can(roles)}
 	for form, p := range c.Proposals {
-		s.Proposals[form] = Proposer{p.Actor.User, p.At}
+		s.Proposals[form] = Proposer{p.Event, p.Actor.User, p.At, p.Fields}
 	}
 	events, leaves, err := e.history(ctx, id)
 	if err != nil {

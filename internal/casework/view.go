@@ -121,7 +121,7 @@ func (e *Engine) retrace(ctx context.Context, now *Case, events []*Event) error 
 func (ev *Event) happening(d *definition.Definition) (happening, error) {
 	h := happening{
 		kind: ev.Kind, trigger: ev.Trigger, at: ev.At, act: ev.Act, actor: ev.Actor, second: ev.Second,
-		message: ev.Message, status: ev.Status, asked: ev.Asked,
+		message: ev.Message, sent: ev.SentAt, status: ev.Status, asked: ev.Asked,
 	}
 	var err error
 	if ev.Fields != nil {

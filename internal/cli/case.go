@@ -170,7 +170,7 @@ type caseActCmd struct {
 	Case string `arg:"" name:"case"`
 	Form string `arg:"" name:"form"`
 	caseFields
-	Confirm bool
+	Confirm int64 `placeholder:"EVENT"`
 	caseAs
 	ID string `name:"id" placeholder:"ID"`
 }
@@ -185,7 +185,7 @@ func (c *caseActCmd) Run(s *session) error {
 	}
 	raw, err := c.at(s, "", http.MethodPost, url.PathEscape(c.Case)+"/"+url.PathEscape(c.Form), c.ID, struct {
 		Fields  json.RawMessage `json:"fields,omitempty"`
-		Confirm bool            `json:"confirm,omitempty"`
+		Confirm int64           `json:"confirm,omitempty"`
 	}{fields, c.Confirm})
 	if err != nil {
 		return err
@@ -198,7 +198,7 @@ func (s *session) receipt(r casework.Receipt) {
 	s.printf("%s %s\n", s.say(t("Case", "المعاملة")), r.Case)
 	s.printf("  %s %s\n", s.say(t("stands in:", "حالتها:")), named(s.say(r.Title), r.State))
 	if r.Proposal {
-		s.line(t("  It waits for a second person, who confirms it with --confirm.", "  ينتظر شخصاً ثانياً يؤكده بالخيار --confirm."))
+		s.printf(s.say(t("  It waits for a second person, who confirms it with --confirm %d.\n", "  ينتظر شخصاً ثانياً يؤكده بالخيار --confirm %d.\n")), r.Event)
 	}
 	if r.Held != "" {
 		s.printf("  %s %s\n", s.say(t("held for a person to look at:", "عُلّقت ليراجعها موظف:")), r.Held)

@@ -79,9 +79,10 @@ func (p *page) story(x story) {
 		}
 	}
 	if len(x.Proposals) > 0 {
-		p.head("Waits for a second person (--confirm):", "ينتظر شخصاً ثانياً (--confirm):")
+		p.head("Waits for a second person:", "ينتظر شخصاً ثانياً:")
 		for _, form := range slices.Sorted(maps.Keys(x.Proposals)) {
-			p.line("  %s: %s %s, %s", p.title(x.Titles.Forms, form), say(t("asked for by", "طلبه")), x.Proposals[form].User, stamp(x.Proposals[form].At))
+			y := x.Proposals[form]
+			p.line("  %s: %s %s, %s (--confirm %d)", p.title(x.Titles.Forms, form), say(t("asked for by", "طلبه")), y.User, stamp(y.At), y.Event)
 		}
 	}
 	if len(x.Deadlines) > 0 {

@@ -69,7 +69,7 @@ func helpTexts() map[string]union.Text {
 		"case open --form":          t("The form with which the case begins.", "الاستمارة التي تبدأ بها المعاملة."),
 		"case open <service>":       t("Joint service: residence.", "الخدمة المشتركة: residence."),
 		"case act":                  t("Do in a case what a form of its service lets one do.", "التصرف في معاملة بإحدى استمارات خدمتها."),
-		"case act --confirm":        t("Confirm, as a second person, what another has asked for.", "التأكيد، بصفة شخص ثانٍ، لما طلبه غيره."),
+		"case act --confirm":        t("Confirm, as a second person, what another asked for in this event of the case.", "التأكيد، بصفة شخص ثانٍ، لما طلبه غيره في هذا الحدث من أحداث المعاملة."),
 		"case show":                 t("Tell a case: where it stands, what can be done, what happened. That it was read is recorded.", "عرض معاملة: حالتها وما يمكن فعله وما حدث فيها. ويُقيَّد الاطلاع عليها."),
 		"case list":                 t("List the cases that a system of this state may see, the latest changed first.", "عرض المعاملات التي يحق لنظام من أنظمة هذه الدولة الاطلاع عليها، الأحدث تغييراً أولاً."),
 		"case list --service":       t("Only those of this joint service.", "معاملات هذه الخدمة المشتركة فقط."),

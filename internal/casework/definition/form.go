@@ -47,7 +47,7 @@ func (d *Definition) says() map[string]fieldset {
 // refusal names the field and never its value.
 func (p *Program) fields(trigger string, in Values) (Values, *Refusal) {
 	says := p.says[trigger]
-	for name := range in {
+	for _, name := range slices.Sorted(maps.Keys(in)) { // the first one is named: always the same
 		if !slices.Contains(says.all, name) {
 			return nil, p.invalid(name, "unknown")
 		}

@@ -196,7 +196,7 @@ func (p *Program) let(ctx context.Context, o *on, recorded Values, s *scope, ask
 			if err != nil {
 				return err
 			}
-			v, err := ask(ctx, c.run, s.now, args)
+			v, err := calmly(ctx, ask, c.run, s.now, args)
 			if err != nil {
 				return err
 			}
@@ -217,6 +217,17 @@ func (p *Program) let(ctx context.Context, o *on, recorded Values, s *scope, ask
 		}
 	}
 	return out, nil
+}
+
+// calmly asks a hook. One that panics has failed; what it said could be about a
+// person.
+func calmly(ctx context.Context, ask asker, run string, now time.Time, args Values) (v any, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%s panicked", run)
+		}
+	}()
+	return ask(ctx, run, now, args)
 }
 
 func (c *call) arguments(s *scope) (Values, error) {

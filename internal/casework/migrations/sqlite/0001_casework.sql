@@ -36,9 +36,10 @@ CREATE TABLE casework_clock (
   case_id TEXT    NOT NULL,
   name    TEXT    NOT NULL,
   due_at  INTEGER NOT NULL,
+  next_at INTEGER NOT NULL, -- when to let it act: later where that failed
   PRIMARY KEY (case_id, name)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX casework_clock_due ON casework_clock (due_at);
+CREATE INDEX casework_clock_next ON casework_clock (next_at);
 
 -- Messages, numbered in each direction. What they said stands in their events.
 -- work: 0 none, 1 to be posted, 2 came before one that is missing.
@@ -63,6 +64,7 @@ CREATE TABLE casework_call (
   event    INTEGER NOT NULL,
   name     TEXT    NOT NULL,
   until_at INTEGER NOT NULL,
+  tries    INTEGER NOT NULL,
   next_at  INTEGER NOT NULL,
   PRIMARY KEY (case_id, event, name)
 ) STRICT, WITHOUT ROWID;

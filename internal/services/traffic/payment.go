@@ -14,43 +14,51 @@ import (
 // with the discount of the moment, what of it is discharged, what that costs,
 // what stays open, and whether the whole is paid. The payer's quote counts
 // while it holds; then the rate of the moment does, for the money has come.
+//
+// Where that cannot be reckoned, because a table or a rate is not there,
+// "priced" is false: the money has come all the same, and is kept.
 func (d Deps) take(ctx context.Context, now time.Time, v definition.Values) (any, error) {
+	full, done, open, paid := amount(v, "amount"), amount(v, "discharged"), amount(v, "open"), amount(v, "paid")
+	nothing := taken{total: done, open: open}
+	nothing.discharged.Currency, nothing.price.Currency = full.Currency, open.Currency
+	if paid.Currency != open.Currency || paid.Minor <= 0 { // which the definition refuses
+		return nothing.value(now, Offer{Pay: full, Off: nothing.discharged}, nil), nil
+	}
+	offer, q, p, err := d.reckon(ctx, now, v, full, done, open, paid)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nothing.value(now, Offer{Pay: full, Off: nothing.discharged}, nil), nil
+	}
+	return p.value(now, offer, valueOf(q)), nil
+}
+
+func (d Deps) reckon(ctx context.Context, now time.Time, v definition.Values, full, done, open, paid union.Money) (offer Offer, q ledger.Quote, p taken, err error) {
 	t, err := d.violations(ctx, union.State(text(v, "state")), instant(v, "at"))
 	if err != nil {
-		return nil, err
+		return offer, q, p, err
 	}
-	full, done, open, paid := amount(v, "amount"), amount(v, "discharged"), amount(v, "open"), amount(v, "paid")
-	if paid.Currency != open.Currency || paid.Minor <= 0 { // which the definition refuses
-		none, nothing := value(union.Money{Currency: full.Currency}), value(union.Money{Currency: open.Currency})
-		return map[string]any{"owed": value(full), "off": none, "rule": "", "quote": map[string]any{}, "at": now.UTC().Format(time.RFC3339),
-			"discharged": none, "total": value(done), "price": nothing, "open": value(open), "whole": false}, nil
-	}
-	offer, err := t.Discount(text(v, "code"), instant(v, "at"), instant(v, "served"), now, full)
-	if err != nil {
-		return nil, err
+	if offer, err = t.Discount(text(v, "code"), instant(v, "at"), instant(v, "served"), now, full); err != nil {
+		return offer, q, p, err
 	}
 	raw, _ := v["quote"].(map[string]any)
-	q, err := quoteOf(raw)
-	if err != nil || now.Before(q.From) || !now.Before(q.Until) || q.Rate.From != full.Currency || q.Rate.To != paid.Currency {
+	if q, err = quoteOf(raw); err != nil || now.Before(q.From) || !now.Before(q.Until) || q.Rate.From != full.Currency || q.Rate.To != paid.Currency {
 		r, err := d.rates(ctx, now)
 		if err != nil {
-			return nil, err
+			return offer, q, p, err
 		}
 		if q, err = r.Quote(full.Currency, paid.Currency, now); err != nil {
-			return nil, err
+			return offer, q, p, err
 		}
 	}
-	p, err := reckon(offer.Pay, done, open, paid, q)
+	p, err = reckon(offer.Pay, done, open, paid, q)
 	if err == nil && !p.whole && offer.Off.Minor > 0 {
 		// The discount is for the whole: a part is a part of the full amount.
 		offer = Offer{Off: union.Money{Currency: full.Currency}, Pay: full}
 		p, err = reckon(full, done, open, paid, q)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return map[string]any{"owed": value(offer.Pay), "off": value(offer.Off), "rule": offer.Rule, "quote": valueOf(q), "at": now.UTC().Format(time.RFC3339),
-		"discharged": value(p.discharged), "total": value(p.total), "price": value(p.price), "open": value(p.open), "whole": p.whole}, nil
+	return offer, q, p, err
 }
 
 // taken is what a payment does.
@@ -58,6 +66,16 @@ type taken struct {
 	discharged, total union.Money // in the claim's currency
 	price, open       union.Money // in the payer's
 	whole             bool
+}
+
+// value gives it as the definition sees it; no quote: it could not be reckoned.
+func (t taken) value(now time.Time, o Offer, quote map[string]any) map[string]any {
+	priced := quote != nil
+	if !priced {
+		quote = map[string]any{}
+	}
+	return map[string]any{"priced": priced, "owed": value(o.Pay), "off": value(o.Off), "rule": o.Rule, "quote": quote, "at": now.UTC().Format(time.RFC3339),
+		"discharged": value(t.discharged), "total": value(t.total), "price": value(t.price), "open": value(t.open), "whole": t.whole}
 }
 
 func reckon(owed, done, open, paid union.Money, q ledger.Quote) (t taken, err error) {

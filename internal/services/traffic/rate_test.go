@@ -194,6 +194,20 @@ func TestHooks(t *testing.T) {
 	}
 }
 
+// TestTakeWithoutTables: money that cannot be reckoned with is told as such.
+func TestTakeWithoutTables(t *testing.T) {
+	now := in("2026-03-01T12:00:00Z")
+	noRates := deps(t)
+	noRates.Rates = nil
+	for name, d := range map[string]traffic.Deps{"no tables": {}, "no rates": noRates} {
+		got := call(t, traffic.Hooks(d), "payment.take@1", now, definition.Values{"state": "KW", "code": "RED-LIGHT", "at": now, "served": now, "amount": amount(150_000, "KWD"),
+			"discharged": amount(5, "KWD"), "open": amount(7, "BHD"), "paid": amount(1_000, "BHD"), "quote": map[string]any{}}).(map[string]any)
+		if got["priced"] != false || got["whole"] != false || got["total"].(map[string]any)["minor"] != int64(5) || got["open"].(map[string]any)["minor"] != int64(7) {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
 // TestTakeDiscount: the discount of the day is for who pays the whole.
 func TestTakeDiscount(t *testing.T) {
 	d := deps(t)

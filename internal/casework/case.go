@@ -189,7 +189,7 @@ func (e *Engine) unfold(c *Case, body []byte) error {
 	err = e.openCase(c, body)
 	switch {
 	case errors.Is(err, seal.ErrDestroyed):
-		return fault.Wrap(fault.CaseUnknown, errDark, "%s", errDark).Arabic("انتهت مدة حفظها")
+		return fault.Wrap(fault.CaseUnknown, errDark, "its retention has ended").Arabic("انتهت مدة حفظها")
 	case err != nil:
 		return fmt.Errorf("opening case %s: %w", c.ID, err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/falaj/falaj/internal/exchange"
 	"github.com/falaj/falaj/internal/fault"
+	"github.com/falaj/falaj/internal/seal"
 	"github.com/falaj/falaj/internal/store"
 	"github.com/falaj/falaj/internal/union"
 )
@@ -212,4 +213,41 @@ func TestDaily(t *testing.T) {
 	w.host.reaches(id, "READY")
 	w.settle(func() bool { return len(w.home.Differing()) == 0 })
 	w.agree(id)
+}
+
+// TestDark: a case whose key is gone keeps nobody from the others.
+func TestDark(t *testing.T) {
+	w := newWorld(t, permit)
+	ctx := context.Background()
+	old := w.home.must("citizen", "u", "", "ask", asking).Case
+	w.host.reaches(old, "READY")
+	w.host.must("officer", "o", old, "grant", `{"fee":{"minor":5500,"currency":"SAR"}}`)
+	month := seal.PeriodOf(w.home.reaches(old, "GRANTED").Changed)
+	w.pass(40 * 24 * time.Hour)
+	young := w.home.must("citizen", "u", "", "ask", asking).Case
+	w.host.reaches(young, "READY")
+	if err := w.home.keys.Records().Destroy(Class, month); err != nil {
+		t.Fatal(err)
+	}
+	reader := Reader{system("BH", "citizen"), "u"}
+	list, _, err := w.home.List(ctx, Filter{}, reader)
+	if err != nil || len(list) != 1 || list[0].Case != young {
+		t.Errorf("listed %+v %v", list, err)
+	}
+	if _, err := w.home.Read(ctx, old, reader); fault.CodeOf(err) != fault.CaseUnknown {
+		t.Errorf("read: %v", err)
+	}
+	for _, s := range []*side{w.home, w.host} {
+		if found, err := s.Reconcile(ctx, w.other(s).state); err != nil || len(found) > 0 {
+			t.Errorf("%s: %+v %v", s.state, found, err)
+		}
+	}
+	if _, wrong, err := w.home.Inspect(ctx, func(int64) {}); err != nil || len(wrong) > 0 {
+		t.Errorf("%+v %v", wrong, err)
+	}
+	// What comes late for it is refused, and opens nothing anew.
+	late := fmt.Appendf(nil, `{"falaj":"case/1","case":%q,"service":"permit","version":1,"number":2,"message":"refused","at":"2026-11-22T10:00:00Z","fields":{}}`, old)
+	if _, err := w.home.Hear(ctx, system("SA", "cases"), late); fault.CodeOf(err) != fault.CaseUnknown {
+		t.Errorf("late: %v", err)
+	}
 }

@@ -2,6 +2,7 @@ package casework
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -247,7 +248,9 @@ func (e *Engine) List(ctx context.Context, f Filter, r Reader) ([]Summary, strin
 		if n++; n == listPage {
 			next = fmt.Sprintf("%d.%s", c.Changed.UnixMilli(), c.ID)
 		}
-		if err := e.unfold(c, body); err != nil {
+		if err := e.unfold(c, body); errors.Is(err, errDark) {
+			continue
+		} else if err != nil {
 			return nil, "", err
 		}
 		if _, err := e.rolesOf(c, r); err == nil {

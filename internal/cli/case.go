@@ -243,9 +243,9 @@ func (c *caseListCmd) Run(s *session) error {
 		for _, x := range p.Cases {
 			rows = append(rows, []string{x.Case, x.Service, string(x.Peer), s.say(x.Title), x.Changed.UTC().Format(time.RFC3339), s.trouble(x.Trouble)})
 		}
-		if rows == nil {
+		if rows == nil && p.Next == "" {
 			s.line(t("There is no such case that this system may see.", "لا توجد معاملة كهذه يحق لهذا النظام الاطلاع عليها."))
-		} else {
+		} else if rows != nil {
 			s.table([]string{s.say(t("case", "المعاملة")), s.say(t("service", "الخدمة")), s.say(t("with", "مع")), s.say(t("stands in", "الحالة")),
 				s.say(t("changed", "آخر تغيير")), s.say(t("trouble", "الخلل"))}, rows)
 		}

@@ -27,7 +27,8 @@ type Case struct {
 	Peer    union.State
 	State   string
 	Ended   bool
-	Trouble string // why a person should look at it: a code of the catalogue
+	Final   time.Time // since when it has ended: first; zero if it has not
+	Trouble string    // why a person should look at it: a code of the catalogue
 	Events  int64
 	Sent    int64 // messages to the other half
 	Heard   int64 // messages from it, without a gap
@@ -149,16 +150,19 @@ func (e *Engine) openCase(c *Case, body []byte) error {
 	return nil
 }
 
-const caseColumns = `id, service, version, party, peer, state, ended, trouble, events, sent, heard, opened_at, changed_at, person, body`
+const caseColumns = `id, service, version, party, peer, state, ended, ended_at, trouble, events, sent, heard, opened_at, changed_at, person, body`
 
 // scanCase reads caseColumns; the body is opened by whoever needs it.
 func scanCase(row interface{ Scan(...any) error }) (*Case, []byte, error) {
 	c := new(Case)
-	var opened, changed, ended int64
+	var opened, changed, ended, final int64
 	var body []byte
-	err := row.Scan(&c.ID, &c.Service, &c.Version, &c.Party, &c.Peer, &c.State, &ended, &c.Trouble,
+	err := row.Scan(&c.ID, &c.Service, &c.Version, &c.Party, &c.Peer, &c.State, &ended, &final, &c.Trouble,
 		&c.Events, &c.Sent, &c.Heard, &opened, &changed, &c.key, &body)
 	c.Opened, c.Changed = time.UnixMilli(opened).UTC(), time.UnixMilli(changed).UTC()
+	if final != 0 {
+		c.Final = time.UnixMilli(final).UTC()
+	}
 	if c.Ended = ended == 1; err == nil && !c.Ended && ended != 0 {
 		err = fmt.Errorf("case %s has ended or not: %d", c.ID, ended)
 	}
@@ -182,10 +186,11 @@ func (e *Engine) unfold(c *Case, body []byte) error {
 	if err != nil {
 		return err
 	}
-	var ok bool
-	if c.program, ok = b.Program(c.Service, c.Version); !ok {
+	p, ok := b.Program(c.Service, c.Version)
+	if !ok {
 		return fault.New(fault.CaseVersion, "%s@%d", c.Service, c.Version)
 	}
+	c.program = p
 	err = e.openCase(c, body)
 	switch {
 	case errors.Is(err, seal.ErrDestroyed):
@@ -199,16 +204,16 @@ func (e *Engine) unfold(c *Case, body []byte) error {
 // put writes the case as it is after its newest event, if it is still as it
 // was before that.
 func (e *Engine) put(ctx context.Context, tx *store.Tx, c *Case, body []byte) error {
-	ended := 0
+	ended, final := 0, int64(0)
 	if c.Ended {
-		ended = 1
+		ended, final = 1, c.Final.UnixMilli()
 	}
-	query, args := `UPDATE casework_case SET state = ?, ended = ?, trouble = ?, events = ?, sent = ?, heard = ?, changed_at = ?, person = ?, body = ?
+	query, args := `UPDATE casework_case SET state = ?, ended = ?, ended_at = ?, trouble = ?, events = ?, sent = ?, heard = ?, changed_at = ?, person = ?, body = ?
 		WHERE id = ? AND events = ?`,
-		[]any{c.State, ended, c.Trouble, c.Events, c.Sent, c.Heard, c.Changed.UnixMilli(), e.personKey(c), body, c.ID, c.Events - 1}
+		[]any{c.State, ended, final, c.Trouble, c.Events, c.Sent, c.Heard, c.Changed.UnixMilli(), e.personKey(c), body, c.ID, c.Events - 1}
 	if c.Events == 1 {
-		query, args = `INSERT INTO casework_case (`+caseColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`,
-			[]any{c.ID, c.Service, c.Version, c.Party, string(c.Peer), c.State, ended, c.Trouble, c.Events, c.Sent, c.Heard,
+		query, args = `INSERT INTO casework_case (`+caseColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`,
+			[]any{c.ID, c.Service, c.Version, c.Party, string(c.Peer), c.State, ended, final, c.Trouble, c.Events, c.Sent, c.Heard,
 				c.Opened.UnixMilli(), c.Changed.UnixMilli(), e.personKey(c), body}
 	}
 	res, err := tx.Exec(ctx, query, args...)

@@ -144,10 +144,15 @@ func (e *Engine) follow(ctx context.Context, tx *store.Tx, old, c *Case, ev *Eve
 	return nil
 }
 
-// mark writes on a case when it last changed, and why a person should look at
-// it.
+// mark writes on a case when it last changed, since when it has ended, and why
+// a person should look at it.
 func (c *Case) mark(ev *Event) {
 	c.Changed = ev.At
+	if !c.Ended {
+		c.Final = time.Time{}
+	} else if c.Final.IsZero() {
+		c.Final = ev.At
+	}
 	switch {
 	case ev.Held != "":
 		c.Trouble = "held"

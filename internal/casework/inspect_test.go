@@ -22,6 +22,8 @@ func exempt() map[string]string {
 		"casework_call.tries":      "how often it was asked: makes the question's next identifier",
 		"casework_call.next_at":    "when it is asked again",
 		"casework_act.at":          "when it is forgotten",
+		"casework_buried.id":       "stands for a case of which nothing is left to hold it against",
+		"casework_buried.at":       "when it is forgotten",
 	}
 }
 

@@ -152,6 +152,9 @@ func (e *Engine) hear(ctx context.Context, b Book, peer union.State, m *wire, bo
 	c, err := e.load(ctx, m.Case)
 	switch {
 	case fault.CodeOf(err) == fault.CaseUnknown && !errors.Is(err, errDark):
+		if gone, err := e.buried(ctx, m.Case); err != nil || gone != nil {
+			return Heard{m.Number, gone}, err
+		}
 		if c, err = e.opened(b, peer, m); err != nil {
 			return Heard{}, err
 		}

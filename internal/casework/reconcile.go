@@ -66,8 +66,6 @@ func (e *Engine) standing(c *Case, body []byte) (Standing, error) {
 	if err := e.unfold(c, body); errors.Is(err, errDark) {
 		s.Dark = true
 		return s, nil
-	} else if c.program == nil {
-		return s, err // the directory is not there, or not the definition
 	} else if err != nil {
 		e.deps.Log.Error("a case cannot be read; falaj fsck says more", "case", c.ID, "error", err)
 		return s, nil // without digests it differs from every other
@@ -97,6 +95,9 @@ func digest(id string, v definition.Values) (string, error) {
 
 // Standings is this state's page of what it says to another one.
 func (e *Engine) Standings(ctx context.Context, peer union.State, after string) ([]Standing, bool, error) {
+	if _, err := e.deps.Book(); err != nil {
+		return nil, false, err
+	}
 	rows, err := e.deps.DB.Query(ctx, `SELECT `+caseColumns+` FROM casework_case WHERE peer = ? AND id > ? ORDER BY id LIMIT ?`, string(peer), after, e.cfg.Page+1)
 	if err != nil {
 		return nil, false, fmt.Errorf("reading the cases with %s: %w", peer, err)

@@ -2,16 +2,13 @@ package casework
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
 
 	"github.com/falaj/falaj/internal/casework/definition"
-	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/journal"
 	"github.com/falaj/falaj/internal/union"
 )
@@ -192,76 +189,4 @@ func (c *Case) takes(trigger string) bool {
 	_, own := state.On[trigger]
 	_, always := half.Always.On[trigger]
 	return own || always && !state.Final
-}
-
-// Filter narrows a list of cases. Zero values narrow nothing.
-type Filter struct {
-	Service string
-	State   string
-	Trouble bool
-	Mine    bool   // of the person whom the reader names
-	After   string // "<changed, Unix ms>.<case>" of the last one of the page before
-}
-
-// listPage is how many cases a page of a list holds.
-const listPage = 100
-
-// List is a page of the cases that the reader's system may see, the latest
-// changed first, and where the next page begins.
-func (e *Engine) List(ctx context.Context, f Filter, r Reader) ([]Summary, string, error) {
-	query, args := `SELECT `+caseColumns+` FROM casework_case WHERE id <> ''`, []any{}
-	add := func(cond string, arg ...any) { query, args = query+" AND "+cond, append(args, arg...) }
-	if f.Mine {
-		if r.User == "" {
-			return nil, "", fault.New(fault.BadHeader, "X-Road-UserId")
-		}
-		add(`person = ?`, e.nameOf(r.User))
-	}
-	if f.Service != "" {
-		add(`service = ?`, f.Service)
-	}
-	if f.State != "" {
-		add(`state = ?`, f.State)
-	}
-	if f.Trouble {
-		add(`trouble <> ''`)
-	}
-	if f.After != "" {
-		at, id, ok := cut(f.After)
-		if !ok {
-			return nil, "", fault.New(fault.BadRequest, "after=%.64q", f.After)
-		}
-		add(`(changed_at < ? OR changed_at = ? AND id > ?)`, at, at, id)
-	}
-	rows, err := e.deps.DB.Query(ctx, query+` ORDER BY changed_at DESC, id LIMIT ?`, append(args, listPage)...)
-	if err != nil {
-		return nil, "", fmt.Errorf("listing cases: %w", err)
-	}
-	defer rows.Close()
-	var out []Summary
-	next, n := "", 0
-	for rows.Next() {
-		c, body, err := scanCase(rows)
-		if err != nil {
-			return nil, "", err
-		}
-		if n++; n == listPage {
-			next = fmt.Sprintf("%d.%s", c.Changed.UnixMilli(), c.ID)
-		}
-		if err := e.unfold(c, body); errors.Is(err, errDark) {
-			continue
-		} else if err != nil {
-			return nil, "", err
-		}
-		if _, err := e.rolesOf(c, r); err == nil {
-			out = append(out, c.summary())
-		}
-	}
-	return out, next, rows.Err()
-}
-
-func cut(after string) (at int64, id string, ok bool) {
-	ms, id, ok := strings.Cut(after, ".")
-	_, err := fmt.Sscanf(ms, "%d", &at)
-	return at, id, ok && err == nil
 }

@@ -140,7 +140,7 @@ func (ev *Event) happening(d *definition.Definition) (happening, error) {
 
 // same tells whether two halves are equal.
 func (c *Case) same(o *Case) (bool, error) {
-	if c.State != o.State || c.Ended != o.Ended || c.Trouble != o.Trouble || c.Events != o.Events || c.Sent != o.Sent || c.Heard != o.Heard || !c.Changed.Equal(o.Changed) {
+	if c.State != o.State || c.Ended != o.Ended || !c.Final.Equal(o.Final) || c.Trouble != o.Trouble || c.Events != o.Events || c.Sent != o.Sent || c.Heard != o.Heard || !c.Changed.Equal(o.Changed) {
 		return false, nil
 	}
 	a, err := c.keep()

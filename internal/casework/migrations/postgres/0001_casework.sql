@@ -9,6 +9,7 @@ CREATE TABLE casework_case (
   peer       TEXT    NOT NULL, -- the state that has the other one
   state      TEXT    NOT NULL,
   ended      BIGINT  NOT NULL, -- 1: the state is final
+  ended_at   BIGINT  NOT NULL, -- since when; 0
   trouble    TEXT    NOT NULL, -- why a person should look at it, '' if none
   events     BIGINT  NOT NULL, -- so many
   sent       BIGINT  NOT NULL, -- messages to the other half
@@ -20,8 +21,11 @@ CREATE TABLE casework_case (
 );
 CREATE INDEX casework_case_changed ON casework_case (changed_at, id);
 CREATE INDEX casework_case_open ON casework_case (service) WHERE ended = 0;
-CREATE INDEX casework_case_ended ON casework_case (service, version, changed_at) WHERE ended = 1;
-CREATE INDEX casework_case_person ON casework_case (person, changed_at, id) WHERE person <> '';
+CREATE INDEX casework_case_ended ON casework_case (service, version, ended_at, id) WHERE ended = 1;
+CREATE INDEX casework_case_service ON casework_case (service, changed_at, id);
+CREATE INDEX casework_case_state ON casework_case (state, changed_at, id);
+CREATE INDEX casework_case_peer ON casework_case (peer, id);
+CREATE INDEX casework_case_person ON casework_case (person, changed_at, id) WHERE length(person) > 0;
 CREATE INDEX casework_case_trouble ON casework_case (changed_at, id) WHERE trouble <> '';
 
 CREATE TABLE casework_event (
@@ -79,8 +83,18 @@ CREATE TABLE casework_act (
   at      BIGINT  NOT NULL
 );
 CREATE INDEX casework_act_at ON casework_act (at);
+CREATE INDEX casework_act_case ON casework_act (case_id);
+
+-- Cases that were erased at the end of their retention: what is sent again does
+-- not open them anew.
+CREATE TABLE casework_buried (
+  id BYTEA   NOT NULL PRIMARY KEY, -- keyed hash of the case
+  at BIGINT  NOT NULL
+);
+CREATE INDEX casework_buried_at ON casework_buried (at);
 
 -- +goose Down
+DROP TABLE casework_buried;
 DROP TABLE casework_act;
 DROP TABLE casework_call;
 DROP TABLE casework_message;

@@ -106,12 +106,15 @@ func offices() []office {
 			{"civil", t("Civil registry", "السجل المدني"), registry.Persons, "identity", t("Persons (simulator)", "الأشخاص (محاكٍ)")},
 			{"traffic", t("Traffic department", "إدارة المرور"), registry.Vehicles, "traffic", t("Vehicles (simulator)", "المركبات (محاكٍ)")},
 			{"residence", t("Residence department", "إدارة الإقامة"), "", "", union.Text{}},
+			{"cameras", t("Traffic cameras", "كاميرات المرور"), "", "", union.Text{}},
+			{"violations", t("Violations department", "إدارة المخالفات"), "", "", union.Text{}},
 		}},
 		{"commerce", t("Ministry of Commerce (demonstration)", "وزارة التجارة (عرض تجريبي)"), []system{
 			{"business", t("Commercial register", "السجل التجاري"), registry.Companies, "business", t("Companies (simulator)", "الشركات (محاكٍ)")},
 		}},
 		{"egov", t("Digital government authority (demonstration)", "هيئة الحكومة الرقمية (عرض تجريبي)"), []system{
 			{"portal", t("National portal", "البوابة الوطنية"), "", "", union.Text{}},
+			{"payments", t("Government payments", "المدفوعات الحكومية"), "", "", union.Text{}},
 			{"cases", t("Cases of joint services", "معاملات الخدمات المشتركة"), "", "", union.Text{}},
 		}},
 	}

@@ -3,6 +3,7 @@ package up
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -13,21 +14,32 @@ import (
 	"github.com/falaj/falaj/internal/node"
 	"github.com/falaj/falaj/internal/policy"
 	"github.com/falaj/falaj/internal/services/residence"
+	"github.com/falaj/falaj/internal/services/traffic"
 	"github.com/falaj/falaj/internal/union"
 )
 
 // joint is a joint service in which every state of the demonstration takes
 // part, and who plays what in it: member and subsystem of each state.
 type joint struct {
-	text  []byte
-	roles map[definition.Kind][2]string
-	calls map[string][2]string // registers
+	text   []byte
+	roles  map[definition.Kind][2]string
+	named  map[string][2]string // roles that others speak for than their kind says
+	calls  map[string][2]string // registers
+	tables func(s union.State, zone string) (map[string][]byte, error)
 }
 
 // joints are the demonstration's own, and those of the configuration.
 func joints(more ...[]byte) []joint {
 	roles := map[definition.Kind][2]string{definition.Citizen: {"egov", "portal"}, definition.Officer: {"interior", "residence"}}
-	all := []joint{{text: residence.Definition, roles: roles, calls: map[string][2]string{"residents": {"interior", "civil"}}}}
+	violations := [2]string{"interior", "violations"}
+	all := []joint{
+		{text: residence.Definition, roles: roles, calls: map[string][2]string{"residents": {"interior", "civil"}}},
+		{
+			text: traffic.Definition, calls: map[string][2]string{"vehicles": {"interior", "traffic"}}, tables: traffic.Sample,
+			roles: map[definition.Kind][2]string{definition.Citizen: {"egov", "portal"}, definition.Officer: violations, definition.System: {"interior", "cameras"}},
+			named: map[string][2]string{"collector": {"egov", "payments"}, "server": {"egov", "portal"}},
+		},
+	}
 	for _, text := range more {
 		all = append(all, joint{text: text, roles: roles})
 	}
@@ -112,8 +124,17 @@ func takePart(e *directory.Edition, all []joint, states []union.State, now time.
 			Roles: map[string][]union.SubsystemID{}, Calls: map[string]union.ServiceID{},
 		}
 		for role, r := range d.Roles {
-			if by, ok := j.roles[r.Kind]; ok {
+			by, ok := j.named[role]
+			if !ok {
+				by, ok = j.roles[r.Kind]
+			}
+			if ok {
 				x.Roles[role] = []union.SubsystemID{id(e.State, by[0], by[1])}
+			}
+		}
+		if j.tables != nil {
+			if err := sign(e, a, j.tables, x.From); err != nil {
+				return err
 			}
 		}
 		for name, by := range j.calls {
@@ -135,6 +156,24 @@ func takePart(e *directory.Edition, all []joint, states []union.State, now time.
 				grantCases(e, string(s)+"-cases", node.CaseService(cases(e.State)).ID, s, purpose)
 			}
 		}
+	}
+	return nil
+}
+
+// sign puts a service's sample tables beside the adoption, for as long ago as
+// anybody asks.
+func sign(e *directory.Edition, a *adoption.Adoption, tables func(union.State, string) (map[string][]byte, error), from adoption.Date) error {
+	all, err := tables(e.State, a.Zone)
+	if err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		if _, has := a.Table(name, from); has {
+			continue
+		}
+		file := "casework/" + name + ".json"
+		e.Files[file] = all[name]
+		a.Tables = append(a.Tables, adoption.Table{Name: name, From: "2000-01-01", File: file})
 	}
 	return nil
 }

@@ -42,3 +42,39 @@ func Example() Deps {
 		Sandbox: true,
 	}
 }
+
+// Sample is what a state of a demonstration signs, by the names of its tables:
+// the example's violations in its own currency, and rates of all. The amounts
+// are made up; the pegs are those that are published.
+func Sample(state union.State, zone string) (map[string][]byte, error) {
+	currency := union.CurrencyOf(state)
+	if currency == "" {
+		return nil, errors.New("the state has no currency here")
+	}
+	t, err := DecodeTable([]byte(example))
+	if err != nil {
+		return nil, err
+	}
+	t.State, t.Zone = state, zone
+	least := map[union.Currency]int64{"AED": 40000, "SAR": 30000, "QAR": 40000, "BHD": 50000, "KWD": 20000, "OMR": 20000, "EGP": 100000}[currency]
+	for i := range t.Violations {
+		v := &t.Violations[i]
+		if v.Min != nil {
+			low, high := least, 2*least
+			v.Min, v.Max = &low, &high
+		}
+	}
+	r := Rates{Source: "published pegs; KWD and EGP are examples", Sample: true, Minutes: 15, Common: "USD"}
+	for _, one := range []struct {
+		of       union.Currency
+		num, den int64
+	}{{"AED", 10000, 36725}, {"BHD", 1000, 376}, {"EGP", 100, 4800}, {"KWD", 1000, 307}, {"OMR", 10000, 3845}, {"QAR", 100, 364}, {"SAR", 100, 375}} {
+		r.Rates = append(r.Rates, union.Rate{From: one.of, To: "USD", Num: one.num, Den: one.den})
+	}
+	violations, err := t.Encode()
+	if err != nil {
+		return nil, err
+	}
+	rates, err := r.Encode()
+	return map[string][]byte{"violations": violations, "rates": rates}, err
+}

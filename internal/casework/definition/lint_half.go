@@ -18,7 +18,7 @@ func (l *linter) half(party string, m Machine) {
 		}
 		if !m.exit(party, name) {
 			l.fails("state.exit", where, say("Nothing leads out of the state, and it is not final.", "لا مخرج من الحالة وليست نهائية."))
-		} else if !l.times(m, party, name, known[name]) {
+		} else if !l.times(m, party, name, known) {
 			l.fails("state.timeout", where, l.untimed(m, name))
 		}
 	}
@@ -30,8 +30,8 @@ func (l *linter) untimed(m Machine, state string) union.Text {
 		return say("Nothing is sure to time the hold state out: it needs a deadline whose last branch leaves it and which cannot fail: it reads and sends no fact that may be unknown there, and has no hook and no effect.",
 			"لا مهلة مؤكدة تُنهي حالة التعليق: تحتاج إلى موعد يخرج منها في فرعه الأخير ولا يمكن أن يخفق: لا يقرأ معلومة قد تكون مجهولة فيها ولا يرسلها، وبلا خطاف ولا أثر.")
 	}
-	return say("Nothing is sure to time the state out: it needs a deadline that reads no fact which may be unknown there, whose last branch leaves the state, and whose others leave it or start it anew.",
-		"لا مهلة مؤكدة تُنهي الحالة: تحتاج إلى موعد لا يقرأ معلومة قد تكون مجهولة فيها، يخرج منها في فرعه الأخير، وتخرج منها فروعه الأخرى أو تبدؤها من جديد.")
+	return say("Nothing is sure to time the state out: it needs a deadline that reads no fact which may be unknown there, whose last branch leaves the state, and whose others leave it or start it anew; one of always, that it ends the half in every state.",
+		"لا مهلة مؤكدة تُنهي الحالة: تحتاج إلى موعد لا يقرأ معلومة قد تكون مجهولة فيها، يخرج منها في فرعه الأخير، وتخرج منها فروعه الأخرى أو تبدؤها من جديد؛ أما موعد always فعليه أن يُنهي الشق في كل حالة.")
 }
 
 // passed tells whether the start is only gone through: a case does not exist
@@ -85,19 +85,21 @@ func (m Machine) exit(party, state string) bool {
 // times tells whether a deadline ends the stay in a state: it is certain to
 // run, its last branch leaves the state, and each before it does or, as long
 // as its guard holds, starts the stay and the deadline anew: a loop that is as
-// bounded as its guard.
-func (l *linter) times(m Machine, party, state string, known map[string]bool) bool {
+// bounded as its guard. A deadline of the case as a whole passes once, and must
+// end the half wherever it does.
+func (l *linter) times(m Machine, party, state string, certain map[string]map[string]bool) bool {
 	for name := range m.running(party, state) {
 		d, own := m.States[state].Deadlines[name]
 		if !own {
-			d = m.Always.Deadlines[name]
+			if l.d.concludes(party, m, name, certain) {
+				return true
+			}
+			continue
 		}
 		on, _, _ := m.handled(party, state, name)
 		n := len(on.Branches)
-		uses := slices.ContainsFunc(on.Branches, func(b Branch) bool { // it up, and stays
-			return b.To == "" || b.To == state && (!own || d.At != "")
-		})
-		if d.runs(known) && n > 0 && !uses && on.Branches[n-1].leaves(state) && (state != m.Hold || l.d.sure(name, on, known)) {
+		stays := slices.ContainsFunc(on.Branches, func(b Branch) bool { return b.To == "" || b.To == state && d.At != "" })
+		if d.runs(certain[state]) && n > 0 && !stays && on.Branches[n-1].leaves(state) && (state != m.Hold || l.d.sure(name, on, certain[state])) {
 			return true
 		}
 	}

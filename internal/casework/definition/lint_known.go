@@ -136,3 +136,20 @@ func (d *Definition) sure(trigger string, on On, known map[string]bool) bool {
 	}
 	return true
 }
+
+// concludes tells whether a deadline of the case as a whole is sure to end a
+// half, in whatever state it passes: it passes once, and must not be used up
+// on the way.
+func (d *Definition) concludes(party string, m Machine, deadline string, certain map[string]map[string]bool) bool {
+	if !m.Always.Deadlines[deadline].runs(nil) {
+		return false
+	}
+	for state, s := range m.States {
+		on, _, _ := m.handled(party, state, deadline)
+		open := slices.ContainsFunc(on.Branches, func(b Branch) bool { return !m.States[b.To].Final })
+		if !s.Final && (open || !d.sure(deadline, on, certain[state])) {
+			return false
+		}
+	}
+	return true
+}

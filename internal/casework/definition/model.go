@@ -108,18 +108,19 @@ const (
 
 // explorer goes through all configurations, the nearest first.
 type explorer struct {
-	d        *Definition
-	parties  []string
-	machines [2]Machine
-	states   [2][]string
-	final    [2][]bool
-	hold     [2]uint8
-	triggers []string // forms, calls and deadlines; messages first
-	messages int
-	calls    []string
-	moves    [2][][]move // by half and state; of state 0, what begins the half
-	certain  [2]map[string]map[string]bool
-	underway int
+	d         *Definition
+	parties   []string
+	machines  [2]Machine
+	states    [2][]string
+	final     [2][]bool
+	hold      [2]uint8
+	triggers  []string // forms, calls and deadlines; messages first
+	messages  int
+	calls     []string
+	moves     [2][][]move // by half and state; of state 0, what begins the half
+	certain   [2]map[string]map[string]bool
+	concludes [2]bool
+	underway  int
 
 	known map[configuration]int32
 	all   []configuration
@@ -179,6 +180,7 @@ func newExplorer(d *Definition) *explorer {
 		if len(x.states[i]) > 250 {
 			return nil
 		}
+		x.concludes[i] = slices.ContainsFunc(order(m.Always.Deadlines), func(deadline string) bool { return d.concludes(party, m, deadline, x.certain[i]) })
 		x.final[i] = make([]bool, len(x.states[i])+1)
 		x.moves[i] = make([][]move, len(x.states[i])+1)
 		x.hold[i] = x.state(i, m.Hold)
@@ -248,28 +250,11 @@ func (x *explorer) needs(half int, state, trigger string) need {
 	case "message", "call":
 		return arrival
 	case "":
-		if _, own := m.States[state].Deadlines[trigger]; own && !m.concludes(x.parties[half]) {
+		if _, own := m.States[state].Deadlines[trigger]; own && !x.concludes[half] {
 			return passing
 		}
 	}
 	return chance
-}
-
-// concludes tells whether a deadline of the case as a whole ends the half, in
-// whatever state it passes.
-func (m Machine) concludes(party string) bool {
-	for deadline, x := range m.Always.Deadlines {
-		all := x.runs(nil)
-		for state, s := range m.States {
-			on, _, _ := m.handled(party, state, deadline)
-			open := slices.ContainsFunc(on.Branches, func(b Branch) bool { return !m.States[b.To].Final })
-			all = all && (s.Final || !open)
-		}
-		if all {
-			return true
-		}
-	}
-	return false
 }
 
 // begins keeps of the start's moves those with which a half can begin.

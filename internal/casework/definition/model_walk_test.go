@@ -48,7 +48,7 @@ func drawn(r *rapid.T) *Definition {
 				case d.kind(trigger) != "call" && rare("refuses"):
 					b.Refuse = "no"
 				}
-				if b.Refuse == "" && rapid.IntRange(0, 3).Draw(r, "sends") == 0 {
+				if b.Refuse == "" && (d.kind(trigger) == "form" || rapid.IntRange(0, 3).Draw(r, "sends") == 0) {
 					b.Send = []string{rapid.SampledFrom([]string{"m" + party, "o" + party}).Draw(r, "message")}
 				}
 				if b.Refuse == "" && party == "a" && b.To == "S2" && rapid.IntRange(0, 5).Draw(r, "asks") == 5 {

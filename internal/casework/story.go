@@ -61,10 +61,11 @@ type Summary struct {
 
 // Proposer is who asked for what waits for a second person.
 type Proposer struct {
-	Event  int64             `json:"event"` // who confirms it names that
-	User   string            `json:"user"`
-	At     time.Time         `json:"at"`
-	Fields definition.Values `json:"fields"`
+	Event  int64                 `json:"event"` // who confirms it names that
+	User   string                `json:"user"`
+	At     time.Time             `json:"at"`
+	Fields definition.Values     `json:"fields"`
+	Shown  map[string]union.Text `json:"shown"`
 }
 
 // StoryEvent is an event with the place of its record in this state's log.
@@ -91,9 +92,9 @@ func (e *Engine) Read(ctx context.Context, id string, r Reader) (*Story, error) 
 	if err != nil {
 		return nil, err
 	}
-	s := &Story{Summary: c.summary(), Facts: c.Facts, Shown: c.shown(b.Zone()), Titles: c.titles(), Deadlines: c.Clocks, Proposals: map[string]Proposer{}, Can: c.can(roles)}
+	s := &Story{Summary: c.summary(), Facts: c.Facts, Shown: c.shown(c.Facts, b.Zone()), Titles: c.titles(), Deadlines: c.Clocks, Proposals: map[string]Proposer{}, Can: c.can(roles)}
 	for form, p := range c.Proposals {
-		s.Proposals[form] = Proposer{p.Event, p.Actor.User, p.At, p.Fields}
+		s.Proposals[form] = Proposer{p.Event, p.Actor.User, p.At, p.Fields, c.shown(p.Fields, b.Zone())}
 	}
 	events, leaves, err := e.history(ctx, id)
 	if err != nil {
@@ -139,9 +140,9 @@ func (c *Case) summary() Summary {
 	return s
 }
 
-func (c *Case) shown(zone *time.Location) map[string]union.Text {
-	out := make(map[string]union.Text, len(c.Facts))
-	for name, v := range c.Facts {
+func (c *Case) shown(values definition.Values, zone *time.Location) map[string]union.Text {
+	out := make(map[string]union.Text, len(values))
+	for name, v := range values {
 		out[name] = union.Text{En: c.program.Show(name, v, "en", zone), Ar: c.program.Show(name, v, "ar", zone)}
 	}
 	return out
@@ -160,8 +161,8 @@ func (c *Case) titles() Titles {
 	for name, f := range d.Forms {
 		t.Forms[name] = f.Title
 	}
-	for name := range c.Facts {
-		t.Facts[name] = d.Facts[name].Title
+	for name, f := range d.Facts {
+		t.Facts[name] = f.Title
 	}
 	for name, m := range d.Messages {
 		t.Messages[name] = m.Title

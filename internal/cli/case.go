@@ -259,6 +259,7 @@ func (c *caseListCmd) Run(s *session) error {
 func (s *session) trouble(code string) string {
 	kind, why, _ := strings.Cut(code, " ")
 	text, ok := map[string]union.Text{
+		"amended":  t("the other half told facts anew, and they were others", "أعاد الشق الآخر ذكر معلومات وكانت مختلفة"),
 		"held":     t("a step could not be worked out, and waits for a person", "تعذّر حساب خطوة فهي تنتظر موظفاً"),
 		"message":  t("a message of the other half was not taken", "رسالة من الشق الآخر لم تُقبل"),
 		"returned": t("the other half did not take a message", "لم يقبل الشق الآخر رسالة"),
@@ -276,11 +277,13 @@ func (s *session) trouble(code string) string {
 
 func (s *session) why(code string) string {
 	text, ok := map[string]union.Text{
-		"invalid":    t("not what the definition says", "لا يوافق التعريف"),
-		"actor":      t("not this actor's to do", "ليس من صلاحية من قام به"),
-		"unexpected": t("not in this state", "ليس في هذه الحالة"),
-		"closed":     t("the case has ended", "انتهت المعاملة"),
-		"refused":    t("the definition refuses it", "يرفضه التعريف"),
+		"conflict":    t("the other half has heard another one under its number", "سمع الشق الآخر غيرها برقمها"),
+		"undelivered": t("it does not arrive", "لا تصل"),
+		"invalid":     t("not what the definition says", "لا يوافق التعريف"),
+		"actor":       t("not this actor's to do", "ليس من صلاحية من قام به"),
+		"unexpected":  t("not in this state", "ليس في هذه الحالة"),
+		"closed":      t("the case has ended", "انتهت المعاملة"),
+		"refused":     t("the definition refuses it", "يرفضه التعريف"),
 	}[code]
 	if !ok {
 		return code

@@ -83,6 +83,9 @@ func (p *page) story(x story) {
 		for _, form := range slices.Sorted(maps.Keys(x.Proposals)) {
 			y := x.Proposals[form]
 			p.line("  %s: %s %s, %s (--confirm %d)", p.title(x.Titles.Forms, form), say(t("asked for by", "طلبه")), y.User, stamp(y.At), y.Event)
+			for _, name := range slices.Sorted(maps.Keys(y.Shown)) {
+				p.line("    %s: %s", p.title(x.Titles.Facts, name), say(y.Shown[name]))
+			}
 		}
 	}
 	if len(x.Deadlines) > 0 {
@@ -127,6 +130,9 @@ func (p *page) event(x story, ev casework.StoryEvent) {
 	}
 	if r := ev.Refusal; r != nil {
 		p.line("     %s %s", say(t("not taken:", "لم يُقبل:")), strings.TrimSpace(say(r.Text)+" "+r.Detail))
+	}
+	if len(ev.Amended) > 0 {
+		p.line("     %s %s", say(t("others than before:", "تغيّر منها:")), strings.Join(ev.Amended, ", "))
 	}
 	if ev.Held != "" {
 		p.line("     %s %s", say(t("held for a person to look at:", "عُلّقت ليراجعها موظف:")), ev.Held)

@@ -41,7 +41,7 @@ func (e *Engine) Meters(ctx context.Context) (Meters, error) {
 		return m, fmt.Errorf("counting messages: %w", err)
 	}
 	var due *int64
-	if err := e.deps.DB.QueryRow(ctx, `SELECT MIN(due_at) FROM casework_clock WHERE next_at <= ?`, e.now().UnixMilli()).Scan(&due); err != nil {
+	if err := e.deps.DB.QueryRow(ctx, `SELECT MIN(due_at) FROM casework_clock WHERE next_at <= ?`, e.now().Add(maxPause).UnixMilli()).Scan(&due); err != nil {
 		return m, fmt.Errorf("looking for deadlines: %w", err)
 	}
 	if due != nil {

@@ -38,4 +38,9 @@ func metered(t *testing.T, on func(testing.TB) store.Config) {
 	if m := meters(w.home); m.Overdue < 59*time.Minute || m.Overdue > 61*time.Minute {
 		t.Errorf("overdue: %v", m.Overdue)
 	}
+	// One that fails waits for its next try, and is no less late.
+	w.home.exec(`UPDATE casework_clock SET next_at = ?`, w.now().Add(maxPause/2).UnixMilli())
+	if m := meters(w.home); m.Overdue < 59*time.Minute {
+		t.Errorf("overdue, and failing: %v", m.Overdue)
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/falaj/falaj/internal/exchange/message"
 	"github.com/falaj/falaj/internal/fault"
@@ -169,33 +170,88 @@ func (x *Exchange) pushTo(ctx context.Context, d *delivery, address string) (fau
 	return "", nil
 }
 
+// releases are the ends of pushes that wait to be written. Where one process
+// has the store to itself, those that come while some are written are written
+// together.
+type releases struct {
+	mu   sync.Mutex
+	list []*letGo
+	busy bool
+}
+
+// letGo is one of them.
+type letGo struct {
+	delivery
+	work int
+	keep string // the spool that stays
+	at   sql.NullInt64
+	done chan struct{}
+}
+
 // release ends a push, or whatever else was left: the outcome was pushed, or
 // need not be. A body of which only the digest was to be kept goes with it,
 // unless the client may still fetch it.
 func (x *Exchange) release(ctx context.Context, d delivery, pushed bool) {
 	now := x.deps.Now()
-	work, spool, at := workNone, "", sql.NullInt64{Int64: now.UnixMilli(), Valid: pushed}
+	l := &letGo{delivery: d, work: workNone, at: sql.NullInt64{Int64: now.UnixMilli(), Valid: pushed}, done: make(chan struct{})}
 	if d.spool != "" && !pushed && now.Before(d.expires) {
-		work, spool = workKeep, d.spool
+		l.work, l.keep = workKeep, d.spool
 	}
+	r := &x.releases
+	r.mu.Lock()
+	r.list = append(r.list, l)
+	first := !r.busy
+	r.busy = true
+	r.mu.Unlock()
+	if !first {
+		<-l.done
+		return
+	}
+	for {
+		r.mu.Lock()
+		some := r.list
+		if !x.cfg.Alone { // another process may hold some of the rows, and want others
+			some = some[:min(len(some), 1)]
+		}
+		r.list = r.list[len(some):]
+		r.busy = len(some) > 0
+		r.mu.Unlock()
+		if len(some) == 0 {
+			return
+		}
+		x.letGo(ctx, some)
+		for _, l := range some {
+			close(l.done)
+		}
+	}
+}
+
+// letGo writes the ends of pushes.
+func (x *Exchange) letGo(ctx context.Context, some []*letGo) {
 	keep, cancel := context.WithTimeout(context.WithoutCancel(ctx), callMargin)
 	defer cancel()
 	err := x.deps.DB.Write(keep, func(tx *store.Tx) error {
-		if spool != d.spool {
-			if _, err := tx.Exec(keep, `DELETE FROM exchange_spool WHERE id = ?`, d.spool); err != nil {
+		for _, l := range some {
+			if l.spool != l.keep {
+				if _, err := tx.Exec(keep, `DELETE FROM exchange_spool WHERE id = ?`, l.spool); err != nil {
+					return err
+				}
+			}
+			if _, err := tx.Exec(keep, `UPDATE exchange_delivery SET work = ?, spool = ?, next_at = expires_at, pushed_at = ?, lease = ''
+				WHERE id = ? AND asked = ? AND state = ? AND work = ?`, l.work, l.keep, l.at, l.id, l.asked, l.state, l.delivery.work); err != nil {
 				return err
 			}
 		}
-		_, err := tx.Exec(keep, `UPDATE exchange_delivery SET work = ?, spool = ?, next_at = expires_at, pushed_at = ?, lease = ''
-			WHERE id = ? AND asked = ? AND state = ? AND work = ?`, work, spool, at, d.id, d.asked, d.state, d.work)
-		return err
+		return nil
 	})
 	if err != nil {
-		// It is done once more: at least once is what was promised.
+		// They are done once more: at least once is what was promised.
 		x.deps.Log.Error("the end of a push left no trace", "error", err)
 		return
 	}
-	if spool != d.spool {
-		x.discard(&body{spool: d.spool})
+	for _, l := range some {
+		if l.spool != l.keep {
+			x.discard(&body{spool: l.spool})
+		}
 	}
 }

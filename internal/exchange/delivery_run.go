@@ -47,6 +47,10 @@ func (l *lane) open(now time.Time, most int) (int, time.Duration) {
 // has put there; what this one puts there wakes it.
 const pollEvery = time.Second
 
+// paceOf is how long a look through the outbox may be the last one: many that
+// come and end meanwhile cost one look.
+const paceOf = 3 * time.Millisecond
+
 func (s *senders) stir() {
 	select {
 	case s.wake <- struct{}{}:
@@ -59,6 +63,7 @@ func (s *senders) stir() {
 func (x *Exchange) deliver(ctx context.Context) {
 	defer x.senders.wg.Wait()
 	for {
+		began := time.Now()
 		wait, err := x.dispatch(ctx)
 		if err != nil && ctx.Err() == nil {
 			x.deps.Log.Error("looking through the outbox", "error", err)
@@ -70,6 +75,7 @@ func (x *Exchange) deliver(ctx context.Context) {
 			return
 		case <-x.senders.wake:
 			timer.Stop()
+			time.Sleep(paceOf - time.Since(began))
 		case <-timer.C:
 		}
 	}

@@ -31,22 +31,24 @@ func (x *Exchange) deliveryStages() []stage[*asking] {
 // attempt tries a delivery once. The error says that the other node was not
 // reached.
 func (x *Exchange) attempt(ctx context.Context, d delivery) (away error) {
-	err := x.tell(ctx, &d)
 	c := x.again(&d)
-	if err != nil {
-		return x.failed(ctx, c, "tell", err)
-	}
 	defer func() {
 		if c.stop != nil {
 			c.stop()
 		}
 	}()
 	for _, s := range x.deliveryStages() {
-		err = s.do(ctx, c)
+		err := s.do(ctx, c)
 		switch {
 		case errors.Is(err, errEnded):
 			return nil
-		case err != nil:
+		case err != nil && c.ID == "": // it ends, or waits, before its request was read
+			if lost := x.tell(ctx, &d); lost != nil {
+				return x.failed(ctx, c, "tell", lost)
+			}
+			c.ID = d.message
+		}
+		if err != nil {
 			return x.failed(ctx, c, s.name, err)
 		}
 	}
@@ -107,6 +109,7 @@ func (x *Exchange) readHead(ctx context.Context, c *asking) (journal.Stored, err
 	if err != nil {
 		return s, storeFault(err, "reading a delivery's request")
 	}
+	c.ID, c.delivery.message, c.delivery.talk = r.ID, r.ID, r.Conversation
 	c.Method, c.Path, c.purpose, c.request, c.asked, c.raw = r.Method, r.Path, r.Purpose, r, s.Entry, raw
 	c.promise = message.PromiseOf(s.Entry, &s.Record)
 	c.sealed = sealed{head: head, manifest: manifest(seal.Request, head, r.Body), envelope: s.Envelope}

@@ -148,6 +148,7 @@ type Exchange struct {
 	backends backends
 	stranded stranded
 	senders  senders
+	releases releases
 	batcher  batcher
 	agreed   agreed
 	checker  seal.Checker

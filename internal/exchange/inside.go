@@ -199,10 +199,7 @@ func (x *Exchange) callInside(ctx context.Context, c *serving) (*result, effect,
 // tellInside tells an Inside how its call ended. One whose retention has ended
 // has no name left by which it could be told of.
 func (x *Exchange) tellInside(ctx context.Context, d *delivery) (code fault.Code, err error) {
-	if err = x.tell(ctx, d); err != nil || d.message == "" {
-		return fault.CodeOf(err), err
-	}
-	e := End{Client: d.client, Service: d.service, ID: d.message, Conversation: d.talk, Status: d.final()}
+	e := End{Client: d.client, Service: d.service, Status: d.final()}
 	reply, err := x.outcomeOf(ctx, d)
 	if err == nil {
 		e.Answer, err = x.whole(reply)
@@ -210,9 +207,13 @@ func (x *Exchange) tellInside(ctx context.Context, d *delivery) (code fault.Code
 	if code = fault.CodeOf(err); err != nil && verdict("tell", code, err) != deliveryOpen {
 		e.Answer.Fault, err = code, nil // and that will not change
 	}
-	if err != nil {
-		return code, err
+	if err == nil {
+		err = x.tell(ctx, d) // what the outcome did not
 	}
+	if err != nil || d.message == "" {
+		return fault.CodeOf(err), err
+	}
+	e.ID, e.Conversation = d.message, d.talk
 	defer func() {
 		if r := recover(); r != nil {
 			x.panicked(d.service, r)

@@ -50,6 +50,7 @@ type root struct {
 	Up          upCmd          `cmd:""`
 	Call        callCmd        `cmd:""`
 	Case        caseCmd        `cmd:""`
+	Demo        demoCmd        `cmd:""`
 	Service     serviceCmd     `cmd:""`
 	Access      accessCmd      `cmd:""`
 	Client      clientCmd      `cmd:""`

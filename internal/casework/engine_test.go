@@ -325,7 +325,7 @@ func TestReconcile(t *testing.T) {
 	if err := w.host.Replay(ctx, id); err == nil {
 		t.Error("a half that is not what its events made of it is taken for it")
 	}
-	if _, wrong, err := w.host.Inspect(ctx, func(int64) {}); err != nil || len(wrong) != 1 || wrong[0].Case != id {
+	if _, wrong, err := w.host.whole(ctx); err != nil || len(wrong) != 1 || wrong[0].Case != id {
 		t.Errorf("fsck finds %v %v", wrong, err)
 	}
 	found, err := w.host.Reconcile(ctx, "BH") // the host cannot mend what the home state writes
@@ -478,7 +478,7 @@ func storm(t testing.TB, on func(testing.TB) store.Config, cases int, chance *ra
 		return fmt.Errorf("%d of %d cases differ: %s here %+v, there %+v", len(found), cases, found[0].What, *found[0].Here, *found[0].There)
 	}
 	for _, s := range []*side{w.home, w.host} {
-		n, wrong, err := s.Inspect(context.Background(), func(int64) {})
+		n, wrong, err := s.whole(context.Background())
 		if err != nil || len(wrong) > 0 || n != int64(cases) {
 			return fmt.Errorf("%s: %d cases, %+v, %w", s.state, n, wrong, err)
 		}

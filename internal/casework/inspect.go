@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/falaj/falaj/internal/journal"
 	"github.com/falaj/falaj/internal/seal"
 	"github.com/falaj/falaj/internal/store"
 	"github.com/falaj/falaj/internal/union"
@@ -30,7 +31,8 @@ const maxWrong = 1000
 // Inspect takes all steps of all cases again, and holds what is stored beside
 // the events against what they make of it. It may run beside others. Cases
 // whose events are no longer kept are counted and not looked at.
-func (e *Engine) Inspect(ctx context.Context, seen func(done int64)) (n int64, wrong []Wrong, err error) {
+// kept are the events that an inspection of the journal has seen.
+func (e *Engine) Inspect(ctx context.Context, kept *Kept, seen func(done int64)) (n int64, wrong []Wrong, err error) {
 	for after := ""; ; {
 		rows, err := e.deps.DB.Query(ctx, `SELECT id FROM casework_case WHERE id > ? ORDER BY id LIMIT ?`, after, inspectPage)
 		if err != nil {
@@ -62,7 +64,62 @@ func (e *Engine) Inspect(ctx context.Context, seen func(done int64)) (n int64, w
 		}
 	}
 	lost, err := e.lost(ctx)
+	if err == nil {
+		var alone []Wrong
+		alone, err = e.alone(ctx, kept)
+		lost = append(lost, alone...)
+	}
 	return n, append(wrong, lost[:min(len(lost), maxWrong-len(wrong))]...), err
+}
+
+// Kept collects, while the journal is inspected, which of its records are
+// events of cases. Its zero value is ready.
+type Kept struct{ leaves []int64 }
+
+// See is shown each record, in the order of the log.
+func (k *Kept) See(s journal.Stored) {
+	if s.Kind == journal.CaseEvent && !s.Erased {
+		k.leaves = append(k.leaves, s.Index)
+	}
+}
+
+// alone finds events that stand in the journal, and in no case.
+func (e *Engine) alone(ctx context.Context, kept *Kept) (wrong []Wrong, err error) {
+	rows, err := e.deps.DB.Query(ctx, `SELECT leaf FROM casework_event ORDER BY leaf`)
+	if err != nil {
+		return nil, fmt.Errorf("listing events: %w", err)
+	}
+	defer rows.Close()
+	var missing []int64
+	left := kept.leaves
+	for rows.Next() {
+		var leaf int64
+		if err := rows.Scan(&leaf); err != nil {
+			return nil, err
+		}
+		for len(left) > 0 && left[0] < leaf {
+			missing, left = append(missing, left[0]), left[1:]
+		}
+		if len(left) > 0 && left[0] == leaf {
+			left = left[1:]
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	for _, leaf := range append(missing, left...) {
+		if len(wrong) == maxWrong {
+			break
+		}
+		ev, err := e.event(ctx, leaf)
+		if errors.Is(err, errDark) {
+			continue // it was erased since
+		} else if err != nil {
+			return wrong, err
+		}
+		wrong = append(wrong, Wrong{ev.Case, fmt.Sprintf("event %d stands in the journal at leaf %d, and the case does not know it", ev.Number, leaf)})
+	}
+	return wrong, nil
 }
 
 // lost finds what is stored of cases that are not there. That messages came

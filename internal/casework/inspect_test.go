@@ -61,7 +61,7 @@ func inspected(t *testing.T, on func(testing.TB) store.Config) {
 	}
 	look := func(s *side) []Wrong {
 		t.Helper()
-		_, wrong, err := s.Inspect(ctx, func(int64) {})
+		_, wrong, err := s.whole(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -147,5 +147,13 @@ func inspected(t *testing.T, on func(testing.TB) store.Config) {
 		if named == 0 {
 			t.Errorf("%s: nobody misses it", table)
 		}
+	}
+
+	// So is a case of which nothing is left but what its state's log holds.
+	for _, table := range []string{"case", "event", "clock", "message", "call", "act"} {
+		w.home.exec(`DELETE FROM casework_` + table)
+	}
+	if wrong := look(w.home); len(wrong) != 4 { // three were opened, one withdrawn
+		t.Errorf("without all of them: %+v", wrong)
 	}
 }

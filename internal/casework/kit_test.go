@@ -416,6 +416,22 @@ func (s *side) reaches(id, state string) *Case {
 	return nil
 }
 
+// whole inspects everything.
+func (s *side) whole(ctx context.Context) (int64, []Wrong, error) {
+	var kept Kept
+	size, _, err := s.journal.Head(ctx)
+	if err == nil {
+		err = s.journal.Each(ctx, 0, size, func(r journal.Stored, err error) error {
+			kept.See(r)
+			return err
+		})
+	}
+	if err != nil {
+		return 0, nil, err
+	}
+	return s.Inspect(ctx, &kept, func(int64) {})
+}
+
 // each runs a test on both engines. A world has two databases.
 func each(t *testing.T, test func(t *testing.T, on func(testing.TB) store.Config)) {
 	t.Run("sqlite", func(t *testing.T) { test(t, storetest.SQLite) })

@@ -242,7 +242,7 @@ func TestDark(t *testing.T) {
 			t.Errorf("%s: %+v %v", s.state, found, err)
 		}
 	}
-	if _, wrong, err := w.home.Inspect(ctx, func(int64) {}); err != nil || len(wrong) > 0 {
+	if _, wrong, err := w.home.whole(ctx); err != nil || len(wrong) > 0 {
 		t.Errorf("%+v %v", wrong, err)
 	}
 	// What comes late for it is refused, and opens nothing anew.

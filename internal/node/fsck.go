@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/falaj/falaj/internal/casework"
 	"github.com/falaj/falaj/internal/directory"
 	"github.com/falaj/falaj/internal/exchange"
 	"github.com/falaj/falaj/internal/fault"
@@ -265,10 +266,14 @@ func (n *Node) inspect(ctx context.Context, progress Progress) (Checked, error) 
 		return c, err
 	}
 	var bodies exchange.Large
+	var events casework.Kept
 	r, err := journal.Inspect(ctx, deps, journal.Inspection{
-		Seen:   func(done, all int64) { progress(string(journal.PartRecord), done, all) },
-		Vouch:  n.vouch,
-		Record: bodies.See,
+		Seen:  func(done, all int64) { progress(string(journal.PartRecord), done, all) },
+		Vouch: n.vouch,
+		Record: func(s journal.Stored) {
+			bodies.See(s)
+			events.See(s)
+		},
 	})
 	if err != nil {
 		return c, err
@@ -309,7 +314,7 @@ func (n *Node) inspect(ctx context.Context, progress Progress) (Checked, error) 
 	if err != nil {
 		return c, err
 	}
-	all, bad, err := cases.Inspect(ctx, func(done int64) { progress(placeCase, done, 0) })
+	all, bad, err := cases.Inspect(ctx, &events, func(done int64) { progress(placeCase, done, 0) })
 	if err != nil {
 		return c, err
 	}

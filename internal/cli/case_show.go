@@ -197,7 +197,7 @@ func (p *page) actor(x story, a *casework.Actor) string {
 // left says how long something still runs, or since when it is over.
 func (s *session) left(d time.Duration) string {
 	if d < 0 {
-		return s.say(t("over since ", "انقضت منذ ")) + s.span(-d)
+		return s.say(t("over for ", "مضى على حلوله ")) + s.span(-d)
 	}
 	return s.say(t("still ", "بقي ")) + s.span(d)
 }

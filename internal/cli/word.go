@@ -43,7 +43,7 @@ func (s *session) word(en string) string {
 		"waiting": "ينتظر", "sending": "قيد الإرسال", "blocked": "موقوف", "answered": "أُجيب", "refused": "رُفض", "expired": "انتهت مدته", "skipped": "تُجووز",
 		// of what is stored
 		"record": "القيد", "leaf": "الورقة", "key": "المفتاح", "commit": "القيود من", "tile": "اللوح", "head": "الرأس", "archive": "الأرشيف",
-		"checkpoint": "نقطة التحقق", "head seen": "الرأس المرئي", "time-stamp": "الطابع الزمني", "alarm": "الإنذار", "body": "المحتوى", "claim": "الحجز", "history": "التاريخ", "delivery": "التسليم", "spool": "المخزن المؤقت", "trace": "سجل الاطلاع",
+		"checkpoint": "نقطة التحقق", "head seen": "الرأس المرئي", "time-stamp": "الطابع الزمني", "alarm": "الإنذار", "body": "المحتوى", "claim": "الحجز", "history": "التاريخ", "delivery": "التسليم", "spool": "المخزن المؤقت", "trace": "سجل الاطلاع", "case": "المعاملة",
 		// of a change, and where it is written
 		"ordered": "أُمر به", "requested": "طُلب", "started": "بدأ تنفيذه", "done": "نُفّذ", "failed": "أخفق", "rejected": "رُفض",
 		"journal": "السجل", "log": "سجل التشغيل", "metrics": "القياسات",

@@ -217,7 +217,7 @@ func (b *casebench) heard(ctx context.Context, c *counted, want int64) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(5 * time.Millisecond):
+		case <-time.After(100 * time.Millisecond): // reading a case costs as much as a step
 		}
 	}
 	return fmt.Errorf("case %s: the other half did not hear all within %v: %w", c.id, patience, err)

@@ -42,6 +42,10 @@ const (
 	workKeep    = 3 // nothing, until the body may be forgotten
 )
 
+// untilTold is how long an outcome waits for a part of this binary: until it
+// takes it.
+const untilTold = 100 * 365 * 24 * time.Hour
+
 // outbox stands for the process in the claim of a call that waits for its
 // delivery: no call beside it may take the id over.
 const outbox = "outbox"
@@ -208,6 +212,10 @@ func (x *Exchange) end(ctx context.Context, tx *store.Tx, d *delivery, e ending,
 	if x.outlet(d.client) != nil {
 		work, lane = workPush, d.client.String()
 	}
+	keep := x.cfg.Answer
+	if x.postedInside(d.client) {
+		keep = untilTold
+	}
 	if e.tried {
 		tried = 1
 	}
@@ -218,7 +226,7 @@ func (x *Exchange) end(ctx context.Context, tx *store.Tx, d *delivery, e ending,
 		next_at = ?, expires_at = ?, pushed_at = NULL, lease = '', code = ?, spool = ?, changed_at = ?
 		WHERE id = ? AND asked = ? AND state < ?`,
 		e.state, work, lane, sql.NullInt64{Int64: leaf, Valid: e.told}, tried,
-		now.UnixMilli(), now.Add(x.cfg.Answer).UnixMilli(), string(e.code), e.spool, now.UnixMilli(), d.id, d.asked, below)
+		now.UnixMilli(), now.Add(keep).UnixMilli(), string(e.code), e.spool, now.UnixMilli(), d.id, d.asked, below)
 	if err != nil {
 		return fmt.Errorf("ending a delivery: %w", err)
 	}

@@ -79,7 +79,7 @@ func (x *Exchange) stillAllowed(ctx context.Context, d *delivery) error {
 
 // outlet is how a client is told of an outcome; nil: it asks for it.
 func (x *Exchange) outlet(client union.SubsystemID) func(context.Context, *delivery) (fault.Code, error) {
-	if x.isInside(client) {
+	if x.postedInside(client) {
 		return x.tellInside
 	}
 	c, ok := x.local.Client(client)
@@ -93,7 +93,7 @@ func (x *Exchange) outlet(client union.SubsystemID) func(context.Context, *deliv
 // reached.
 func (x *Exchange) push(ctx context.Context, d delivery) (away error) {
 	tell := x.outlet(d.client)
-	if tell == nil || !x.deps.Now().Before(d.expires) { // it no longer wants to be told, or cannot be
+	if tell == nil || !x.deps.Now().Before(d.expires) && !x.postedInside(d.client) { // it no longer wants to be told, or cannot be
 		x.release(ctx, d, false)
 		return nil
 	}

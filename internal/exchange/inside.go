@@ -25,7 +25,8 @@ type Inside interface {
 	// does for an id once what it does. It returns soon after ctx has ended. Its
 	// error is a refusal, a fault.Error if the other side is to know why.
 	Serve(ctx context.Context, c Call) (Answer, error)
-	// Ended tells how a posted call ended, at least once; after an error again.
+	// Ended tells how a posted call ended, at least once; after an error again,
+	// for as long as it takes. It may be of a system that it owned before.
 	Ended(ctx context.Context, e End) error
 }
 
@@ -75,6 +76,13 @@ func (x *Exchange) SetInside(i Inside) { x.inside = i }
 // isInside tells whether a part of this binary speaks for a system.
 func (x *Exchange) isInside(id union.SubsystemID) bool {
 	return x.inside != nil && x.inside.Owns(id)
+}
+
+// postedInside tells whether a part of this binary posted a client's calls: it
+// speaks for it, or did, since every other client is registered.
+func (x *Exchange) postedInside(client union.SubsystemID) bool {
+	_, registered := x.local.Client(client)
+	return x.isInside(client) || x.inside != nil && !registered
 }
 
 // ask makes of a call by an Inside what the edge makes of a client's.

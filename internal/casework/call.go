@@ -4,11 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
-
-	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/falaj/falaj/internal/casework/definition"
 	"github.com/falaj/falaj/internal/exchange"
@@ -162,55 +158,4 @@ func (e *Engine) question(ctx context.Context, c *Case, a asked) (int, definitio
 		return answer.Status, mask(d, call.Keep, answer.Body, answer.Status), nil
 	}
 	return 0, nil, fmt.Errorf("event %d of case %s did not ask %s", a.event, a.id, a.name)
-}
-
-// mask takes of a register's answer what the definition lets in, each fact in
-// its type; the rest is not kept anywhere.
-func mask(d *definition.Definition, keep map[string]string, body []byte, status int) definition.Values {
-	out := definition.Values{}
-	if status < 200 || status > 299 {
-		return out
-	}
-	for fact, pointer := range keep {
-		raw, ok := find(body, pointer)
-		if !ok {
-			continue
-		}
-		v, err := definition.ReadValue(raw)
-		if err != nil {
-			continue
-		}
-		if v, err = d.Facts[fact].Type.Take(v); err == nil {
-			out[fact] = v
-		}
-	}
-	return out
-}
-
-// find follows a JSON pointer (RFC 6901); null is not there.
-func find(raw jsontext.Value, pointer string) (jsontext.Value, bool) {
-	for _, token := range strings.Split(strings.TrimPrefix(pointer, "/"), "/") {
-		token = strings.NewReplacer("~1", "/", "~0", "~").Replace(token)
-		switch raw.Kind() {
-		case '{':
-			var members map[string]jsontext.Value
-			if json.Unmarshal(raw, &members) != nil {
-				return nil, false
-			}
-			raw = members[token]
-		case '[':
-			var elements []jsontext.Value
-			var i int
-			if _, err := fmt.Sscanf(token, "%d", &i); err != nil || json.Unmarshal(raw, &elements) != nil || i < 0 || i >= len(elements) {
-				return nil, false
-			}
-			raw = elements[i]
-		default:
-			return nil, false
-		}
-		if raw == nil || raw.Kind() == 'n' {
-			return nil, false
-		}
-	}
-	return raw, true
 }

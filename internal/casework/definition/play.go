@@ -7,9 +7,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
+
+	"github.com/go-json-experiment/json"
 )
 
 // maxTaken bounds the steps that both halves take in one scenario.
@@ -359,42 +360,22 @@ func (g *player) answer(name string) (Input, error) {
 	if status < 200 || status > 299 {
 		return in, nil
 	}
+	body, err := json.Marshal(said["body"])
+	if err != nil {
+		return in, fmt.Errorf("answer.%s: %w", name, err)
+	}
 	for fact, pointer := range g.p.d.Calls[name].Keep {
-		v, ok := point(said["body"], pointer)
+		raw, ok := Find(body, pointer)
 		if !ok {
 			continue
 		}
-		left := maxValues
-		v, err := tidy(v, maxDepth, &left)
+		v, err := ReadValue(raw)
 		if err != nil {
 			return in, fmt.Errorf("answer.%s: %s: %w", name, pointer, err)
 		}
 		in.Fields[fact] = v
 	}
 	return in, nil
-}
-
-// point follows a JSON pointer (RFC 6901).
-func point(v any, pointer string) (any, bool) {
-	if pointer == "" {
-		return v, v != nil
-	}
-	for _, token := range strings.Split(pointer[1:], "/") {
-		token = strings.NewReplacer("~1", "/", "~0", "~").Replace(token)
-		switch in := v.(type) {
-		case map[string]any:
-			v = in[token]
-		case []any:
-			i, err := strconv.Atoi(token)
-			if err != nil || i < 0 || i >= len(in) {
-				return nil, false
-			}
-			v = in[i]
-		default:
-			return nil, false
-		}
-	}
-	return v, v != nil
 }
 
 // checkRefused holds what was refused against what should have been. That a

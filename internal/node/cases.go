@@ -31,7 +31,7 @@ func (n *Node) caseEngine(view func() (*directory.View, error)) (*casework.Engin
 	}
 	t := &tables{state: n.cfg.State}
 	t.library = casework.NewLibrary(n.cfg.State, traffic.Hooks(t.deps(n.cfg.Demonstration)), view)
-	return casework.New(casework.Config{State: n.cfg.State}, casework.Deps{
+	return casework.New(casework.Config{State: n.cfg.State, Sandbox: n.cfg.Demonstration}, casework.Deps{
 		DB: n.db, Journal: n.journal, Records: n.keys.Records(), Names: names, Exchange: n.exchange,
 		Book: t.library.Book, Effects: traffic.Effects(), Erase: n.endCase, Now: n.now, Log: n.log,
 	}), nil

@@ -176,9 +176,9 @@ func (e *Engine) subject(ctx context.Context, a Act) (*Case, error) {
 	if !ok {
 		return nil, fault.New(fault.CaseVersion, "%.64q, %s, %s", a.Service, e.cfg.State, a.Peer)
 	}
-	p, ok := b.Program(a.Service, version)
-	if !ok {
-		return nil, fault.New(fault.CaseVersion, "%s@%d", a.Service, version)
+	p, err := b.Program(a.Service, version)
+	if err != nil {
+		return nil, err
 	}
 	id, err := uuid.NewRandom()
 	if err != nil {

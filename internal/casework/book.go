@@ -2,6 +2,10 @@ package casework
 
 import (
 	"crypto/sha256"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,15 +22,25 @@ type Library struct {
 	state union.State
 	hooks definition.Hooks
 	view  func() (*directory.View, error)
+	log   *slog.Logger
 
 	mu       sync.Mutex
 	book     *shelf
-	programs map[[32]byte]*definition.Program // by the SHA-256 of the text; nil: it cannot be compiled
+	programs map[[32]byte]*compiling // by the SHA-256 of the text
+	told     map[[32]byte]bool       // adoptions of which it is logged that they cannot be read
+}
+
+// compiling is a definition as it is compiled: by whoever asks first, while
+// those who ask for another wait for nobody.
+type compiling struct {
+	once    sync.Once
+	program *definition.Program
+	err     error
 }
 
 // NewLibrary makes a library for a state over its directory.
-func NewLibrary(state union.State, hooks definition.Hooks, view func() (*directory.View, error)) *Library {
-	return &Library{state: state, hooks: hooks, view: view, programs: map[[32]byte]*definition.Program{}}
+func NewLibrary(state union.State, hooks definition.Hooks, view func() (*directory.View, error), log *slog.Logger) *Library {
+	return &Library{state: state, hooks: hooks, view: view, log: log, programs: map[[32]byte]*compiling{}, told: map[[32]byte]bool{}}
 }
 
 // Book is what the directory says now.
@@ -38,15 +52,22 @@ func (l *Library) Book() (Book, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.book == nil || l.book.view != v {
-		b := &shelf{l: l, view: v, adoptions: map[union.State]*adoption.Adoption{}}
+		b := &shelf{l: l, view: v, adoptions: map[union.State]*adoption.Adoption{}, broken: map[union.State]error{}}
 		for _, s := range v.States() {
 			raw, ok := v.File(s.Code, adoption.File)
 			if !ok {
 				continue
 			}
 			// What a state says that cannot be read is as if it had adopted nothing.
-			if a, err := adoption.Decode(s.Code, raw); err == nil {
+			a, err := adoption.Decode(s.Code, raw)
+			if err == nil {
 				b.adoptions[s.Code] = a
+				continue
+			}
+			b.broken[s.Code] = err
+			if h := sha256.Sum256(raw); !l.told[h] {
+				l.told[h] = true
+				l.log.Error("what a state has adopted cannot be read", "state", s.Code, "error", err)
 			}
 		}
 		l.book = b
@@ -70,18 +91,49 @@ func (l *Library) Adoption(st union.State) (*adoption.Adoption, func(name string
 }
 
 // program compiles a text, or finds it compiled.
-func (l *Library) program(text []byte) *definition.Program {
+func (l *Library) program(name string, text []byte) (*definition.Program, error) {
 	key := sha256.Sum256(text)
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	p, ok := l.programs[key]
+	c, ok := l.programs[key]
 	if !ok {
-		if d, err := definition.Read(text); err == nil {
-			p, _ = definition.Compile(d, l.hooks)
-		}
-		l.programs[key] = p
+		c = new(compiling)
+		l.programs[key] = c
 	}
-	return p
+	l.mu.Unlock()
+	c.once.Do(func() {
+		d, err := definition.Read(text)
+		if err == nil {
+			c.program, err = definition.Compile(d, l.hooks)
+		}
+		if err != nil {
+			l.log.Error("a joint service cannot run here", "service", name, "error", err)
+			c.err = fault.New(fault.CaseVersion, "%s: this falaj cannot run it: %.300s", name, err)
+		}
+	})
+	return c.program, c.err
+}
+
+// Problems is what keeps joint services that this state has adopted from
+// running here, and adoptions that cannot be read.
+func (l *Library) Problems() ([]error, error) {
+	if _, err := l.Book(); err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	b := l.book
+	l.mu.Unlock()
+	var out []error
+	for _, st := range slices.Sorted(maps.Keys(b.broken)) {
+		out = append(out, fmt.Errorf("%s: %s: %w", st, adoption.File, b.broken[st]))
+	}
+	if own, ok := b.adoptions[l.state]; ok {
+		for _, d := range own.Adopts {
+			if _, err := b.Program(d.Service, d.Version); err != nil {
+				out = append(out, err)
+			}
+		}
+	}
+	return out, nil
 }
 
 // shelf is the Book of one view.
@@ -89,15 +141,16 @@ type shelf struct {
 	l         *Library
 	view      *directory.View
 	adoptions map[union.State]*adoption.Adoption
+	broken    map[union.State]error // why others cannot be read
 }
 
-func (b *shelf) Program(service string, version int) (*definition.Program, bool) {
+func (b *shelf) Program(service string, version int) (*definition.Program, error) {
+	name := fmt.Sprintf("%.64s@%d", service, version)
 	text, ok := b.view.Definition(service, version)
 	if !ok {
-		return nil, false
+		return nil, fault.New(fault.CaseVersion, "%s: the states have signed none", name)
 	}
-	p := b.l.program(text)
-	return p, p != nil
+	return b.l.program(name, text)
 }
 
 func (b *shelf) Version(service string, peer union.State, at time.Time) (int, bool) {
@@ -133,7 +186,7 @@ func (b *shelf) Peers() map[union.State]string {
 			if _, both := a.Adopted(d.Service, d.Version); !both || st == b.l.state || out[st] != "" {
 				continue
 			}
-			if p, ok := b.Program(d.Service, d.Version); ok {
+			if p, err := b.Program(d.Service, d.Version); err == nil {
 				out[st] = p.Definition().Purpose
 			}
 		}

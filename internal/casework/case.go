@@ -186,11 +186,9 @@ func (e *Engine) unfold(c *Case, body []byte) error {
 	if err != nil {
 		return err
 	}
-	p, ok := b.Program(c.Service, c.Version)
-	if !ok {
-		return fault.New(fault.CaseVersion, "%s@%d", c.Service, c.Version)
+	if c.program, err = b.Program(c.Service, c.Version); err != nil {
+		return err
 	}
-	c.program = p
 	err = e.openCase(c, body)
 	switch {
 	case errors.Is(err, seal.ErrDestroyed):

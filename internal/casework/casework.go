@@ -74,8 +74,9 @@ func set[T comparable](v *T, d T) {
 // Book is what the directory says of joint services at a moment: this state's
 // adoption, the others', and the definitions compiled.
 type Book interface {
-	// Program is a definition that this state has adopted.
-	Program(service string, version int) (*definition.Program, bool)
+	// Program is a definition that the states have signed; CaseVersion where
+	// there is none, or this binary cannot run it.
+	Program(service string, version int) (*definition.Program, error)
 	// Version is the highest version that both states have adopted by then.
 	Version(service string, peer union.State, at time.Time) (int, bool)
 	// Opens tells whether cases with another state may begin by a version at a

@@ -156,9 +156,11 @@ func compiled(t testing.TB, yaml string) *definition.Program {
 // book is a directory in which all states have adopted one service.
 type book struct{ program *definition.Program }
 
-func (b book) Program(service string, version int) (*definition.Program, bool) {
-	d := b.program.Definition()
-	return b.program, service == d.Name && version == d.Version
+func (b book) Program(service string, version int) (*definition.Program, error) {
+	if d := b.program.Definition(); service != d.Name || version != d.Version {
+		return nil, fault.New(fault.CaseVersion, "%s@%d", service, version)
+	}
+	return b.program, nil
 }
 func (b book) Version(service string, _ union.State, _ time.Time) (int, bool) {
 	d := b.program.Definition()
@@ -168,8 +170,8 @@ func (b book) Speaks(sub union.SubsystemID, _ string, _ int, role string) bool {
 	return sub.Subsystem == role
 }
 func (b book) Opens(service string, version int, _ union.State, _ time.Time) bool {
-	_, ok := b.Program(service, version)
-	return ok
+	_, err := b.Program(service, version)
+	return err == nil
 }
 func (b book) Zone() *time.Location                            { return time.FixedZone("", 3*60*60) }
 func (b book) System(st union.State) (union.SubsystemID, bool) { return system(st, "cases"), true }

@@ -196,9 +196,9 @@ func (e *Engine) opened(b Book, peer union.State, m *wire) (*Case, error) {
 	if !b.Opens(m.Service, m.Version, peer, now) && !b.Opens(m.Service, m.Version, peer, now.Add(-grace)) {
 		return nil, fault.New(fault.CaseVersion, "%.64q@%d: %s, %s", m.Service, m.Version, e.cfg.State, peer)
 	}
-	p, ok := b.Program(m.Service, m.Version)
-	if !ok {
-		return nil, fault.New(fault.CaseVersion, "%.64q@%d: %s", m.Service, m.Version, e.cfg.State)
+	p, err := b.Program(m.Service, m.Version)
+	if err != nil {
+		return nil, err
 	}
 	d := p.Definition()
 	for party := range d.Parties {

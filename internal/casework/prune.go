@@ -79,7 +79,7 @@ func (e *Engine) endRetention(ctx context.Context) error {
 		} else if err != nil {
 			return fmt.Errorf("listing what ended: %w", err)
 		}
-		if p, ok := b.Program(service, version); ok { // otherwise nobody knows how long
+		if p, err := b.Program(service, version); err == nil { // otherwise nobody knows how long
 			if err := e.endOf(ctx, p.Definition()); err != nil {
 				return err
 			}

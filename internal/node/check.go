@@ -106,7 +106,7 @@ func (n *Node) checks() []operation.Check {
 				}
 				return fault.New(fault.DeliveryPending, "%s", strings.Join(lines, "\n"))
 			}},
-	}, slices.Concat(logChecks(n), stampChecks(n), alarmChecks(n), caseChecks(n))...)
+	}, slices.Concat(logChecks(n), stampChecks(n), alarmChecks(n), caseChecks(n), jointChecks(n))...)
 }
 
 // seconded tells which changes nobody can make for want of a second person.

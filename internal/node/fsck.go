@@ -310,7 +310,7 @@ func (n *Node) inspect(ctx context.Context, progress Progress) (Checked, error) 
 	for _, w := range x.Wrong {
 		c.add(w.Place, w.Name, w.Detail)
 	}
-	cases, err := n.caseEngine(func() (*directory.View, error) { return n.directory.View(), nil })
+	cases, _, err := n.caseEngine(func() (*directory.View, error) { return n.directory.View(), nil })
 	if err != nil {
 		return c, err
 	}

@@ -79,6 +79,7 @@ type Node struct {
 	sources   []directory.Peer       // of the configuration
 	exchange  *exchange.Exchange
 	cases     *casework.Engine
+	joint     *casework.Library // what the directory says of joint services
 	link      *link.Link
 	publisher *witness.Log
 	witness   *witness.Witness

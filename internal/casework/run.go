@@ -118,13 +118,15 @@ type leaving struct {
 	event  int64
 	leaf   int64
 	tries  int
+	of     Case // as much as is known without opening it
 	posted bool
 }
 
 // post hands messages over to the exchange, which delivers them.
 func (e *Engine) post(ctx context.Context) (int, error) {
-	rows, err := e.deps.DB.Query(ctx, `SELECT m.case_id, m.number, m.event, v.leaf, m.tries FROM casework_message m
+	rows, err := e.deps.DB.Query(ctx, `SELECT m.case_id, m.number, m.event, v.leaf, m.tries, c.service, c.version, c.peer FROM casework_message m
 		JOIN casework_event v ON v.case_id = m.case_id AND v.number = m.event
+		JOIN casework_case c ON c.id = m.case_id
 		WHERE m.work = 1 AND m.next_at <= ? ORDER BY m.next_at LIMIT ?`, e.deps.Now().UnixMilli(), batch)
 	if err != nil {
 		return 0, fmt.Errorf("looking for messages to post: %w", err)
@@ -133,9 +135,10 @@ func (e *Engine) post(ctx context.Context) (int, error) {
 	var all []leaving
 	for rows.Next() {
 		var l leaving
-		if err := rows.Scan(&l.id, &l.number, &l.event, &l.leaf, &l.tries); err != nil {
+		if err := rows.Scan(&l.id, &l.number, &l.event, &l.leaf, &l.tries, &l.of.Service, &l.of.Version, &l.of.Peer); err != nil {
 			return 0, err
 		}
+		l.of.ID = l.id
 		all = append(all, l)
 	}
 	if err := rows.Err(); err != nil || len(all) == 0 {
@@ -169,23 +172,27 @@ func (e *Engine) postOne(ctx context.Context, l leaving) error {
 	if err != nil {
 		return err
 	}
-	c, err := e.load(ctx, l.id)
+	b, err := e.deps.Book()
 	if err != nil {
 		return err
+	}
+	p, ok := b.Program(l.of.Service, l.of.Version)
+	if !ok {
+		return fault.New(fault.CaseVersion, "%s@%d", l.of.Service, l.of.Version)
 	}
 	for _, s := range ev.Sent {
 		if s.Number != l.number {
 			continue
 		}
-		body, err := c.encode(ev, s)
+		body, err := l.of.encode(ev, s)
 		if err != nil {
 			return err
 		}
-		r, err := e.request(c.Peer)
+		r, err := e.request(l.of.Peer)
 		if err != nil {
 			return err
 		}
-		r.Purpose = c.program.Definition().Purpose
+		r.Purpose = p.Definition().Purpose
 		r.ID, r.Path, r.Body = messageID(l.id, l.number, l.tries), "/messages", body
 		return e.deps.Exchange.Post(ctx, r)
 	}

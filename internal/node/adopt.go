@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/falaj/falaj/internal/casework"
 	"github.com/falaj/falaj/internal/casework/adoption"
 	"github.com/falaj/falaj/internal/casework/definition"
 	"github.com/falaj/falaj/internal/directory"
@@ -162,6 +163,6 @@ func CaseService(system union.SubsystemID) directory.Service {
 	return directory.Service{
 		ID: union.ServiceID{SubsystemID: system, Service: adoption.Service}, Code: adoption.Service,
 		Name:       union.Text{En: "Messages of cases", Ar: "رسائل المعاملات المشتركة"},
-		Idempotent: true, TimeoutMS: 30_000, Retention: "exchange", DataClass: "official",
+		Idempotent: true, TimeoutMS: 30_000, Retention: casework.Class, DataClass: "official",
 	}
 }

@@ -176,9 +176,9 @@ func (e *Engine) postOne(ctx context.Context, l leaving) error {
 	if err != nil {
 		return err
 	}
-	p, ok := b.Program(l.of.Service, l.of.Version)
-	if !ok {
-		return fault.New(fault.CaseVersion, "%s@%d", l.of.Service, l.of.Version)
+	p, err := b.Program(l.of.Service, l.of.Version)
+	if err != nil {
+		return err
 	}
 	for _, s := range ev.Sent {
 		if s.Number != l.number {

@@ -25,7 +25,6 @@ const batch = 512
 // that are to leave, registers that are to be asked.
 func (e *Engine) Run(ctx context.Context) error {
 	var rest sync.WaitGroup
-	defer rest.Wait()
 	rest.Go(func() { e.prune(ctx) })
 	rest.Go(func() { e.daily(ctx) })
 	// Each by itself: a register that is slow holds up no deadline.
@@ -33,6 +32,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	rest.Go(func() { e.loop(ctx, e.wakes[1], e.expire, e.next) })
 	rest.Go(func() { e.loop(ctx, e.wakes[2], e.ask, nil) })
 	<-ctx.Done()
+	rest.Wait() // then nobody asks any more
 	e.answers.Wait()
 	return nil
 }

@@ -25,6 +25,13 @@ func TestOutcomeWaitsForItsPart(t *testing.T) {
 	u, parts := newInside(t, []union.State{"BH", "SA"}, func(cfg *Config, _ *Deps) { cfg.Answer = 300 * time.Millisecond })
 	sa := u.nodes["SA"]
 	check(t, sa.Local().DropClient(t.Context(), desk("SA"))) // as a part's systems are
+	var refuse atomic.Bool
+	parts["SA"].hear = func(End) error {
+		if refuse.Load() {
+			return errors.New("test")
+		}
+		return nil
+	}
 	m := &moved{part: parts["SA"]}
 	sa.SetInside(m)
 	check(t, sa.Post(t.Context(), letter("SA", offered("BH", "things"), "m-1", "x")))
@@ -39,14 +46,7 @@ func TestOutcomeWaitsForItsPart(t *testing.T) {
 	}
 
 	m.away.Store(false)
-	var refuse atomic.Bool
 	refuse.Store(true)
-	parts["SA"].hear = func(End) error {
-		if refuse.Load() {
-			return errors.New("test")
-		}
-		return nil
-	}
 	check(t, sa.Post(t.Context(), letter("SA", offered("BH", "things"), "m-2", "x")))
 	time.Sleep(time.Second)
 	before := len(parts["SA"].ended())

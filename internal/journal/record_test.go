@@ -45,7 +45,7 @@ func TestKinds(t *testing.T) {
 	seen := map[string]bool{}
 	for k := range Kind(10) {
 		s := k.String()
-		if known := k >= RequestSent && k <= Decision; known == (s == "unknown kind") || known && seen[s] {
+		if known := k >= RequestSent && k <= CaseEvent; known == (s == "unknown kind") || known && seen[s] {
 			t.Errorf("kind %d is called %q", k, s)
 		}
 		seen[s] = true

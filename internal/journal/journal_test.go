@@ -83,6 +83,8 @@ func together(t *testing.T, j *journal.Journal, db *store.DB, records []journal.
 	t.Helper()
 	entries, errs := make([]journal.Entry, len(records)), make([]error, len(records))
 	var wg sync.WaitGroup
+	// The committer tells its callers before it says that it writes nothing any more.
+	waitFor(t, func() bool { return writing(j) == 0 })
 	hold(t, db, func() {
 		// The first is a group of its own, which waits for the lock.
 		wg.Go(func() {

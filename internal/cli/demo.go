@@ -15,6 +15,7 @@ import (
 	"github.com/falaj/falaj/internal/casework/definition"
 	"github.com/falaj/falaj/internal/fault"
 	"github.com/falaj/falaj/internal/node/up"
+	"github.com/falaj/falaj/internal/services/traffic"
 	"github.com/falaj/falaj/internal/union"
 )
 
@@ -118,15 +119,14 @@ func (p *trafficPlay) play(register string) error {
 	}
 	p.holder = v.Holder.ID
 	number := strings.ToUpper(fmt.Sprintf("%s-%.8s", p.offence, uuid.NewString()))
-	currency := union.CurrencyOf(p.offence)
-	fine := map[union.Currency]int64{"AED": 40000, "SAR": 30000, "QAR": 40000, "BHD": 50000, "KWD": 20000, "OMR": 20000, "EGP": 100000}[currency]
+	fine := traffic.SampleFine(union.CurrencyOf(p.offence))
 	digest := strings.Repeat("ab", 32)
 	make, _, _ := strings.Cut(v.Make.En, " ")
 	r, err := p.act(p.offence, "interior/cameras", "camera-17", "", map[string]any{
 		"service": "traffic", "peer": p.home, "form": "record", "fields": map[string]any{
 			"number": number, "offence_state": p.offence, "registered_in": p.home, "plate_seen": v.ID, "make_seen": make, "colour_seen": v.Colour.En,
 			"code": "SPEED-20", "what_en": "Speeding", "what_ar": "تجاوز السرعة", "offended_at": time.Now().Add(-24 * time.Hour).UTC().Format(time.RFC3339),
-			"place": "Corniche Road", "amount": map[string]any{"minor": fine, "currency": currency}, "original": digest, "photo": digest,
+			"place": "Corniche Road", "amount": fine, "original": digest, "photo": digest,
 		},
 	})
 	if err != nil {

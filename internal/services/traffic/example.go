@@ -56,7 +56,7 @@ func Sample(state union.State, zone string) (map[string][]byte, error) {
 		return nil, err
 	}
 	t.State, t.Zone = state, zone
-	least := map[union.Currency]int64{"AED": 40000, "SAR": 30000, "QAR": 40000, "BHD": 50000, "KWD": 20000, "OMR": 20000, "EGP": 100000}[currency]
+	least := SampleFine(currency).Minor
 	for i := range t.Violations {
 		v := &t.Violations[i]
 		if v.Min != nil {
@@ -77,4 +77,11 @@ func Sample(state union.State, zone string) (map[string][]byte, error) {
 	}
 	rates, err := r.Encode()
 	return map[string][]byte{"violations": violations, "rates": rates}, err
+}
+
+// SampleFine is the least fine of a demonstration's tables, in a currency.
+func SampleFine(c union.Currency) union.Money {
+	return union.Money{Currency: c, Minor: map[union.Currency]int64{
+		"AED": 40000, "BHD": 50000, "EGP": 100000, "KWD": 20000, "OMR": 20000, "QAR": 40000, "SAR": 30000,
+	}[c]}
 }
